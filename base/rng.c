@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "base/rng.h"
+
+#include <math.h>
+
+/* The finaliser of SplitMix64 (Steele, Lea, Flood 2014): a bijection with full avalanche. */
+static uint64_t mix(uint64_t z)
+{
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
+    return z ^ (z >> 31);
+}
+
+static const uint64_t GOLDEN = 0x9E3779B97F4A7C15u;
+
+sh_rng_key sh_rng_make(uint64_t seed, sh_rng_stream stream, uint64_t step, uint64_t slot)
+{
+    uint64_t a = mix(seed + GOLDEN);
+
+    a = mix(a ^ mix((uint64_t)stream * GOLDEN + 1));
+    a = mix(a ^ mix(step + 2 * GOLDEN));
+    a = mix(a ^ mix(slot + 3 * GOLDEN));
+    return (sh_rng_key){.hi = a, .lo = mix(a + GOLDEN)};
+}
+
+uint64_t sh_rng_bits(sh_rng_key key, uint64_t element)
+{
+    return mix(key.lo ^ mix(key.hi + (element + 1) * GOLDEN));
+}
+
+float sh_rng_uniform(sh_rng_key key, uint64_t element)
+{
+    return (float)(sh_rng_bits(key, element) >> 40) * 0x1p-24f;
+}
+
+float sh_rng_range(sh_rng_key key, uint64_t element, float lo, float hi)
+{
+    return lo + (hi - lo) * sh_rng_uniform(key, element);
+}
+
+uint64_t sh_rng_below(sh_rng_key key, uint64_t element, uint64_t n)
+{
+    return (uint64_t)(((unsigned __int128)sh_rng_bits(key, element) * n) >> 64);
+}
+
+double sh_rng_normal(sh_rng_key key, uint64_t element)
+{
+    double u = ((double)(sh_rng_bits(key, 2 * element) >> 11) + 1.0) * 0x1p-53;
+    double v = (double)(sh_rng_bits(key, 2 * element + 1) >> 11) * 0x1p-53;
+
+    return sqrt(-2.0 * log(u)) * cos(6.283185307179586476925 * v);
+}
+
+void sh_rng_shuffle(sh_rng_key key, int64_t *indices, int64_t n)
+{
+    for (int64_t i = n - 1; i > 0; i--) {
+        int64_t j = (int64_t)sh_rng_below(key, (uint64_t)(n - 1 - i), (uint64_t)i + 1);
+        int64_t t = indices[i];
+
+        indices[i] = indices[j];
+        indices[j] = t;
+    }
+}

@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * Ranks talking. One process group per run; collectives are entered by all ranks in the same order.
+ *
+ * Host memory only: a backend whose memory the host cannot reach copies out and in around it.
+ * Waiting is passive (poll, then sleep), since spinning threads starve each other when ranks share
+ * cores. A rank that fails calls sh_comm_abort with its message; its peers end with it.
+ */
+#ifndef SH_COMM_COMM_H
+#define SH_COMM_COMM_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/status.h"
+
+SH_C_BEGIN
+
+typedef struct sh_comm sh_comm;
+
+/** Join the job's ranks (MPI_Init_thread where a launcher started us; otherwise a group of one
+ *  without touching MPI). Collective. The caller owns *out.
+ *  A launcher that started N processes as N groups of one is refused with the remedy, unless
+ *  expect_ranks == 1; expect_ranks > 0 also refuses any other size; 0: whatever there is. */
+SH_MUST_CHECK sh_status sh_comm_create(int expect_ranks, sh_comm **out);
+
+/** Leave, finalising MPI. Collective; NULL is fine. */
+void sh_comm_destroy(sh_comm **comm);
+
+/** End every rank of the job now, with exit code `code`, after printing `message`. Does not return. */
+_Noreturn void sh_comm_abort(sh_comm *comm, int code, const char *message);
+
+int sh_comm_rank(const sh_comm *comm);
+int sh_comm_size(const sh_comm *comm);
+int sh_comm_local_rank(const sh_comm *comm); /* among the ranks of this host */
+int sh_comm_local_size(const sh_comm *comm);
+
+/** Collective: everyone waits for everyone. */
+SH_MUST_CHECK sh_status sh_comm_barrier(sh_comm *comm);
+
+/** Collective: `data` of rank `root` everywhere. */
+SH_MUST_CHECK sh_status sh_comm_bcast(sh_comm *comm, void *data, size_t n_bytes, int root);
+
+/** Collective: n_bytes[r] bytes from each rank r, concatenated in rank order in `all` everywhere.
+ *  n_bytes has one entry per rank and is the same on every rank. */
+SH_MUST_CHECK sh_status sh_comm_gather_all(sh_comm *comm, const void *mine, void *all,
+                                           const size_t *n_bytes);
+
+/** Collective: element-wise maximum over ranks, in place (flags, stop requests, times). */
+SH_MUST_CHECK sh_status sh_comm_max(sh_comm *comm, int64_t *values, int n);
+
+/** Collective: did everyone succeed? Returns the own status where it is a failure; otherwise
+ *  SH_ERR_COMM naming the first failing rank and its message where another rank failed. */
+SH_MUST_CHECK sh_status sh_comm_agree_ok(sh_comm *comm, sh_status mine);
+
+/** Collective: is `text` the same on every rank? If not, SH_ERR_MISMATCH showing `what`, the first
+ *  differing rank with its host, and both lines that differ. With warn_only it is a warning. */
+SH_MUST_CHECK sh_status sh_comm_agree_text(sh_comm *comm, const char *what, const char *text,
+                                           bool warn_only);
+
+/* ---- the exact sum over shards (docs/exactness.md) ---- */
+
+/** Shards owned by `rank`: [*begin, *end), contiguous, as even as possible, the larger first.
+ *  Pure. n_shards >= size. */
+void sh_shards_of_rank(int n_shards, int size, int rank, int *begin, int *end);
+
+/** Items (images, rows) of shard s when n_items are dealt to n_shards: [*begin, *end), contiguous,
+ *  as even as possible, the larger first. Pure. */
+void sh_items_of_shard(int64_t n_items, int n_shards, int shard, int64_t *begin, int64_t *end);
+
+typedef enum sh_reduce_mode { SH_REDUCE_EXACT, SH_REDUCE_FAST } sh_reduce_mode;
+
+/**
+ * Sums one vector of n_elems f32 over all shards of all ranks, as the fixed binary tree
+ * T(lo, hi) = T(lo, mid) + T(mid, hi), mid = lo + the largest power of two below hi - lo.
+ * (SH_REDUCE_FAST: the rank's own shards by the same tree, then MPI_Iallreduce.)
+ *
+ * Use, once per step, on every rank:
+ *   begin; for each own shard s in order { v = sh_reducer_leaf(s); fill v; sh_reducer_leaf_done };
+ *   for the LAST own shard, ranges of v may be handed over early with sh_reducer_range_done while
+ *   the rest is still being computed; poll between; finish: the total, the same on every rank.
+ */
+typedef struct sh_reducer sh_reducer;
+
+/** bucket_bounds[n_buckets + 1]: element bounds of the buckets, ascending from 0 to n_elems.
+ *  Collective. The caller owns *out; it keeps a pointer to comm. */
+SH_MUST_CHECK sh_status sh_reducer_create(sh_comm *comm, sh_reduce_mode mode, int n_shards,
+                                          int64_t n_elems, const int64_t *bucket_bounds,
+                                          int n_buckets, sh_reducer **out);
+void sh_reducer_destroy(sh_reducer **reducer);
+
+/** Start a step. */
+SH_MUST_CHECK sh_status sh_reducer_begin(sh_reducer *reducer);
+
+/** Host memory [n_elems] that the next own shard writes its contribution to. Contents undefined. */
+float *sh_reducer_leaf(sh_reducer *reducer);
+
+/** Bucket b of the last own shard's leaf is complete: combine it and start exchanging it. */
+SH_MUST_CHECK sh_status sh_reducer_bucket_done(sh_reducer *reducer, int bucket);
+
+/** The leaf is complete (for the last own shard: all buckets not yet handed over are). */
+SH_MUST_CHECK sh_status sh_reducer_leaf_done(sh_reducer *reducer);
+
+/** Let communication progress; never blocks. */
+SH_MUST_CHECK sh_status sh_reducer_poll(sh_reducer *reducer);
+
+/** Wait for the total, [n_elems], valid until the next begin; same bytes on every rank. */
+SH_MUST_CHECK sh_status sh_reducer_finish(sh_reducer *reducer, const float **total);
+
+/** dst = a + b, element by element, f32: the only addition that the tree uses. dst may be a or b. */
+void sh_tree_add(float *dst, const float *a, const float *b, int64_t n);
+
+/** Sum of n f64 terms by the same tree: for norms and metrics over fixed global blocks. Pure. */
+double sh_tree_sum(const double *terms, int64_t n);
+
+SH_C_END
+
+#endif

@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * Which crop fills which slot of which step: a pure function of (seed, step), the same on every
+ * rank, needing no state, so that a run may be cut and continued anywhere.
+ */
+#ifndef SH_DATAIO_SAMPLER_H
+#define SH_DATAIO_SAMPLER_H
+
+#include "dataio/split.h"
+
+SH_C_BEGIN
+
+typedef struct sh_sampler sh_sampler;
+
+typedef enum sh_sampling {
+    SH_SAMPLING_PK,    /* P individuals x K images; every sample at least once per epoch */
+    SH_SAMPLING_EPOCH, /* every sample once per epoch; batches cross epoch borders */
+    SH_SAMPLING_PAIRS, /* rows 2i, 2i+1: same or different by a fair coin (contrastive) */
+} sh_sampling;
+
+typedef struct sh_sampler_config {
+    sh_sampling sampling;
+    int64_t batch;  /* slots per step; PK: P * K */
+    int images_per_individual; /* K */
+    bool side_is_class; /* PK: left and right of one fish are two classes of the loss */
+    uint64_t seed;
+} sh_sampler_config;
+
+/** One slot of a batch. */
+typedef struct sh_slot_plan {
+    int64_t crop;       /* dataset index */
+    int32_t label;      /* class of the loss: dense, from 0 */
+    int32_t fish;       /* individual: dense, from 0 */
+    uint64_t draw;      /* key of this slot's augmentation: (step, slot) folded */
+} sh_slot_plan;
+
+/** Over the crops of one part. Keeps pointers to dataset and split. The caller owns *out.
+ *  Refuses, naming the numbers, a part with fewer than two individuals. */
+SH_MUST_CHECK sh_status sh_sampler_create(const sh_sampler_config *config,
+                                          const sh_dataset *dataset, const sh_split *split,
+                                          sh_part part, sh_sampler **out);
+void sh_sampler_destroy(sh_sampler **sampler);
+
+/** Steps per epoch: exact for EPOCH up to rounding; for PK the number after which every sample was
+ *  drawn at least once. */
+int64_t sh_sampler_steps_per_epoch(const sh_sampler *sampler);
+int64_t sh_sampler_repeats_per_epoch(const sh_sampler *sampler); /* draws beyond the first of a sample */
+int sh_sampler_n_classes(const sh_sampler *sampler);
+
+/** Fill slots[batch] of `step` (from 0). Pure; thread-safe. */
+void sh_sampler_plan(const sh_sampler *sampler, int64_t step, sh_slot_plan *slots);
+
+SH_C_END
+
+#endif

@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * Backends: who owns device memory and which kernels run the nodes of a program.
+ *
+ * A value lives in the backend's memory (sh_buffer). Nothing outside a backend dereferences it:
+ * host code copies in and out explicitly, or asks for a host view, which a backend may refuse.
+ *
+ * Each op has a list of kernels, tried in order, fastest first; a kernel that cannot do a node says
+ * why (why_not). The reference backend (models/ref) has a kernel for every op, is never fast, and
+ * is what the others are tested against.
+ */
+#ifndef SH_MODELS_BACKEND_H
+#define SH_MODELS_BACKEND_H
+
+#include <stdbool.h>
+
+#include "base/tensor.h"
+#include "models/ops.h"
+
+SH_C_BEGIN
+
+typedef struct sh_buffer sh_buffer; /* opaque device memory; each backend defines its own */
+
+/** Values that change from run to run without changing the program. */
+typedef struct sh_run_scalars {
+    uint64_t seed;
+    uint64_t step;
+    int64_t first_slot; /* index, in the global batch, of this shard's first image */
+} sh_run_scalars;
+
+/** Where one run of a kernel finds its operands. Absent optional operands are NULL. */
+typedef struct sh_kernel_args {
+    const void *const *in; /* node->n_inputs device pointers, in the op's documented order */
+    void *const *out;      /* node->n_outputs device pointers */
+    void *scratch;         /* scratch_bytes of device memory, 64-byte aligned, contents undefined */
+    const sh_run_scalars *scalars;
+} sh_kernel_args;
+
+/** What a kernel is told of a node when the program is planned. Pointers live as long as the program. */
+typedef struct sh_node_desc {
+    sh_op op;
+    const sh_op_attrs *attrs;
+    int n_inputs, n_outputs;
+    const sh_tensor_desc *const *in;  /* NULL where an optional input is absent */
+    const sh_tensor_desc *const *out; /* NULL where an optional output is absent */
+} sh_node_desc;
+
+typedef struct sh_kernel {
+    const char *name; /* "cpu:onednn_conv" */
+    sh_op op;
+
+    /** Required. NULL: can do it. Otherwise the reason, a static string. */
+    const char *(*why_not)(const sh_node_desc *desc);
+
+    /** Optional. Build what run needs (JIT code, packed tables). *state is the kernel's own. */
+    sh_status (*prepare)(const sh_node_desc *desc, void **state, size_t *scratch_bytes);
+
+    /** Required. No allocation, no look-ups, no decisions. state is NULL without prepare. */
+    sh_status (*run)(const sh_node_desc *desc, void *state, const sh_kernel_args *args);
+
+    /** Optional. Frees state. */
+    void (*release)(void *state);
+
+    /** Optional. What really runs ("jit_1x1:avx512_core"), for printing. Default: name. */
+    const char *(*describe)(void *state);
+} sh_kernel;
+
+typedef struct sh_backend {
+    const char *name; /* "ref", "cpu" */
+
+    /** The layout in which this backend keeps an activation of this shape.
+     *  Parameters, their gradients, vectors and matrices are always SH_NCHW f32 or as declared. */
+    sh_layout (*layout_of)(sh_dtype dtype, const int64_t dims[4], bool is_image_input);
+
+    /** Kernels of an op, fastest first, NULL-terminated. */
+    const sh_kernel *const *(*kernels_of)(sh_op op);
+
+    /** May neighbouring nodes be merged into this one? (See models/planner.c.) NULL: no fusion. */
+    bool (*can_fuse)(const sh_node_desc *fused);
+
+    sh_status (*alloc)(size_t n_bytes, sh_buffer **out); /* zeroed, 64-byte aligned */
+    void (*free)(sh_buffer **buffer);                    /* NULL is fine */
+    size_t (*bytes)(const sh_buffer *buffer);
+    void *(*device_ptr)(sh_buffer *buffer, size_t offset); /* for kernel arguments only */
+    sh_status (*copy_in)(sh_buffer *to, size_t offset, const void *host, size_t n_bytes);
+    sh_status (*copy_out)(const sh_buffer *from, size_t offset, void *host, size_t n_bytes);
+
+    /** Device memory as host memory until the next kernel runs, or NULL: copy instead. Optional. */
+    void *(*host_view)(sh_buffer *buffer);
+
+    /** Brackets around every kernel; the guard backend opens and closes its pages here. Optional. */
+    void (*enter)(void);
+    void (*leave)(void);
+} sh_backend;
+
+/** "ref", "cpu", "guard:ref", "guard:cpu" (tests: memory that the host cannot touch). */
+SH_MUST_CHECK sh_status sh_backend_find(const char *name, const sh_backend **out);
+
+SH_C_END
+
+#endif

@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * Programs: a step as a list of nodes over memory planned once.
+ *
+ *   create -> build (sh_op_*, sh_program_output) -> differentiate -> plan -> run, run, run ...
+ *
+ * The builder functions return value handles and remember the first failure, so that a network
+ * reads as a list of layers: check once, in sh_program_plan. After plan nothing is allocated,
+ * looked up or decided.
+ *
+ * A program is built for one number of images (a shard). Forward nodes come first; everything that
+ * sh_program_differentiate adds comes after them, and the two ranges are run separately
+ * (SH_PHASE_FORWARD, SH_PHASE_BACKWARD) so that a loss over the whole global batch can stand
+ * between. Backward needs the arena as forward left it.
+ */
+#ifndef SH_MODELS_PROGRAM_H
+#define SH_MODELS_PROGRAM_H
+
+#include <stdio.h>
+
+#include "models/backend.h"
+#include "models/store.h"
+
+SH_C_BEGIN
+
+typedef struct sh_program sh_program;
+typedef int sh_value; /* index of a value in its program */
+#define SH_NO_VALUE (-1)
+
+typedef struct sh_program_config {
+    const sh_backend *backend;
+    sh_store *store;   /* not owned; slots are added to it */
+    sh_dtype dtype;    /* of activations: SH_F32 or SH_BF16 */
+    bool training;     /* batch statistics and dropout; false: running statistics, no dropout */
+    float share;       /* images of this shard / images of the global batch; 1 when alone */
+    const char *prefix; /* put before every parameter's name; "" for none */
+} sh_program_config;
+
+SH_MUST_CHECK sh_status sh_program_create(const sh_program_config *config, sh_program **out);
+void sh_program_destroy(sh_program **program);
+
+/* ---- building; all values are [N,C,H,W] ---- */
+
+/** An image batch in the program's dtype, in the layout that the backend wants for images. */
+sh_value sh_program_input(sh_program *p, const char *name, const int64_t dims[4]);
+
+/** Parameter (state-dict name, PyTorch shape) or running statistic. */
+sh_value sh_program_param(sh_program *p, const char *name, int n_dims, const int64_t *dims);
+sh_value sh_program_state(sh_program *p, const char *name, int64_t n_channels, float momentum);
+
+typedef struct sh_conv_attrs {
+    int out_channels, kernel[2], stride, dilation, groups;
+    int pad[4];     /* top, left, bottom, right; ignored when same */
+    bool same;      /* TensorFlow SAME padding from the actual size */
+    bool bias;
+} sh_conv_attrs;
+
+/** Convolution with parameters `name`.weight (and `name`.bias). Zero stride, dilation, groups mean 1. */
+sh_value sh_op_conv(sh_program *p, sh_value x, const char *name, const sh_conv_attrs *attrs);
+
+/** Batch norm with parameters `name`.{weight,bias,running_mean,running_var}. Training: batch
+ *  statistics, and this shard's share of the new running statistics is exported. */
+sh_value sh_op_batch_norm(sh_program *p, sh_value x, const char *name, float eps, float momentum);
+
+sh_value sh_op_act(sh_program *p, sh_value x, sh_act act);
+sh_value sh_op_add(sh_program *p, sh_value a, sh_value b);
+sh_value sh_op_global_avg_pool(sh_program *p, sh_value x);
+sh_value sh_op_linear(sh_program *p, sh_value x, const char *name, int out_features, bool bias);
+sh_value sh_op_flatten(sh_program *p, sh_value x);
+sh_value sh_op_dropout(sh_program *p, sh_value x, float rate); /* identity unless training */
+sh_value sh_op_reflect_pad(sh_program *p, sh_value x, const int pad[4]);
+sh_value sh_op_l2_norm(sh_program *p, sh_value x, float eps);
+
+/** Logical shape of a value built so far, for builders that need it; {0} after a failure. */
+void sh_program_dims(const sh_program *p, sh_value v, int64_t dims[4]);
+
+/** Name an output. It becomes f32 row-major, [N, C H W], whatever the program's dtype is. */
+sh_value sh_program_output(sh_program *p, const char *name, sh_value v);
+
+/** Add the derivative of sum(output * cotangent). The cotangent becomes a new input, f32 [N, D],
+ *  returned in *cotangent. Gradients of the trainable parameters that output depends on go to the
+ *  reduce arena; where wanted, *input_grad gets the gradient of `input` as a readable value
+ *  (input = SH_NO_VALUE: none). */
+SH_MUST_CHECK sh_status sh_program_differentiate(sh_program *p, sh_value output, sh_value input,
+                                                 sh_value *cotangent, sh_value *input_grad);
+
+/** Fuse, choose kernels, place values. Reports the first failure of the whole building. */
+SH_MUST_CHECK sh_status sh_program_plan(sh_program *p);
+
+/* ---- running ---- */
+
+typedef enum sh_phase { SH_PHASE_FORWARD, SH_PHASE_BACKWARD } sh_phase;
+
+typedef struct sh_run_args {
+    sh_buffer *arena;  /* sh_program_arena_bytes; one per shard that is in flight */
+    sh_buffer *reduce; /* [n_params + n_states] f32; gradients and statistic deltas are overwritten.
+                          May be NULL for a forward of a program that is not training. */
+    sh_run_scalars scalars;
+    /** Optional: called after each node, with its index, to start or poll communication. */
+    sh_status (*after_node)(void *context, int node);
+    void *context;
+} sh_run_args;
+
+size_t sh_program_arena_bytes(const sh_program *p);
+SH_MUST_CHECK sh_status sh_program_run(sh_program *p, sh_phase phase, const sh_run_args *args);
+
+/** How the host must lay out what it writes to, or reads from, a value. */
+sh_tensor_desc sh_program_desc(const sh_program *p, sh_value v);
+SH_MUST_CHECK sh_status sh_program_write(sh_program *p, sh_buffer *arena, sh_value v,
+                                         const void *host);
+SH_MUST_CHECK sh_status sh_program_read(sh_program *p, const sh_buffer *arena, sh_value v,
+                                        void *host);
+
+/** Index of the last node that writes the reduce range of `slot`; -1 if none does. */
+int sh_program_ready_node(const sh_program *p, int slot);
+int sh_program_n_nodes(const sh_program *p);
+
+/* ---- looking ---- */
+
+/** One line per node: op, kernel, shapes, layouts, arena offsets, bytes, FLOPs. */
+void sh_program_print(const sh_program *p, FILE *out);
+
+typedef struct sh_node_info {
+    const char *op;
+    const char *kernel;   /* what really runs */
+    const char *label;    /* parameter name or value that it belongs to */
+    const char *refusals; /* why faster kernels were not taken; "" if the first was */
+    sh_phase phase;
+    double flops;  /* multiply and add count as two */
+    double bytes;  /* operands read once, results written once */
+    sh_tensor_desc in0, out0;
+} sh_node_info;
+
+void sh_program_node_info(const sh_program *p, int node, sh_node_info *out);
+
+/** Run one node alone (operands as they stand in the arena): for benches. */
+SH_MUST_CHECK sh_status sh_program_run_node(sh_program *p, int node, const sh_run_args *args);
+
+SH_C_END
+
+#endif
