@@ -110,7 +110,8 @@ static sh_status unknown_flag(const sh_cli *cli, const char *word)
     const char *names[64];
     int n = 0;
 
-    for (int i = 0; i < cli->n_flags && n < (int)SH_COUNT(names); i++) names[n++] = cli->flags[i].name;
+    for (int i = 0; i < cli->n_flags && n < (int)SH_COUNT(names); i++)
+        names[n++] = cli->flags[i].name;
     const char *closest = sh_cli_closest(word, names, n);
 
     return sh_error_set(SH_ERR_USAGE, "unknown option %s%s%s%s\nusage: %s", word,

@@ -91,7 +91,8 @@ sh_status sh_file_writer_create(const char *path, sh_file_writer **out)
     writer->buffer = malloc(BUFFER_BYTES);
     SH_CHECK(writer->buffer != NULL, SH_ERR_NO_MEMORY, "write buffer of %s", path);
     SH_CHECK(snprintf(writer->path, PATH_BYTES, "%s", path) < PATH_BYTES &&
-                 snprintf(writer->temp, PATH_BYTES, "%s.tmp.%ld", path, (long)getpid()) < PATH_BYTES,
+                 snprintf(writer->temp, PATH_BYTES, "%s.tmp.%ld", path, (long)getpid()) <
+                     PATH_BYTES,
              SH_ERR_USAGE, "path too long: %.200s...", path);
     if (pass_fault_point() == 0)
         writer->fd = open(writer->temp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);

@@ -37,7 +37,8 @@ void sh_file_writer_destroy(sh_file_writer **writer);
 /** Write a whole small file in one go, with all the guarantees above. */
 SH_MUST_CHECK sh_status sh_file_put(const char *path, const void *data, size_t n_bytes);
 
-/** Read a whole file; *data is malloc'd with a NUL after it, the caller frees. Refuses > max_bytes. */
+/** Read a whole file; *data is malloc'd with a NUL after it, the caller frees. Refuses > max_bytes.
+ */
 SH_MUST_CHECK sh_status sh_file_get(const char *path, size_t max_bytes, char **data,
                                     size_t *n_bytes);
 

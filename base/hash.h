@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/** Checksums against damage (CRC32C) and hashes for identity (128-bit XXH3). None is cryptographic. */
+/** Checksums against damage (CRC32C) and hashes for identity (128-bit XXH3). None is cryptographic.
+ */
 #ifndef SH_BASE_HASH_H
 #define SH_BASE_HASH_H
 
@@ -9,7 +10,8 @@
 
 SH_C_BEGIN
 
-/** CRC-32C (Castagnoli, reflected, as in iSCSI and SSE4.2) of data, continued from `crc`; start at 0. */
+/** CRC-32C (Castagnoli, reflected, as in iSCSI and SSE4.2) of data, continued from `crc`; start at
+ * 0. */
 uint32_t sh_crc32c(uint32_t crc, const void *data, size_t n_bytes);
 
 /** FNV-1a, 64 bits, of data, continued from `hash`; start with SH_FNV1A_START. */

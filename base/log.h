@@ -14,10 +14,12 @@ SH_C_BEGIN
 
 typedef enum sh_log_level { SH_LOG_ERROR, SH_LOG_WARNING, SH_LOG_INFO, SH_LOG_DEBUG } sh_log_level;
 
-/** Messages above `level` are dropped; the default is SH_LOG_INFO. Not thread-safe: call at start. */
+/** Messages above `level` are dropped; the default is SH_LOG_INFO. Not thread-safe: call at start.
+ */
 void sh_log_set_level(sh_log_level level);
 
-/** Tell the log which rank this is. With n_ranks > 1, info lines of ranks other than 0 are dropped. */
+/** Tell the log which rank this is. With n_ranks > 1, info lines of ranks other than 0 are dropped.
+ */
 void sh_log_set_rank(int rank, int n_ranks);
 
 /** Write one line (no trailing newline in fmt). Thread-safe; a line is never torn. */

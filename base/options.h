@@ -32,10 +32,10 @@ typedef enum sh_option_type {
 typedef enum sh_on_resume { SH_FIXED, SH_FREE } sh_on_resume;
 
 typedef struct sh_option {
-    const char *key;            /* "split.by" */
+    const char *key; /* "split.by" */
     sh_option_type type;
-    size_t offset;              /* of the field in the configuration struct */
-    const char *fallback;       /* default, as text */
+    size_t offset;        /* of the field in the configuration struct */
+    const char *fallback; /* default, as text */
     sh_on_resume on_resume;
     double min, max;            /* INT and REAL: allowed range, inclusive; both 0: any */
     const char *const *choices; /* CHOICE: NULL-terminated, in the order of the enum */

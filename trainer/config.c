@@ -1,0 +1,333 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "trainer/config.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "models/zoo/zoo.h"
+
+enum { IMAGES_PER_SHARD = 32 }; /* default on CPUs; design: the unit of BatchNorm statistics */
+
+static const char *const tasks[] = {"identify", NULL};
+static const char *const fits[] = {"letterbox", "stretch", "cover", NULL};
+static const char *const dtypes[] = {"f32", "bf16", NULL};
+static const char *const devices[] = {"auto", "cpu", "ref", "cuda", NULL};
+static const char *const reductions[] = {"exact", "fast", NULL};
+static const char *const passes[] = {"auto", "one", "two", NULL};
+static const char *const split_rules[] = {"individual", "recording", "time",
+                                          "random",     "column",    NULL};
+static const char *const samplings[] = {"pk", "epoch", "pairs", NULL};
+static const char *const losses[] = {"semi_hard",   "batch_hard",    "algorithm1", "batch_all",
+                                     "contrastive", "pml_semi_hard", "pml_hard",   NULL};
+static const char *const distances[] = {"euclidean", "squared", "cosine", NULL};
+static const char *const side_rules[] = {"merged", "classes", NULL};
+static const char *const optimizers[] = {"sgd", "adam", "adamw", NULL};
+static const char *const schedules[] = {"constant", "step", "cosine", NULL};
+
+#define AT(field) offsetof(sh_config, field)
+#define CHOICE(key, field, fallback, resume, list, help)                                           \
+    {                                                                                              \
+        key, SH_OPT_CHOICE, AT(field), fallback, resume, 0, 0, list, "", help                      \
+    }
+#define NUMBER(key, type, field, fallback, resume, min, max, unit, help)                           \
+    {                                                                                              \
+        key, type, AT(field), fallback, resume, min, max, NULL, unit, help                         \
+    }
+#define INT(key, field, fallback, resume, min, max, unit, help)                                    \
+    NUMBER(key, SH_OPT_INT, field, fallback, resume, min, max, unit, help)
+#define REAL(key, field, fallback, resume, min, max, unit, help)                                   \
+    NUMBER(key, SH_OPT_REAL, field, fallback, resume, min, max, unit, help)
+#define PLAIN(key, type, field, fallback, resume, help)                                            \
+    {                                                                                              \
+        key, type, AT(field), fallback, resume, 0, 0, NULL, "", help                               \
+    }
+
+/* clang-format off */
+static const sh_option rows[] = {
+    CHOICE("task", task, "identify", SH_FIXED, tasks, "what is learnt"),
+    PLAIN("data", SH_OPT_LIST, data, "", SH_FREE, "pack or packs to train on; on resume the content must be the same, the place may change"),
+    PLAIN("net", SH_OPT_TEXT, net, "mobilenet_v2", SH_FIXED, "network: mobilenet_v2, efficientnet_lite0, siamese_orl"),
+    PLAIN("init", SH_OPT_TEXT, init, "", SH_FIXED, "weights to start from (safetensors or .pth); none: random"),
+    PLAIN("size", SH_OPT_TEXT, size, "128", SH_FIXED, "input size in pixels: one number, or HEIGHTxWIDTH"),
+    CHOICE("fit", fit, "letterbox", SH_FIXED, fits, "how a crop is brought to size"),
+    INT("min_side", min_side, "0", SH_FIXED, 0, 16384, "pixels", "crops with a shorter side are left out of training; 0 keeps all"),
+    INT("steps", steps, "0", SH_FREE, 0, 1e12, "steps", "stop after this many steps; 0: no limit"),
+    REAL("minutes", minutes, "0", SH_FREE, 0, 1e7, "minutes", "stop after this much training time, counted across restarts; 0: no limit"),
+    INT("shards", shards, "0", SH_FIXED, 0, 65536, "shards", "parts of a batch: unit of BatchNorm statistics and of the gradient sum; at least the number of ranks; 0: batch / 32, rounded up"),
+    INT("threads", threads, "0", SH_FREE, 0, 4096, "threads per rank", "compute threads; 0: granted cores / ranks on the host; another number ends byte identity"),
+    INT("ranks", ranks, "0", SH_FREE, 0, 1e6, "ranks", "refuse to start with another number of ranks; 1 allows single processes under a launcher; 0: any"),
+    INT("seed", seed, "1", SH_FIXED, 0, 9e15, "", "seed of every random draw"),
+    CHOICE("dtype", dtype, "f32", SH_FIXED, dtypes, "storage of activations; weights, statistics and losses are always f32"),
+    CHOICE("device", device, "auto", SH_FREE, devices, "where the network runs; a device that was named and cannot be had is an error"),
+    CHOICE("reduce", reduce, "exact", SH_FIXED, reductions, "exact: the same bits on any number of ranks; fast: plain all-reduce"),
+    CHOICE("passes", passes, "auto", SH_FREE, passes, "mined batch in one pass (activations of all shards kept) or two (recomputed); the bytes are equal"),
+    PLAIN("same_hardware", SH_OPT_BOOL, same_hardware, "true", SH_FREE, "refuse ranks whose processor or libraries differ; false: only warn"),
+    CHOICE("split.by", split.by, "individual", SH_FIXED, split_rules, "rule of the split; random leaks near-duplicates and is stamped so"),
+    REAL("split.test", split.test, "0.2", SH_FIXED, 0, 0.95, "share", "held out for the final score"),
+    REAL("split.val", split.val, "0.15", SH_FIXED, 0, 0.95, "share", "held out for checkpoint choice and thresholds"),
+    INT("split.seed", split.seed, "1", SH_FIXED, 0, 9e15, "", "seed of the split alone"),
+    INT("split.fold", split.fold, "0", SH_FIXED, 0, 1e6, "", "which fold tests, from 0, where split.folds > 0"),
+    INT("split.folds", split.folds, "0", SH_FIXED, 0, 1e6, "folds", "deal the units to folds so that each tests once; 0: use split.test"),
+    CHOICE("sampling.kind", sampling.kind, "pk", SH_FIXED, samplings, "pk: individuals x images; pairs: for the contrastive loss"),
+    INT("sampling.individuals", sampling.individuals, "8", SH_FIXED, 1, 1e6, "individuals", "P: individuals per batch"),
+    INT("sampling.images", sampling.images, "8", SH_FIXED, 1, 1e6, "images", "K: images per individual"),
+    INT("sampling.batch", sampling.batch, "64", SH_FIXED, 2, 1e7, "images", "rows per batch where sampling.kind is pairs or epoch"),
+    INT("loader.threads", loader.threads, "0", SH_FREE, 0, 4096, "threads per rank", "decoding threads; 0: as many as compute threads"),
+    INT("loader.cache_mb", loader.cache_mb, "1024", SH_FREE, 0, 1e7, "MB per rank", "decoded crops kept in memory"),
+    REAL("augment.rotate", augment.rotate, "10", SH_FIXED, 0, 180, "degrees", "random rotation, +-"),
+    REAL("augment.shift", augment.shift, "0.05", SH_FIXED, 0, 1, "of the side", "random shift, +-"),
+    REAL("augment.scale", augment.scale, "0.1", SH_FIXED, 0, 0.9, "factor", "random zoom, 1 +- this"),
+    REAL("augment.brightness", augment.brightness, "0.2", SH_FIXED, 0, 1, "factor", "random brightness, 1 +- this"),
+    REAL("augment.contrast", augment.contrast, "0.2", SH_FIXED, 0, 1, "factor", "random contrast, 1 +- this"),
+    REAL("augment.saturation", augment.saturation, "0.1", SH_FIXED, 0, 1, "factor", "random saturation, 1 +- this"),
+    REAL("augment.hue", augment.hue, "0", SH_FIXED, 0, 180, "degrees", "random hue, +-"),
+    REAL("augment.flip", augment.flip, "0", SH_FIXED, 0, 1, "probability", "horizontal flip; refused where it would turn one side into the other"),
+    REAL("augment.flip_vertical", augment.flip_vertical, "0", SH_FIXED, 0, 1, "probability", "vertical flip; refused where it would turn one side into the other"),
+    REAL("augment.erase", augment.erase, "0", SH_FIXED, 0, 1, "probability", "one erased rectangle of 2 to 20 % of the area"),
+    INT("embedding.dim", embedding.dim, "128", SH_FIXED, 0, 65536, "numbers", "size of the embedding; 0: the network's own features"),
+    PLAIN("embedding.normalize", SH_OPT_BOOL, embedding.normalize, "true", SH_FIXED, "scale embeddings to length 1"),
+    REAL("embedding.dropout", embedding.dropout, "0", SH_FIXED, 0, 0.99, "rate", "dropout before the embedding layer"),
+    CHOICE("loss.kind", loss.kind, "semi_hard", SH_FIXED, losses, "loss and mining, over the whole global batch"),
+    CHOICE("loss.distance", loss.distance, "euclidean", SH_FIXED, distances, "distance of the loss"),
+    REAL("loss.margin", loss.margin, "0.2", SH_FIXED, 0, 100, "distance", "margin of the loss"),
+    PLAIN("loss.soft", SH_OPT_BOOL, loss.soft, "false", SH_FIXED, "log(1 + exp(.)) instead of a hard margin"),
+    CHOICE("loss.sides", loss.sides, "merged", SH_FIXED, side_rules, "merged: an individual is one class; classes: left and right are classes of their own, never negatives of each other"),
+    CHOICE("optimizer.kind", optimizer.kind, "adam", SH_FIXED, optimizers, "optimizer"),
+    REAL("optimizer.lr", optimizer.lr, "0.0003", SH_FIXED, 0, 100, "", "peak learning rate"),
+    REAL("optimizer.momentum", optimizer.momentum, "0.9", SH_FIXED, 0, 0.9999, "", "momentum of sgd"),
+    REAL("optimizer.beta1", optimizer.beta1, "0.9", SH_FIXED, 0, 0.99999, "", "first moment's decay of adam and adamw"),
+    REAL("optimizer.beta2", optimizer.beta2, "0.999", SH_FIXED, 0, 0.999999, "", "second moment's decay of adam and adamw"),
+    REAL("optimizer.eps", optimizer.eps, "1e-08", SH_FIXED, 0, 1, "", "epsilon of adam and adamw"),
+    REAL("optimizer.weight_decay", optimizer.weight_decay, "0", SH_FIXED, 0, 10, "", "weight decay; never on BN and biases"),
+    REAL("optimizer.clip_norm", optimizer.clip_norm, "0", SH_FIXED, 0, 1e9, "norm", "clip the gradient to this global norm; 0: off"),
+    REAL("optimizer.ema", optimizer.ema, "0", SH_FIXED, 0, 0.999999, "decay", "exponential moving average of the weights, used for scores and the result; 0: off"),
+    CHOICE("schedule.kind", schedule.kind, "constant", SH_FIXED, schedules, "learning rate over steps; cosine falls to schedule.min_lr at `steps`"),
+    INT("schedule.warmup_steps", schedule.warmup_steps, "0", SH_FIXED, 0, 1e12, "steps", "linear rise from 0"),
+    INT("schedule.every_steps", schedule.every_steps, "1000", SH_FIXED, 1, 1e12, "steps", "step: multiply by schedule.factor every so many steps"),
+    REAL("schedule.factor", schedule.factor, "0.1", SH_FIXED, 0, 1, "factor", "see schedule.every_steps"),
+    REAL("schedule.min_lr", schedule.min_lr, "0", SH_FIXED, 0, 100, "", "where cosine ends"),
+    INT("validate.every_steps", validate.every_steps, "0", SH_FIXED, 0, 1e12, "steps", "score the validation part; the best step becomes the result; 0: only at the end"),
+    INT("validate.patience", validate.patience, "0", SH_FIXED, 0, 1e6, "validations", "stop after so many without a better score; 0: never"),
+    REAL("validate.false_match_rate", validate.false_match_rate, "0.01", SH_FREE, 1e-6, 0.5, "rate", "operating threshold: chosen on validation individuals at this rate"),
+    INT("checkpoint.every_steps", checkpoint.every_steps, "0", SH_FREE, 0, 1e12, "steps", "write a checkpoint every so many steps; 0: by time"),
+    REAL("checkpoint.every_minutes", checkpoint.every_minutes, "2", SH_FREE, 0.01, 1e5, "minutes", "write a checkpoint this often where checkpoint.every_steps is 0"),
+    INT("checkpoint.keep", checkpoint.keep, "2", SH_FREE, 1, 1000, "checkpoints", "newest ones kept"),
+    INT("log.every_steps", log.every_steps, "1", SH_FREE, 1, 1e9, "steps", "a line in metrics.jsonl every so many steps"),
+};
+/* clang-format on */
+
+const sh_option_table *sh_config_options(void)
+{
+    static const sh_option_table table = {rows, SH_COUNT(rows)};
+
+    return &table;
+}
+
+sh_status sh_config_load(const char *yaml_path, const char *const *assignments, int n_assignments,
+                         sh_config *out)
+{
+    sh_status st = SH_OK;
+    const sh_option_table *table = sh_config_options();
+
+    memset(out, 0, sizeof(*out));
+    SH_TRY(sh_options_defaults(table, out));
+    if (yaml_path != NULL) SH_TRY(sh_options_read(table, yaml_path, out));
+    for (int i = 0; i < n_assignments; i++) SH_TRY(sh_options_assign(table, assignments[i], out));
+    SH_TRY(sh_config_check(out));
+out:
+    return st;
+}
+
+sh_status sh_config_check(const sh_config *c)
+{
+    sh_status st = SH_OK;
+    const sh_net *net = NULL;
+    int height, width;
+    bool pairs = c->sampling.kind == SH_SAMPLING_PAIRS;
+
+    SH_TRY(sh_net_find(c->net, &net));
+    SH_TRY(sh_config_size(c, &height, &width));
+    SH_CHECK(
+        pairs == (c->loss.kind == SH_LOSS_CONTRASTIVE), SH_ERR_USAGE,
+        "loss.kind=contrastive needs sampling.kind=pairs, and pairs need the contrastive loss");
+    SH_CHECK(!pairs || c->sampling.batch % 2 == 0, SH_ERR_USAGE,
+             "sampling.batch must be even for pairs, not %lld", (long long)c->sampling.batch);
+    SH_CHECK(c->sampling.kind != SH_SAMPLING_PK || c->sampling.individuals >= 2, SH_ERR_USAGE,
+             "sampling.individuals must be at least 2: a triplet needs another fish");
+    SH_CHECK(c->sampling.kind != SH_SAMPLING_PK || c->sampling.images >= 2, SH_ERR_USAGE,
+             "sampling.images must be at least 2: a triplet needs a positive");
+    SH_CHECK(sh_config_shards(c) <= sh_config_batch(c), SH_ERR_USAGE,
+             "shards=%d is more than the batch of %lld images", sh_config_shards(c),
+             (long long)sh_config_batch(c));
+    SH_CHECK(
+        c->schedule.kind != SH_SCHEDULE_COSINE || c->steps > 0, SH_ERR_USAGE,
+        "schedule.kind=cosine needs `steps`: schedules depend on the step, never on the clock");
+    SH_CHECK(c->split.folds == 0 || c->split.fold < c->split.folds, SH_ERR_USAGE,
+             "split.fold=%lld must be below split.folds=%lld (folds count from 0)",
+             (long long)c->split.fold, (long long)c->split.folds);
+out:
+    return st;
+}
+
+sh_status sh_config_size(const sh_config *config, int *height, int *width)
+{
+    sh_status st = SH_OK;
+    char *end = NULL;
+    long h = strtol(config->size, &end, 10), w = h;
+
+    if (*end == 'x') w = strtol(end + 1, &end, 10);
+    SH_CHECK(*end == '\0' && h >= 8 && h <= 4096 && w >= 8 && w <= 4096, SH_ERR_USAGE,
+             "size must be a number of pixels from 8 to 4096, or HEIGHTxWIDTH, not \"%s\"",
+             config->size);
+    *height = (int)h;
+    *width = (int)w;
+out:
+    return st;
+}
+
+int64_t sh_config_batch(const sh_config *c)
+{
+    return c->sampling.kind == SH_SAMPLING_PK ? c->sampling.individuals * c->sampling.images
+                                              : c->sampling.batch;
+}
+
+int sh_config_shards(const sh_config *c)
+{
+    if (c->shards > 0) return (int)c->shards;
+    return (int)((sh_config_batch(c) + IMAGES_PER_SHARD - 1) / IMAGES_PER_SHARD);
+}
+
+sh_status sh_config_data_paths(const sh_config *config, char ***paths, int *n_paths)
+{
+    sh_status st = SH_OK;
+    char **list = NULL;
+    int n = 0;
+
+    for (const char *p = config->data; *p != '\0';) {
+        size_t length = strcspn(p, "\n");
+        char **grown = realloc(list, sizeof(*list) * (size_t)(n + 1));
+
+        SH_CHECK(grown != NULL, SH_ERR_NO_MEMORY, "list of packs");
+        list = grown;
+        list[n] = strndup(p, length);
+        SH_CHECK(list[n] != NULL, SH_ERR_NO_MEMORY, "list of packs");
+        n++;
+        p += length + (p[length] == '\n');
+    }
+    SH_CHECK(n > 0, SH_ERR_USAGE,
+             "no data: give data=crops.h5 (make one with `shoal pack` or `shoal synth`)");
+    *paths = list;
+    *n_paths = n;
+    list = NULL;
+out:
+    sh_config_free_paths(&list, n);
+    return st;
+}
+
+void sh_config_free_paths(char ***paths, int n_paths)
+{
+    if (*paths == NULL) return;
+    for (int i = 0; i < n_paths; i++) free((*paths)[i]);
+    free(*paths);
+    *paths = NULL;
+}
+
+sh_split_config sh_config_split(const sh_config *c)
+{
+    return (sh_split_config){.by = (sh_split_by)c->split.by,
+                             .test = (float)c->split.test,
+                             .val = (float)c->split.val,
+                             .seed = (uint64_t)c->split.seed,
+                             .fold = (int)c->split.fold,
+                             .n_folds = (int)c->split.folds};
+}
+
+sh_loss_config sh_config_loss(const sh_config *c)
+{
+    return (sh_loss_config){.kind = (sh_loss_kind)c->loss.kind,
+                            .distance = (sh_distance)c->loss.distance,
+                            .margin = (float)c->loss.margin,
+                            .soft = c->loss.soft,
+                            .reduction = SH_NONZERO_MEAN,
+                            .seed = (uint64_t)c->seed};
+}
+
+sh_sampler_config sh_config_sampler(const sh_config *c)
+{
+    return (sh_sampler_config){.sampling = (sh_sampling)c->sampling.kind,
+                               .batch = sh_config_batch(c),
+                               .images_per_individual = (int)c->sampling.images,
+                               .side_is_class = c->loss.sides == SH_SIDES_CLASSES,
+                               .seed = (uint64_t)c->seed};
+}
+
+sh_status sh_config_loader(const sh_config *c, bool training, sh_loader_config *out)
+{
+    sh_status st = SH_OK;
+    const sh_net *net = NULL;
+    sh_loader_config loader = {.threads = 1,
+                               .fit = (sh_fit)c->fit,
+                               .min_side = (int)c->min_side,
+                               .seed = (uint64_t)c->seed,
+                               .cache_bytes = (size_t)c->loader.cache_mb << 20};
+
+    SH_TRY(sh_net_find(c->net, &net));
+    SH_TRY(sh_config_size(c, &loader.height, &loader.width));
+    loader.channels = net->in_channels;
+    memcpy(loader.mean, net->mean, sizeof(loader.mean));
+    memcpy(loader.std, net->std, sizeof(loader.std));
+    if (training)
+        loader.augment = (sh_augment){.rotate = (float)c->augment.rotate,
+                                      .shift = (float)c->augment.shift,
+                                      .scale = (float)c->augment.scale,
+                                      .brightness = (float)c->augment.brightness,
+                                      .contrast = (float)c->augment.contrast,
+                                      .saturation = (float)c->augment.saturation,
+                                      .hue = (float)c->augment.hue,
+                                      .flip = (float)c->augment.flip,
+                                      .flip_vertical = (float)c->augment.flip_vertical,
+                                      .erase = (float)c->augment.erase};
+    *out = loader;
+out:
+    return st;
+}
+
+double sh_config_learning_rate(const sh_config *c, int64_t step)
+{
+    double lr = c->optimizer.lr;
+
+    if (step < c->schedule.warmup_steps)
+        return lr * (double)(step + 1) / (double)c->schedule.warmup_steps;
+    switch ((sh_schedule_kind)c->schedule.kind) {
+    case SH_SCHEDULE_CONSTANT: break;
+    case SH_SCHEDULE_STEP:
+        lr *= pow(c->schedule.factor, (double)(step / c->schedule.every_steps));
+        break;
+    case SH_SCHEDULE_COSINE: {
+        double span = (double)(c->steps - c->schedule.warmup_steps);
+        double t = span > 0 ? (double)(step - c->schedule.warmup_steps) / span : 1;
+
+        lr = c->schedule.min_lr +
+             (lr - c->schedule.min_lr) * 0.5 * (1 + cos(3.14159265358979323846 * fmin(t, 1)));
+        break;
+    }
+    }
+    return lr;
+}
+
+sh_status sh_config_backend(const sh_config *c, const char **name)
+{
+    static const char *const names[] = {[SH_DEVICE_AUTO] = "cpu",
+                                        [SH_DEVICE_CPU] = "cpu",
+                                        [SH_DEVICE_REF] = "ref",
+                                        [SH_DEVICE_CUDA] = NULL};
+    sh_status st = SH_OK;
+
+    SH_CHECK(names[c->device] != NULL, SH_ERR_UNSUPPORTED,
+             "device=%s: this build has no such backend; use device=cpu", devices[c->device]);
+    *name = names[c->device];
+out:
+    return st;
+}

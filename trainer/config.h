@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: Apache-2.0
+/** The configuration of a training run: one struct, one table row per option (trainer/config.c). */
+#ifndef SH_TRAINER_CONFIG_H
+#define SH_TRAINER_CONFIG_H
+
+#include "base/options.h"
+#include "dataio/loader.h"
+#include "dataio/split.h"
+#include "models/loss/loss.h"
+
+typedef enum sh_task { SH_TASK_IDENTIFY } sh_task;
+typedef enum sh_device { SH_DEVICE_AUTO, SH_DEVICE_CPU, SH_DEVICE_REF, SH_DEVICE_CUDA } sh_device;
+typedef enum sh_passes { SH_PASSES_AUTO, SH_PASSES_ONE, SH_PASSES_TWO } sh_passes;
+typedef enum sh_sides { SH_SIDES_MERGED, SH_SIDES_CLASSES } sh_sides;
+typedef enum sh_optimizer_kind { SH_SGD, SH_ADAM, SH_ADAMW } sh_optimizer_kind;
+typedef enum sh_schedule_kind {
+    SH_SCHEDULE_CONSTANT,
+    SH_SCHEDULE_STEP,
+    SH_SCHEDULE_COSINE
+} sh_schedule_kind;
+
+typedef struct sh_config {
+    int task;                       /* sh_task */
+    char data[SH_OPTION_LIST_TEXT]; /* packs, separated by newlines */
+    char net[SH_OPTION_TEXT];
+    char init[SH_OPTION_TEXT]; /* weights file, or "" */
+    char size[SH_OPTION_TEXT]; /* "128" or "96x192" (height x width) */
+    int fit;                   /* sh_fit */
+    int64_t min_side;
+
+    int64_t steps;
+    double minutes;
+    int64_t shards; /* 0: ceil(batch / 32) */
+    int64_t threads;
+    int64_t ranks; /* 0: whatever the launcher gives */
+    int64_t seed;
+    int dtype; /* sh_dtype: SH_F32 or SH_BF16 */
+    int device;
+    int reduce; /* sh_reduce_mode */
+    int passes;
+    bool same_hardware; /* refuse ranks whose fingerprints differ */
+
+    struct {
+        int by; /* sh_split_by */
+        double test, val;
+        int64_t seed, fold, folds;
+    } split;
+    struct {
+        int kind;                    /* sh_sampling */
+        int64_t individuals, images; /* P, K */
+        int64_t batch;               /* pairs: rows */
+    } sampling;
+    struct {
+        int64_t threads, cache_mb;
+    } loader;
+    struct {
+        double rotate, shift, scale, brightness, contrast, saturation, hue;
+        double flip, flip_vertical, erase;
+    } augment;
+    struct {
+        int64_t dim;
+        bool normalize;
+        double dropout;
+    } embedding;
+    struct {
+        int kind, distance; /* sh_loss_kind, sh_distance */
+        double margin;
+        bool soft;
+        int sides; /* sh_sides */
+    } loss;
+    struct {
+        int kind; /* sh_optimizer_kind */
+        double lr, momentum, beta1, beta2, eps, weight_decay, clip_norm, ema;
+    } optimizer;
+    struct {
+        int kind; /* sh_schedule_kind */
+        int64_t warmup_steps, every_steps;
+        double factor, min_lr;
+    } schedule;
+    struct {
+        int64_t every_steps, patience;
+        double false_match_rate;
+    } validate;
+    struct {
+        int64_t every_steps;
+        double every_minutes;
+        int64_t keep;
+    } checkpoint;
+    struct {
+        int64_t every_steps;
+    } log;
+} sh_config;
+
+/** The option table of `shoal train`. */
+const sh_option_table *sh_config_options(void);
+
+/** Defaults, then the YAML file (NULL: none), then key=value assignments, then cross-checks. */
+SH_MUST_CHECK sh_status sh_config_load(const char *yaml_path, const char *const *assignments,
+                                       int n_assignments, sh_config *out);
+
+/** Checks between options: batch and loss fit, a limit is given, ... */
+SH_MUST_CHECK sh_status sh_config_check(const sh_config *config);
+
+/* ---- derived ---- */
+
+/** Height and width from `size`. */
+SH_MUST_CHECK sh_status sh_config_size(const sh_config *config, int *height, int *width);
+
+/** Images per step over all ranks. */
+int64_t sh_config_batch(const sh_config *config);
+
+/** S: shards per batch, from the configuration alone. */
+int sh_config_shards(const sh_config *config);
+
+/** Paths of the packs: `*paths` points to malloc'd strings; free with sh_config_free_paths. */
+SH_MUST_CHECK sh_status sh_config_data_paths(const sh_config *config, char ***paths, int *n_paths);
+void sh_config_free_paths(char ***paths, int n_paths);
+
+/** The split, loss and sampler as their modules want them. */
+sh_split_config sh_config_split(const sh_config *config);
+sh_loss_config sh_config_loss(const sh_config *config);
+sh_sampler_config sh_config_sampler(const sh_config *config);
+
+/** How images are prepared; augment only where `training`. Layout and dtype are left to the caller.
+ */
+SH_MUST_CHECK sh_status sh_config_loader(const sh_config *config, bool training,
+                                         sh_loader_config *out);
+
+/** Learning rate of a step (from 0): pure in (config, step). */
+double sh_config_learning_rate(const sh_config *config, int64_t step);
+
+/** Name of the models backend for config->device ("cpu", "ref"); a device that was named and cannot
+ *  be had is SH_ERR_UNSUPPORTED. */
+SH_MUST_CHECK sh_status sh_config_backend(const sh_config *config, const char **name);
+
+#endif
