@@ -13,6 +13,7 @@
 #include <stdint.h>
 
 #include "base/status.h"
+#include "base/tree.h" /* sh_tree_sum: f64 terms by the same tree */
 
 SH_C_BEGIN
 
@@ -24,16 +25,22 @@ typedef struct sh_comm sh_comm;
  *  expect_ranks == 1; expect_ranks > 0 also refuses any other size; 0: whatever there is. */
 SH_MUST_CHECK sh_status sh_comm_create(int expect_ranks, sh_comm **out);
 
-/** Leave, finalising MPI. Collective; NULL is fine. */
+/** Leave, finalising MPI. Collective: a rank that failed calls sh_comm_abort instead, since its
+ *  peers are elsewhere. MPI cannot be started again in this process. *comm NULL is fine. */
 void sh_comm_destroy(sh_comm **comm);
 
-/** End every rank of the job now, with exit code `code`, after printing `message`. Does not return. */
+/** End every rank of the job now, with exit code `code` (1 .. 255), after printing `message` on
+ *  stderr with this rank and its host. Does not return. comm NULL: ends this process alone. */
 _Noreturn void sh_comm_abort(sh_comm *comm, int code, const char *message);
 
 int sh_comm_rank(const sh_comm *comm);
 int sh_comm_size(const sh_comm *comm);
 int sh_comm_local_rank(const sh_comm *comm); /* among the ranks of this host */
 int sh_comm_local_size(const sh_comm *comm);
+
+/** Name and version of the message library ("Open MPI v4.1.4"), for the fingerprint. A static string;
+ *  needs no group. Not thread-safe. */
+const char *sh_comm_library(void);
 
 /** Collective: everyone waits for everyone. */
 SH_MUST_CHECK sh_status sh_comm_barrier(sh_comm *comm);
@@ -42,7 +49,8 @@ SH_MUST_CHECK sh_status sh_comm_barrier(sh_comm *comm);
 SH_MUST_CHECK sh_status sh_comm_bcast(sh_comm *comm, void *data, size_t n_bytes, int root);
 
 /** Collective: n_bytes[r] bytes from each rank r, concatenated in rank order in `all` everywhere.
- *  n_bytes has one entry per rank and is the same on every rank. */
+ *  n_bytes has one entry per rank and is the same on every rank. `mine` may already lie at its
+ *  place in `all`. Longer than 1 GiB in all, it goes rank by rank. */
 SH_MUST_CHECK sh_status sh_comm_gather_all(sh_comm *comm, const void *mine, void *all,
                                            const size_t *n_bytes);
 
@@ -109,9 +117,6 @@ SH_MUST_CHECK sh_status sh_reducer_finish(sh_reducer *reducer, const float **tot
 
 /** dst = a + b, element by element, f32: the only addition that the tree uses. dst may be a or b. */
 void sh_tree_add(float *dst, const float *a, const float *b, int64_t n);
-
-/** Sum of n f64 terms by the same tree: for norms and metrics over fixed global blocks. Pure. */
-double sh_tree_sum(const double *terms, int64_t n);
 
 SH_C_END
 
