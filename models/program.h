@@ -93,8 +93,10 @@ typedef enum sh_phase { SH_PHASE_FORWARD, SH_PHASE_BACKWARD } sh_phase;
 
 typedef struct sh_run_args {
     sh_buffer *arena;  /* sh_program_arena_bytes; one per shard that is in flight */
-    sh_buffer *reduce; /* [n_params + n_states] f32; gradients and statistic deltas are overwritten.
-                          May be NULL for a forward of a program that is not training. */
+    sh_buffer *reduce; /* [n_params + n_states] f32: the backward phase overwrites its gradients
+                          AND its statistic deltas; the forward phase never touches it, so that a
+                          forward whose results are only looked at leaves no trace. May be NULL for
+                          a forward. */
     sh_run_scalars scalars;
     /** Optional: called after each node, with its index, to start or poll communication. */
     sh_status (*after_node)(void *context, int node);

@@ -1,0 +1,273 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "models/optim.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+#include "base/tree.h"
+
+enum {
+    NORM_BLOCK = 4096,   /* fixed, so that the norm does not depend on threads */
+    UPDATE_BLOCK = 16384 /* elements of one task of the update */
+};
+
+/* A run of slots that are updated alike. */
+typedef struct segment {
+    int64_t begin, end; /* elements of the params arena */
+    bool decay;
+} segment;
+
+struct sh_optim {
+    sh_optim_config config;
+    sh_store *store;
+    const sh_backend *backend;
+    segment *segments;
+    int n_segments;
+    double *block_sums; /* [ceil(n_params / NORM_BLOCK)] scratch of the norm */
+    sh_buffer *arenas[SH_OPTIM_ARENA_COUNT];
+};
+
+const char *sh_optim_arena_name(sh_optim_arena arena)
+{
+    static const char *const names[] = {[SH_OPTIM_FIRST] = "first",
+                                        [SH_OPTIM_SECOND] = "second",
+                                        [SH_OPTIM_EMA_PARAMS] = "ema",
+                                        [SH_OPTIM_EMA_STATES] = "ema_states"};
+
+    return names[arena];
+}
+
+static int64_t arena_elems(const sh_optim *o, sh_optim_arena arena)
+{
+    bool adam = o->config.kind != SH_OPTIM_SGD;
+
+    switch (arena) {
+    case SH_OPTIM_FIRST: return adam || o->config.momentum > 0 ? sh_store_n_params(o->store) : 0;
+    case SH_OPTIM_SECOND: return adam ? sh_store_n_params(o->store) : 0;
+    case SH_OPTIM_EMA_PARAMS: return o->config.ema > 0 ? sh_store_n_params(o->store) : 0;
+    case SH_OPTIM_EMA_STATES: return o->config.ema > 0 ? sh_store_n_states(o->store) : 0;
+    case SH_OPTIM_ARENA_COUNT: break;
+    }
+    return 0;
+}
+
+/* Neighbouring trainable slots of equal decay become one segment; gaps are zero and stay zero. */
+static sh_status build_segments(sh_optim *o)
+{
+    sh_status st = SH_OK;
+    int n_slots = sh_store_n_slots(o->store);
+    segment *last = NULL;
+
+    o->segments = calloc((size_t)n_slots + 1, sizeof(*o->segments));
+    SH_CHECK(o->segments != NULL, SH_ERR_NO_MEMORY, "optimizer segments");
+    for (int i = 0; i < n_slots; i++) {
+        const sh_slot *slot = sh_store_slot(o->store, i);
+        bool joins;
+
+        if (slot->kind != SH_SLOT_PARAM) continue;
+        if (!slot->trainable) {
+            last = NULL;
+            continue;
+        }
+        joins = last != NULL && last->decay == slot->decay;
+        if (!joins) {
+            last = &o->segments[o->n_segments++];
+            *last = (segment){.begin = slot->offset, .decay = slot->decay};
+        }
+        last->end = slot->offset + slot->n_elems;
+    }
+out:
+    return st;
+}
+
+sh_status sh_optim_create(const sh_optim_config *config, sh_store *store, sh_optim **out)
+{
+    sh_status st = SH_OK;
+    sh_optim *o = calloc(1, sizeof(*o));
+    int64_t n_blocks = (sh_store_n_params(store) + NORM_BLOCK - 1) / NORM_BLOCK;
+
+    SH_CHECK(o != NULL, SH_ERR_NO_MEMORY, "optimizer");
+    o->config = *config;
+    o->store = store;
+    o->backend = sh_store_backend(store);
+    SH_TRY(build_segments(o));
+    o->block_sums = calloc((size_t)n_blocks + 1, sizeof(*o->block_sums));
+    SH_CHECK(o->block_sums != NULL, SH_ERR_NO_MEMORY, "optimizer norm");
+    for (int a = 0; a < SH_OPTIM_ARENA_COUNT; a++) {
+        int64_t n = arena_elems(o, (sh_optim_arena)a);
+
+        if (n > 0) SH_TRY(o->backend->alloc((size_t)n * sizeof(float), &o->arenas[a]));
+    }
+    *out = o;
+    o = NULL;
+out:
+    sh_optim_destroy(&o);
+    return st;
+}
+
+void sh_optim_destroy(sh_optim **optim)
+{
+    sh_optim *o = *optim;
+
+    if (o == NULL) return;
+    for (int a = 0; a < SH_OPTIM_ARENA_COUNT; a++) o->backend->free(&o->arenas[a]);
+    free(o->block_sums);
+    free(o->segments);
+    free(o);
+    *optim = NULL;
+}
+
+sh_buffer *sh_optim_arena_buffer(sh_optim *optim, sh_optim_arena arena, int64_t *n_elems)
+{
+    *n_elems = arena_elems(optim, arena);
+    return optim->arenas[arena];
+}
+
+double sh_optim_norm(const sh_optim *o, const float *reduce)
+{
+    int64_t n = sh_store_n_params(o->store);
+    int64_t n_blocks = (n + NORM_BLOCK - 1) / NORM_BLOCK;
+
+#pragma omp parallel for schedule(static)
+    for (int64_t b = 0; b < n_blocks; b++) {
+        int64_t end = (b + 1) * NORM_BLOCK < n ? (b + 1) * NORM_BLOCK : n;
+        double lanes[8] = {0}; /* fixed partial sums let the loop be vectorised */
+
+        for (int64_t i = b * NORM_BLOCK; i < end; i++)
+            lanes[i % 8] += (double)reduce[i] * (double)reduce[i];
+        o->block_sums[b] = ((lanes[0] + lanes[1]) + (lanes[2] + lanes[3])) +
+                           ((lanes[4] + lanes[5]) + (lanes[6] + lanes[7]));
+    }
+    return sqrt(sh_tree_sum(o->block_sums, n_blocks));
+}
+
+/* What one update needs, as plain numbers and device pointers. */
+typedef struct update {
+    float *params, *states, *first, *second, *ema, *ema_states;
+    const float *reduce;
+    float scale, learning_rate, step_size, root_correction;
+    const sh_optim_config *config;
+} update;
+
+static void update_sgd(const update *u, int64_t begin, int64_t end, float decay)
+{
+    float momentum = u->config->momentum;
+
+    for (int64_t i = begin; i < end; i++) {
+        float g = u->reduce[i] * u->scale + decay * u->params[i];
+
+        if (u->first != NULL) g = u->first[i] = momentum * u->first[i] + g;
+        u->params[i] -= u->learning_rate * g;
+    }
+}
+
+static void update_adam(const update *u, int64_t begin, int64_t end, float decay)
+{
+    const sh_optim_config *c = u->config;
+    bool decoupled = c->kind == SH_OPTIM_ADAMW;
+    float shrink = decoupled ? 1.0f - u->learning_rate * decay : 1.0f;
+    float l2 = decoupled ? 0.0f : decay;
+    float *restrict p = u->params, *restrict m = u->first, *restrict v = u->second;
+    const float *restrict grad = u->reduce;
+
+    for (int64_t i = begin; i < end; i++) {
+        float g = grad[i] * u->scale + l2 * p[i];
+
+        m[i] = c->beta1 * m[i] + (1.0f - c->beta1) * g;
+        v[i] = c->beta2 * v[i] + (1.0f - c->beta2) * (g * g);
+        p[i] = p[i] * shrink - u->step_size * m[i] / (sqrtf(v[i]) / u->root_correction + c->eps);
+    }
+}
+
+static void update_segments(const sh_optim *o, const update *u)
+{
+    for (int s = 0; s < o->n_segments; s++) {
+        const segment *seg = &o->segments[s];
+        float decay = seg->decay ? o->config.weight_decay : 0.0f;
+
+#pragma omp parallel for schedule(static)
+        for (int64_t begin = seg->begin; begin < seg->end; begin += UPDATE_BLOCK) {
+            int64_t end = begin + UPDATE_BLOCK < seg->end ? begin + UPDATE_BLOCK : seg->end;
+
+            if (o->config.kind == SH_OPTIM_SGD)
+                update_sgd(u, begin, end, decay);
+            else
+                update_adam(u, begin, end, decay);
+        }
+    }
+}
+
+static void update_states(const sh_optim *o, const update *u)
+{
+    const float *deltas = u->reduce + sh_store_n_params(o->store);
+
+    for (int s = 0; s < sh_store_n_slots(o->store); s++) {
+        const sh_slot *slot = sh_store_slot(o->store, s);
+
+        if (slot->kind != SH_SLOT_STATE || !slot->trainable) continue;
+        for (int64_t i = slot->offset; i < slot->offset + slot->n_elems; i++)
+            u->states[i] = (1.0f - slot->momentum) * u->states[i] + slot->momentum * deltas[i];
+    }
+}
+
+static void update_average(float *average, const float *value, int64_t n, float decay)
+{
+#pragma omp parallel for schedule(static)
+    for (int64_t i = 0; i < n; i++) average[i] = decay * average[i] + (1.0f - decay) * value[i];
+}
+
+static float *device(const sh_optim *o, sh_buffer *buffer)
+{
+    return buffer != NULL ? o->backend->device_ptr(buffer, 0) : NULL;
+}
+
+static void enter(const sh_optim *o)
+{
+    if (o->backend->enter != NULL) o->backend->enter();
+}
+
+static void leave(const sh_optim *o)
+{
+    if (o->backend->leave != NULL) o->backend->leave();
+}
+
+sh_status sh_optim_start_average(sh_optim *o)
+{
+    if (o->config.ema <= 0) return SH_OK;
+    enter(o);
+    update_average(device(o, o->arenas[SH_OPTIM_EMA_PARAMS]), device(o, sh_store_params(o->store)),
+                   sh_store_n_params(o->store), 0.0f);
+    update_average(device(o, o->arenas[SH_OPTIM_EMA_STATES]), device(o, sh_store_states(o->store)),
+                   sh_store_n_states(o->store), 0.0f);
+    leave(o);
+    return SH_OK;
+}
+
+sh_status sh_optim_update(sh_optim *o, const float *reduce, double norm, double learning_rate,
+                          int64_t step)
+{
+    const sh_optim_config *c = &o->config;
+    double t = (double)(step + 1);
+    update u = {.params = device(o, sh_store_params(o->store)),
+                .states = device(o, sh_store_states(o->store)),
+                .first = device(o, o->arenas[SH_OPTIM_FIRST]),
+                .second = device(o, o->arenas[SH_OPTIM_SECOND]),
+                .ema = device(o, o->arenas[SH_OPTIM_EMA_PARAMS]),
+                .ema_states = device(o, o->arenas[SH_OPTIM_EMA_STATES]),
+                .reduce = reduce,
+                .scale = c->clip_norm > 0 && norm > c->clip_norm ? (float)(c->clip_norm / norm) : 1,
+                .learning_rate = (float)learning_rate,
+                .step_size = (float)(learning_rate / (1.0 - pow(c->beta1, t))),
+                .root_correction = (float)sqrt(1.0 - pow(c->beta2, t)),
+                .config = c};
+
+    enter(o);
+    update_segments(o, &u);
+    update_states(o, &u);
+    if (c->ema > 0) {
+        update_average(u.ema, u.params, sh_store_n_params(o->store), c->ema);
+        update_average(u.ema_states, u.states, sh_store_n_states(o->store), c->ema);
+    }
+    leave(o);
+    return SH_OK;
+}

@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * The optimizer: from the sum of gradients over the global batch to the next weights, over the flat
+ * arenas of a parameter store. Element by element, so every rank computes the same bits.
+ */
+#ifndef SH_MODELS_OPTIM_H
+#define SH_MODELS_OPTIM_H
+
+#include "models/store.h"
+
+SH_C_BEGIN
+
+typedef enum sh_optim_kind { SH_OPTIM_SGD, SH_OPTIM_ADAM, SH_OPTIM_ADAMW } sh_optim_kind;
+
+typedef struct sh_optim_config {
+    sh_optim_kind kind;
+    float momentum;          /* sgd */
+    float beta1, beta2, eps; /* adam, adamw */
+    float weight_decay; /* adam, sgd: added to the gradient; adamw: decoupled. Only slots with decay
+                         */
+    float clip_norm;    /* 0: off */
+    float ema;          /* decay of the moving average of params and states; 0: off */
+} sh_optim_config;
+
+typedef struct sh_optim sh_optim; /* moments and moving average, in the backend's memory */
+
+/** Arenas that an optimizer owns, by name, for checkpoints. NULL buffer: this optimizer has none.
+ */
+typedef enum sh_optim_arena {
+    SH_OPTIM_FIRST,      /* [n_params] momentum, or Adam's first moment */
+    SH_OPTIM_SECOND,     /* [n_params] Adam's second moment */
+    SH_OPTIM_EMA_PARAMS, /* [n_params] */
+    SH_OPTIM_EMA_STATES, /* [n_states] */
+    SH_OPTIM_ARENA_COUNT
+} sh_optim_arena;
+
+const char *sh_optim_arena_name(sh_optim_arena arena); /* "first", "second", "ema", "ema_states" */
+
+/** For an allocated store, which must outlive it. Moments start at 0. The caller owns *out. */
+SH_MUST_CHECK sh_status sh_optim_create(const sh_optim_config *config, sh_store *store,
+                                        sh_optim **out);
+void sh_optim_destroy(sh_optim **optim);
+
+/** Start the moving average at the store's present values: after loading or initialising weights.
+ */
+SH_MUST_CHECK sh_status sh_optim_start_average(sh_optim *optim);
+
+/** The buffer of an arena and its elements; NULL and 0 where this optimizer has none. */
+sh_buffer *sh_optim_arena_buffer(sh_optim *optim, sh_optim_arena arena, int64_t *n_elems);
+
+/** L2 norm of the gradient, host memory `reduce` [n_params + n_states]: f64 sums of blocks of 4096
+ *  added by sh_tree_sum. */
+double sh_optim_norm(const sh_optim *optim, const float *reduce);
+
+/**
+ * One update from `reduce`, host memory as the reducer gives it: gradients scaled by
+ * min(1, clip_norm / norm), then running statistics: new = (1 - momentum) old + momentum delta.
+ *
+ * step   counts from 0 (bias corrections use step + 1)
+ * Formulas: Kingma and Ba 2015 with PyTorch's placement of eps; Loshchilov and Hutter 2019.
+ */
+SH_MUST_CHECK sh_status sh_optim_update(sh_optim *optim, const float *reduce, double norm,
+                                        double learning_rate, int64_t step);
+
+SH_C_END
+
+#endif

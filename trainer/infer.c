@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "trainer/infer.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+
+enum { BLOCKS_AHEAD = 2 }; /* blocks that the loader fills while one is computed */
+
+struct sh_infer {
+    sh_infer_config config;
+    sh_store *store;
+    sh_program *program;
+    sh_value image, embedding;
+    sh_buffer *arena;
+    sh_tensor_desc desc; /* of a block of images */
+    int64_t dim;
+    uint8_t *pixels[BLOCKS_AHEAD];
+    float *block; /* [SH_INFER_BLOCK, dim] */
+};
+
+static sh_status build_program(sh_infer *infer)
+{
+    sh_status st = SH_OK;
+    const sh_infer_config *c = &infer->config;
+    sh_program_config config = {.backend = sh_store_backend(infer->store),
+                                .store = infer->store,
+                                .dtype = c->dtype,
+                                .training = false,
+                                .share = 1,
+                                .prefix = ""};
+    int64_t dims[4] = {SH_INFER_BLOCK, c->net->in_channels, c->loader.height, c->loader.width};
+
+    SH_TRY(sh_program_create(&config, &infer->program));
+    infer->image = sh_program_input(infer->program, "image", dims);
+    infer->embedding = sh_program_output(
+        infer->program, "embedding",
+        sh_net_embedding(infer->program, c->net, infer->image, c->embedding_dim, 0, c->normalize));
+    SH_TRY(sh_program_plan(infer->program));
+    infer->desc = sh_program_desc(infer->program, infer->image);
+    infer->dim = sh_program_desc(infer->program, infer->embedding).dims[1];
+out:
+    return st;
+}
+
+sh_status sh_infer_create(const sh_infer_config *config, sh_store *store, sh_infer **out)
+{
+    sh_status st = SH_OK;
+    sh_infer *infer = calloc(1, sizeof(*infer));
+
+    SH_CHECK(infer != NULL, SH_ERR_NO_MEMORY, "inference");
+    infer->config = *config;
+    infer->store = store;
+    SH_TRY(build_program(infer));
+    if (sh_store_params(store) == NULL) SH_TRY(sh_store_allocate(store));
+    SH_TRY(sh_store_backend(store)->alloc(sh_program_arena_bytes(infer->program), &infer->arena));
+    infer->config.loader.dtype = infer->desc.dtype;
+    infer->config.loader.layout = infer->desc.layout;
+    for (int i = 0; i < BLOCKS_AHEAD; i++) {
+        infer->pixels[i] = calloc(1, sh_tensor_bytes(&infer->desc));
+        SH_CHECK(infer->pixels[i] != NULL, SH_ERR_NO_MEMORY, "images for inference");
+    }
+    infer->block = malloc((size_t)(SH_INFER_BLOCK * infer->dim) * sizeof(float));
+    SH_CHECK(infer->block != NULL, SH_ERR_NO_MEMORY, "embeddings of a block");
+    *out = infer;
+    infer = NULL;
+out:
+    sh_infer_destroy(&infer);
+    return st;
+}
+
+void sh_infer_destroy(sh_infer **infer)
+{
+    sh_infer *i = *infer;
+
+    if (i == NULL) return;
+    if (i->arena != NULL) sh_store_backend(i->store)->free(&i->arena);
+    sh_program_destroy(&i->program);
+    for (int k = 0; k < BLOCKS_AHEAD; k++) free(i->pixels[k]);
+    free(i->block);
+    free(i);
+    *infer = NULL;
+}
+
+int sh_infer_dim(const sh_infer *infer)
+{
+    return (int)infer->dim;
+}
+
+const sh_loader_config *sh_infer_loader(const sh_infer *infer)
+{
+    return &infer->config.loader;
+}
+
+static sh_status run_block(sh_infer *infer, const uint8_t *pixels)
+{
+    sh_status st = SH_OK;
+    sh_run_args args = {.arena = infer->arena};
+
+    SH_TRY(sh_program_write(infer->program, infer->arena, infer->image, pixels));
+    SH_TRY(sh_program_run(infer->program, SH_PHASE_FORWARD, &args));
+    SH_TRY(sh_program_read(infer->program, infer->arena, infer->embedding, infer->block));
+out:
+    return st;
+}
+
+/* Ask for block `b`: its crops, the last one repeated to fill the block. */
+static sh_status request_block(sh_infer *infer, sh_loader *loader, const int64_t *crops, int64_t n,
+                               int64_t b)
+{
+    sh_slot_plan slots[SH_INFER_BLOCK] = {0};
+
+    for (int64_t i = 0; i < SH_INFER_BLOCK; i++) {
+        int64_t k = b * SH_INFER_BLOCK + i;
+
+        slots[i].crop = crops[k < n ? k : n - 1];
+    }
+    return sh_loader_request(loader, slots, SH_INFER_BLOCK, infer->pixels[b % BLOCKS_AHEAD]);
+}
+
+sh_status sh_infer_run(sh_infer *infer, const sh_dataset *dataset, const int64_t *crops, int64_t n,
+                       const char *progress, float *out)
+{
+    sh_status st = SH_OK;
+    sh_loader *loader = NULL;
+    int64_t n_blocks = (n + SH_INFER_BLOCK - 1) / SH_INFER_BLOCK;
+    double start = sh_clock_seconds();
+
+    if (n == 0) goto out;
+    SH_TRY(sh_loader_create(&infer->config.loader, dataset, &loader));
+    for (int64_t b = 0; b < n_blocks && b < BLOCKS_AHEAD; b++)
+        SH_TRY(request_block(infer, loader, crops, n, b));
+    for (int64_t b = 0; b < n_blocks; b++) {
+        int64_t first = b * SH_INFER_BLOCK;
+        int64_t m = n - first < SH_INFER_BLOCK ? n - first : SH_INFER_BLOCK;
+
+        SH_TRY(sh_loader_wait(loader));
+        SH_TRY(run_block(infer, infer->pixels[b % BLOCKS_AHEAD]));
+        memcpy(out + first * infer->dim, infer->block, (size_t)(m * infer->dim) * sizeof(float));
+        if (b + BLOCKS_AHEAD < n_blocks)
+            SH_TRY(request_block(infer, loader, crops, n, b + BLOCKS_AHEAD));
+        if (progress != NULL && b % 8 == 7) {
+            double rate = (double)(first + m) / (sh_clock_seconds() - start);
+
+            sh_log_progress("%s: %lld of %lld crops, %.0f crops/s, %.0f s left", progress,
+                            (long long)(first + m), (long long)n, rate,
+                            (double)(n - first - m) / rate);
+        }
+    }
+    if (progress != NULL) sh_log_progress_end();
+out:
+    sh_loader_destroy(&loader);
+    return st;
+}
+
+sh_status sh_infer_run_image(sh_infer *infer, const sh_image *image, float *out)
+{
+    sh_status st = SH_OK;
+
+    SH_TRY(sh_loader_render(&infer->config.loader, image, 0, infer->pixels[0], SH_INFER_BLOCK, 0));
+    SH_TRY(run_block(infer, infer->pixels[0]));
+    memcpy(out, infer->block, (size_t)infer->dim * sizeof(float));
+out:
+    return st;
+}

@@ -1,0 +1,512 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "trainer/step.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/cpu.h"
+
+enum {
+    MAX_SIZES = 2,             /* shards differ by at most one image */
+    BUCKET_ELEMS = 512 * 1024, /* 2 MB: large enough to use the wire, small enough to overlap */
+    MAX_BUCKETS = 4096,
+};
+
+/* The training program for shards of one size. */
+typedef struct sized_program {
+    int64_t n_images;
+    sh_program *program;
+    sh_value image, embedding, cotangent;
+    int ready[MAX_BUCKETS]; /* node after which each bucket is complete */
+} sized_program;
+
+struct sh_step {
+    sh_step_config config;
+    sh_comm *comm;
+    sh_store *store;
+    sh_optim *optim;
+    sh_loss *loss;
+    sh_reducer *reducer;
+    sized_program sizes[MAX_SIZES];
+    int n_sizes;
+
+    int shard_begin, shard_end; /* own */
+    int64_t row_begin, row_end; /* own rows of the batch */
+    int64_t dim;
+    bool two_passes;
+    sh_buffer **arenas; /* [n_arenas]: one per own shard, or one for all with two passes */
+    int n_arenas;
+    sh_buffer *reduce; /* what one shard contributes, in the backend's memory */
+    int64_t n_reduce;
+    int64_t bucket_bounds[MAX_BUCKETS + 1];
+    int n_buckets;
+
+    float *embeddings; /* [batch, dim] of all ranks */
+    float *gradient;   /* [own rows, dim] */
+    uint8_t *choices;  /* [batch] choices of all ranks */
+    int32_t *labels, *fish;
+    size_t *embedding_bytes, *choice_bytes; /* per rank */
+};
+
+sh_status sh_step_configure(const sh_config *c, sh_step_config *out)
+{
+    sh_status st = SH_OK;
+    const char *backend = NULL;
+    sh_step_config s = {.dtype = (sh_dtype)c->dtype,
+                        .batch = sh_config_batch(c),
+                        .n_shards = sh_config_shards(c),
+                        .embedding_dim = (int)c->embedding.dim,
+                        .dropout = (float)c->embedding.dropout,
+                        .normalize = c->embedding.normalize,
+                        .loss = sh_config_loss(c),
+                        .reduce = (sh_reduce_mode)c->reduce,
+                        .passes = (sh_passes)c->passes,
+                        .seed = (uint64_t)c->seed};
+
+    s.optim = (sh_optim_config){.kind = (sh_optim_kind)c->optimizer.kind,
+                                .momentum = (float)c->optimizer.momentum,
+                                .beta1 = (float)c->optimizer.beta1,
+                                .beta2 = (float)c->optimizer.beta2,
+                                .eps = (float)c->optimizer.eps,
+                                .weight_decay = (float)c->optimizer.weight_decay,
+                                .clip_norm = (float)c->optimizer.clip_norm,
+                                .ema = (float)c->optimizer.ema};
+    SH_TRY(sh_net_find(c->net, &s.net));
+    SH_TRY(sh_config_size(c, &s.height, &s.width));
+    SH_TRY(sh_config_backend(c, &backend));
+    SH_TRY(sh_backend_find(backend, &s.backend));
+    *out = s;
+out:
+    return st;
+}
+
+/* ---- building ---- */
+
+static sh_status build_program(sh_step *step, int64_t n_images)
+{
+    sh_status st = SH_OK;
+    const sh_step_config *c = &step->config;
+    sized_program *s = &step->sizes[step->n_sizes++];
+    sh_program_config config = {.backend = c->backend,
+                                .store = step->store,
+                                .dtype = c->dtype,
+                                .training = true,
+                                .share = (float)n_images / (float)c->batch,
+                                .prefix = ""};
+
+    s->n_images = n_images;
+    SH_TRY(sh_program_create(&config, &s->program));
+    s->image = sh_program_input(s->program, "image",
+                                (int64_t[4]){n_images, c->net->in_channels, c->height, c->width});
+    s->embedding = sh_program_output(
+        s->program, "embedding",
+        sh_net_embedding(s->program, c->net, s->image, c->embedding_dim, c->dropout, c->normalize));
+    SH_TRY(sh_program_differentiate(s->program, s->embedding, SH_NO_VALUE, &s->cotangent, NULL));
+    SH_TRY(sh_program_plan(s->program));
+out:
+    return st;
+}
+
+static sized_program *program_of(sh_step *step, int shard)
+{
+    int64_t begin, end;
+
+    sh_step_slots_of_shard(step, shard, &begin, &end);
+    return step->sizes[0].n_images == end - begin ? &step->sizes[0] : &step->sizes[1];
+}
+
+static sh_status build_programs(sh_step *step)
+{
+    sh_status st = SH_OK;
+
+    /* All sizes of the batch, not only the own ones: every rank must find the same slots. */
+    for (int shard = 0; shard < step->config.n_shards; shard++) {
+        int64_t begin, end;
+        bool known = false;
+
+        sh_step_slots_of_shard(step, shard, &begin, &end);
+        for (int i = 0; i < step->n_sizes; i++)
+            known = known || step->sizes[i].n_images == end - begin;
+        if (!known) SH_TRY(build_program(step, end - begin));
+    }
+    SH_TRY(sh_store_allocate(step->store));
+    step->dim = sh_program_desc(step->sizes[0].program, step->sizes[0].embedding).dims[1];
+    step->n_reduce = sh_store_n_params(step->store) + sh_store_n_states(step->store);
+out:
+    return st;
+}
+
+/* Cut the reduce arena into buckets at slot borders; the statistics are the last bucket, ready
+ * first, since the reducer exchanges from the last bucket down, as gradients become ready. */
+static void plan_buckets(sh_step *step)
+{
+    int64_t n_params = sh_store_n_params(step->store);
+    int64_t begin = 0;
+    int n = 0;
+
+    step->bucket_bounds[0] = 0;
+    for (int i = 0; i < sh_store_n_slots(step->store); i++) {
+        const sh_slot *slot = sh_store_slot(step->store, i);
+
+        if (slot->kind != SH_SLOT_PARAM || slot->offset - begin < BUCKET_ELEMS) continue;
+        if (n + 2 >= MAX_BUCKETS) break;
+        begin = slot->offset;
+        step->bucket_bounds[++n] = begin;
+    }
+    step->bucket_bounds[++n] = n_params;
+    if (step->n_reduce > n_params) step->bucket_bounds[++n] = step->n_reduce;
+    step->n_buckets = n;
+    for (int s = 0; s < step->n_sizes; s++)
+        for (int b = 0; b < n; b++) step->sizes[s].ready[b] = -1;
+    for (int i = 0; i < sh_store_n_slots(step->store); i++) {
+        const sh_slot *slot = sh_store_slot(step->store, i);
+        int64_t offset = slot->offset + (slot->kind == SH_SLOT_STATE ? n_params : 0);
+        int b = 0;
+
+        while (offset >= step->bucket_bounds[b + 1]) b++;
+        for (int s = 0; s < step->n_sizes; s++) {
+            int node = sh_program_ready_node(step->sizes[s].program, i);
+
+            if (node > step->sizes[s].ready[b]) step->sizes[s].ready[b] = node;
+        }
+    }
+}
+
+/* Keep the activations of all own shards where they fit into half of the memory that is free now.
+ */
+static bool needs_two_passes(const sh_step *step, size_t arena_bytes)
+{
+    size_t n_own = (size_t)(step->shard_end - step->shard_begin);
+
+    if (step->config.passes != SH_PASSES_AUTO) return step->config.passes == SH_PASSES_TWO;
+    return n_own > 1 && arena_bytes * n_own > sh_cpu_memory_available() / 2;
+}
+
+static sh_status reserve_arenas(sh_step *step)
+{
+    sh_status st = SH_OK;
+    const sh_backend *backend = step->config.backend;
+    size_t bytes = 0;
+
+    for (int i = 0; i < step->n_sizes; i++) {
+        size_t b = sh_program_arena_bytes(step->sizes[i].program);
+
+        if (b > bytes) bytes = b;
+    }
+    step->two_passes = needs_two_passes(step, bytes);
+    step->n_arenas = step->two_passes ? 1 : step->shard_end - step->shard_begin;
+    step->arenas = calloc((size_t)step->n_arenas, sizeof(sh_buffer *));
+    SH_CHECK(step->arenas != NULL, SH_ERR_NO_MEMORY, "%d arenas", step->n_arenas);
+    for (int i = 0; i < step->n_arenas; i++) SH_TRY(backend->alloc(bytes, &step->arenas[i]));
+    SH_TRY(backend->alloc((size_t)step->n_reduce * sizeof(float), &step->reduce));
+out:
+    return st;
+}
+
+static sh_status reserve_batch(sh_step *step)
+{
+    sh_status st = SH_OK;
+    int size = sh_comm_size(step->comm);
+    size_t batch = (size_t)step->config.batch;
+    size_t row = (size_t)step->dim * sizeof(float);
+    size_t choice = sh_loss_choice_bytes(step->loss);
+
+    step->embeddings = malloc(batch * row);
+    step->gradient = malloc(batch * row);
+    step->choices = malloc(batch * choice + 1);
+    step->labels = malloc(batch * sizeof(int32_t));
+    step->fish = malloc(batch * sizeof(int32_t));
+    step->embedding_bytes = calloc((size_t)size, sizeof(size_t));
+    step->choice_bytes = calloc((size_t)size, sizeof(size_t));
+    SH_CHECK(step->embeddings && step->gradient && step->choices && step->labels && step->fish &&
+                 step->embedding_bytes && step->choice_bytes,
+             SH_ERR_NO_MEMORY, "embeddings of %zu images", batch);
+    for (int r = 0; r < size; r++) {
+        int begin, end;
+        int64_t first, last, unused;
+
+        sh_shards_of_rank(step->config.n_shards, size, r, &begin, &end);
+        sh_step_slots_of_shard(step, begin, &first, &unused);
+        sh_step_slots_of_shard(step, end - 1, &unused, &last);
+        step->embedding_bytes[r] = (size_t)(last - first) * row;
+        step->choice_bytes[r] = (size_t)(last - first) * choice;
+        if (r == sh_comm_rank(step->comm)) {
+            step->row_begin = first;
+            step->row_end = last;
+        }
+    }
+out:
+    return st;
+}
+
+sh_status sh_step_create(const sh_step_config *config, sh_comm *comm, sh_step **out)
+{
+    sh_status st = SH_OK;
+    sh_step *step = calloc(1, sizeof(*step));
+
+    SH_CHECK(step != NULL, SH_ERR_NO_MEMORY, "training step");
+    step->config = *config;
+    step->comm = comm;
+    SH_CHECK(config->n_shards >= sh_comm_size(comm), SH_ERR_USAGE,
+             "%d ranks but only %d shards: each rank needs at least one; use shards=%d (the result "
+             "then differs from that of %d shards) or fewer ranks",
+             sh_comm_size(comm), config->n_shards, sh_comm_size(comm), config->n_shards);
+    sh_shards_of_rank(config->n_shards, sh_comm_size(comm), sh_comm_rank(comm), &step->shard_begin,
+                      &step->shard_end);
+    SH_TRY(sh_store_create(config->backend, &step->store));
+    SH_TRY(build_programs(step));
+    plan_buckets(step);
+    SH_TRY(reserve_arenas(step));
+    SH_TRY(sh_loss_create(&config->loss, config->batch, step->dim, &step->loss));
+    SH_TRY(reserve_batch(step));
+    SH_TRY(sh_reducer_create(comm, config->reduce, config->n_shards, step->n_reduce,
+                             step->bucket_bounds, step->n_buckets, &step->reducer));
+    SH_TRY(sh_optim_create(&config->optim, step->store, &step->optim));
+    *out = step;
+    step = NULL;
+out:
+    sh_step_destroy(&step);
+    return st;
+}
+
+void sh_step_destroy(sh_step **step)
+{
+    sh_step *s = *step;
+
+    if (s == NULL) return;
+    for (int i = 0; i < s->n_arenas && s->arenas != NULL; i++)
+        s->config.backend->free(&s->arenas[i]);
+    if (s->reduce != NULL) s->config.backend->free(&s->reduce);
+    sh_optim_destroy(&s->optim);
+    sh_reducer_destroy(&s->reducer);
+    sh_loss_destroy(&s->loss);
+    for (int i = 0; i < s->n_sizes; i++) sh_program_destroy(&s->sizes[i].program);
+    sh_store_destroy(&s->store);
+    free(s->arenas);
+    free(s->embeddings);
+    free(s->gradient);
+    free(s->choices);
+    free(s->labels);
+    free(s->fish);
+    free(s->embedding_bytes);
+    free(s->choice_bytes);
+    free(s);
+    *step = NULL;
+}
+
+/* ---- looking ---- */
+
+sh_store *sh_step_store(sh_step *step)
+{
+    return step->store;
+}
+
+sh_optim *sh_step_optim(sh_step *step)
+{
+    return step->optim;
+}
+
+const sh_step_config *sh_step_get_config(const sh_step *step)
+{
+    return &step->config;
+}
+
+int sh_step_passes(const sh_step *step)
+{
+    return step->two_passes ? 2 : 1;
+}
+
+void sh_step_own_shards(const sh_step *step, int *begin, int *end)
+{
+    *begin = step->shard_begin;
+    *end = step->shard_end;
+}
+
+void sh_step_slots_of_shard(const sh_step *step, int shard, int64_t *begin, int64_t *end)
+{
+    sh_items_of_shard(step->config.batch, step->config.n_shards, shard, begin, end);
+}
+
+sh_tensor_desc sh_step_input_desc(const sh_step *step, int shard)
+{
+    const sized_program *s = program_of((sh_step *)step, shard);
+
+    return sh_program_desc(s->program, s->image);
+}
+
+sh_program *sh_step_program(sh_step *step, int shard)
+{
+    return program_of(step, shard)->program;
+}
+
+static sh_buffer *arena_of(sh_step *step, int shard)
+{
+    return step->arenas[step->two_passes ? 0 : shard - step->shard_begin];
+}
+
+sh_run_args sh_step_run_args(sh_step *step, int shard)
+{
+    int64_t begin, end;
+
+    sh_step_slots_of_shard(step, shard, &begin, &end);
+    return (sh_run_args){.arena = arena_of(step, shard),
+                         .reduce = step->reduce,
+                         .scalars = {.seed = step->config.seed, .first_slot = begin}};
+}
+
+/* ---- running ---- */
+
+/* Images in, embeddings out: one own shard's forward. */
+static sh_status forward_shard(sh_step *step, int shard, int64_t number, sh_step_pixels pixels,
+                               void *context, bool read_embeddings)
+{
+    sh_status st = SH_OK;
+    sized_program *s = program_of(step, shard);
+    sh_run_args args = sh_step_run_args(step, shard);
+    const void *images = NULL;
+
+    args.scalars.step = (uint64_t)number;
+    SH_TRY(pixels(context, shard, &images));
+    SH_TRY(sh_program_write(s->program, args.arena, s->image, images));
+    SH_TRY(sh_program_run(s->program, SH_PHASE_FORWARD, &args));
+    if (read_embeddings)
+        SH_TRY(sh_program_read(s->program, args.arena, s->embedding,
+                               step->embeddings + args.scalars.first_slot * step->dim));
+out:
+    return st;
+}
+
+/* Gather all embeddings, mine, and compute the gradient of the own rows. */
+static sh_status global_loss(sh_step *step, int64_t number, const sh_slot_plan *slots,
+                             sh_loss_stats *stats)
+{
+    sh_status st = SH_OK;
+    int64_t begin = step->row_begin, end = step->row_end;
+    size_t choice = sh_loss_choice_bytes(step->loss);
+    sh_loss_batch batch = {.embeddings = step->embeddings,
+                           .labels = step->labels,
+                           .fish = step->fish,
+                           .n = step->config.batch,
+                           .dim = step->dim,
+                           .step = (uint64_t)number};
+
+    for (int64_t i = 0; i < batch.n; i++) {
+        step->labels[i] = slots[i].label;
+        step->fish[i] = slots[i].fish;
+    }
+    SH_TRY(sh_comm_gather_all(step->comm, step->embeddings + begin * step->dim, step->embeddings,
+                              step->embedding_bytes));
+    SH_TRY(sh_loss_choose(step->loss, &batch, begin, end, step->choices + (size_t)begin * choice));
+    if (choice > 0)
+        SH_TRY(sh_comm_gather_all(step->comm, step->choices + (size_t)begin * choice, step->choices,
+                                  step->choice_bytes));
+    SH_TRY(sh_loss_apply(step->loss, &batch, step->choices, begin, end, stats, step->gradient));
+    /* Every rank has the same numbers, so every rank leaves here together. */
+    SH_CHECK(isfinite(stats->loss), SH_ERR_MISMATCH,
+             "the loss is not finite at step %lld: lower optimizer.lr, add schedule.warmup_steps "
+             "or optimizer.clip_norm",
+             (long long)number);
+out:
+    return st;
+}
+
+/* Hands finished buckets of the last own shard to the reducer while its backward goes on. */
+typedef struct hand_over {
+    sh_step *step;
+    const sized_program *size;
+    float *leaf;
+    int next_bucket;
+} hand_over;
+
+static sh_status copy_range(sh_step *step, float *leaf, int64_t begin, int64_t end)
+{
+    return step->config.backend->copy_out(step->reduce, (size_t)begin * sizeof(float), leaf + begin,
+                                          (size_t)(end - begin) * sizeof(float));
+}
+
+static sh_status after_node(void *context, int node)
+{
+    sh_status st = SH_OK;
+    hand_over *h = context;
+    const int64_t *bounds = h->step->bucket_bounds;
+
+    while (h->next_bucket >= 0 && h->size->ready[h->next_bucket] <= node) {
+        int b = h->next_bucket--;
+
+        SH_TRY(copy_range(h->step, h->leaf, bounds[b], bounds[b + 1]));
+        SH_TRY(sh_reducer_bucket_done(h->step->reducer, b));
+    }
+    SH_TRY(sh_reducer_poll(h->step->reducer));
+out:
+    return st;
+}
+
+static sh_status backward_shard(sh_step *step, int shard, int64_t number)
+{
+    sh_status st = SH_OK;
+    sized_program *s = program_of(step, shard);
+    sh_run_args args = sh_step_run_args(step, shard);
+    hand_over h = {.step = step,
+                   .size = s,
+                   .leaf = sh_reducer_leaf(step->reducer),
+                   .next_bucket = step->n_buckets - 1};
+    int64_t own_row = args.scalars.first_slot - step->row_begin;
+    bool last = shard == step->shard_end - 1;
+
+    args.scalars.step = (uint64_t)number;
+    if (last) {
+        args.after_node = after_node;
+        args.context = &h;
+    }
+    SH_TRY(sh_program_write(s->program, args.arena, s->cotangent,
+                            step->gradient + own_row * step->dim));
+    SH_TRY(sh_program_run(s->program, SH_PHASE_BACKWARD, &args));
+    SH_TRY(copy_range(step, h.leaf, 0,
+                      last ? step->bucket_bounds[h.next_bucket + 1] : step->n_reduce));
+    SH_TRY(sh_reducer_leaf_done(step->reducer));
+out:
+    return st;
+}
+
+sh_status sh_step_run(sh_step *step, int64_t number, double learning_rate,
+                      const sh_slot_plan *slots, sh_step_pixels pixels, void *context,
+                      sh_step_stats *stats)
+{
+    sh_status st = SH_OK;
+    const float *total = NULL;
+    double t0 = sh_clock_seconds(), t1, t2;
+
+    *stats = (sh_step_stats){0};
+    for (int shard = step->shard_begin; shard < step->shard_end; shard++)
+        SH_TRY(forward_shard(step, shard, number, pixels, context, true));
+    t1 = sh_clock_seconds();
+    stats->seconds_forward = t1 - t0;
+    SH_TRY(global_loss(step, number, slots, &stats->loss));
+    t2 = sh_clock_seconds();
+    stats->seconds_loss = t2 - t1;
+
+    SH_TRY(sh_reducer_begin(step->reducer));
+    for (int shard = step->shard_begin; shard < step->shard_end; shard++) {
+        /* The second pass repeats the forward nodes. Running statistics are contributed by the
+         * backward phase, so the first pass leaves no trace. */
+        if (step->two_passes) SH_TRY(forward_shard(step, shard, number, pixels, context, false));
+        SH_TRY(backward_shard(step, shard, number));
+    }
+    t1 = sh_clock_seconds();
+    stats->seconds_backward = t1 - t2;
+    SH_TRY(sh_reducer_finish(step->reducer, &total));
+    t2 = sh_clock_seconds();
+    stats->seconds_reduce = t2 - t1;
+
+    stats->grad_norm = sh_optim_norm(step->optim, total);
+    SH_CHECK(isfinite(stats->grad_norm), SH_ERR_MISMATCH,
+             "the gradient is not finite at step %lld: lower optimizer.lr, add "
+             "schedule.warmup_steps or optimizer.clip_norm",
+             (long long)number);
+    SH_TRY(sh_optim_update(step->optim, total, stats->grad_norm, learning_rate, number));
+    stats->seconds_update = sh_clock_seconds() - t2;
+out:
+    return st;
+}

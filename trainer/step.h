@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * One training step over all ranks, as a list of programs over one parameter store:
+ * forward per shard, gather, mine, loss, backward per shard, reduce, update. docs/step.md follows
+ * one batch through it. `shoal train` and `shoal bench step` run this same code.
+ */
+#ifndef SH_TRAINER_STEP_H
+#define SH_TRAINER_STEP_H
+
+#include "comm/comm.h"
+#include "dataio/sampler.h"
+#include "models/loss/loss.h"
+#include "models/optim.h"
+#include "models/program.h"
+#include "models/zoo/zoo.h"
+#include "trainer/config.h"
+
+typedef struct sh_step sh_step;
+
+typedef struct sh_step_config {
+    const sh_net *net;
+    const sh_backend *backend;
+    sh_dtype dtype;
+    int height, width;
+    int64_t batch; /* images over all ranks */
+    int n_shards;
+    int embedding_dim; /* 0: the trunk's features */
+    float dropout;
+    bool normalize;
+    sh_loss_config loss;
+    sh_optim_config optim;
+    sh_reduce_mode reduce;
+    sh_passes passes;
+    uint64_t seed;
+} sh_step_config;
+
+/** From a run's configuration. */
+SH_MUST_CHECK sh_status sh_step_configure(const sh_config *config, sh_step_config *out);
+
+/** What one step did; the same on every rank but for the seconds. */
+typedef struct sh_step_stats {
+    sh_loss_stats loss;
+    double grad_norm; /* before clipping */
+    double seconds_forward, seconds_loss, seconds_backward, seconds_reduce, seconds_update;
+} sh_step_stats;
+
+/** Build programs, reserve all memory. Weights are zero until sh_store_init or a load. Collective.
+ *  The caller owns *out; it keeps pointers to comm and net. */
+SH_MUST_CHECK sh_status sh_step_create(const sh_step_config *config, sh_comm *comm, sh_step **out);
+void sh_step_destroy(sh_step **step);
+
+sh_store *sh_step_store(sh_step *step);
+sh_optim *sh_step_optim(sh_step *step);
+const sh_step_config *sh_step_get_config(const sh_step *step);
+int sh_step_passes(const sh_step *step); /* 1 or 2 */
+
+/** The shards of this rank: [*begin, *end). */
+void sh_step_own_shards(const sh_step *step, int *begin, int *end);
+
+/** Slots of a shard within the global batch: [*begin, *end). */
+void sh_step_slots_of_shard(const sh_step *step, int shard, int64_t *begin, int64_t *end);
+
+/** How the images of a shard must be laid out in memory. */
+sh_tensor_desc sh_step_input_desc(const sh_step *step, int shard);
+
+/** The program that runs a shard, for printing and benches. */
+sh_program *sh_step_program(sh_step *step, int shard);
+
+/**
+ * Run one step. Collective.
+ *
+ * slots   [batch] the whole plan: labels of all images
+ * pixels  one pointer per own shard: its images, as sh_step_input_desc says; called for with
+ *         `shard` when needed, so that loading may go on meanwhile
+ * Weights, moments and running statistics are updated once. A loss or gradient that is not finite
+ * is SH_ERR_MISMATCH, before anything was written.
+ */
+typedef sh_status (*sh_step_pixels)(void *context, int shard, const void **pixels);
+
+SH_MUST_CHECK sh_status sh_step_run(sh_step *step, int64_t number, double learning_rate,
+                                    const sh_slot_plan *slots, sh_step_pixels pixels, void *context,
+                                    sh_step_stats *stats);
+
+/** Arenas for running single nodes (benches): the arena of a shard's program and the reduce buffer.
+ */
+sh_run_args sh_step_run_args(sh_step *step, int shard);
+
+#endif
