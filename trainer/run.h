@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * A run is a folder:
+ *   config.yaml          the resolved configuration
+ *   manifest.json        versions, host, data hash, fingerprint, where byte identity ended
+ *   split.csv            who trains, validates, tests
+ *   metrics.jsonl        a line per logged step and per validation; rewound with the checkpoint
+ *   ledger.csv           step, number of slots, checksum of the slots' crops and draws; rewound too
+ *   checkpoints/step-N/  see trainer/checkpoint.h
+ *   model.safetensors    the result; never a time, host or rank in it
+ *   report.html, eval/   written by `shoal eval`
+ *   lock                 incarnation number, host and process that may write
+ */
+#ifndef SH_TRAINER_RUN_H
+#define SH_TRAINER_RUN_H
+
+#include <jansson.h>
+
+#include "dataio/dataset.h"
+#include "dataio/split.h"
+#include "trainer/config.h"
+
+enum { SH_RUN_PATH = 4096 };
+
+/** RUN/name into path[SH_RUN_PATH]. */
+SH_MUST_CHECK sh_status sh_run_path(const char *run, const char *name, char *path);
+
+/** The configuration of an existing run; a folder without one is SH_ERR_NOT_FOUND with the remedy.
+ */
+SH_MUST_CHECK sh_status sh_run_load_config(const char *run, sh_config *out);
+
+/** Open the run's packs and read its split. The caller owns both. */
+SH_MUST_CHECK sh_status sh_run_open_data(const char *run, const sh_config *config,
+                                         sh_dataset **dataset, sh_split *split);
+
+/** The right to write into a run. */
+typedef struct sh_run_lock sh_run_lock;
+
+/** Take the lock: refuses, naming host and process, while another process holds it; raises the
+ *  incarnation number. The caller owns *out; destroying it releases. */
+SH_MUST_CHECK sh_status sh_run_lock_take(const char *run, sh_run_lock **out);
+void sh_run_lock_release(sh_run_lock **lock);
+
+/** Is this still the newest incarnation? SH_ERR_MISMATCH if a later one has taken the run over. */
+SH_MUST_CHECK sh_status sh_run_lock_check(const sh_run_lock *lock);
+int64_t sh_run_lock_incarnation(const sh_run_lock *lock);
+
+/** Append one line to a log of the run (metrics.jsonl, ledger.csv), which stays open. */
+typedef struct sh_run_log sh_run_log;
+
+/** Open RUN/name for appending, cut back to `keep_bytes` (rewinding it with a checkpoint). */
+SH_MUST_CHECK sh_status sh_run_log_open(const char *run, const char *name, int64_t keep_bytes,
+                                        sh_run_log **out);
+SH_MUST_CHECK sh_status sh_run_log_line(sh_run_log *log, const char *line);
+
+/** Bytes written so far, all of them handed to the operating system and synced. */
+SH_MUST_CHECK sh_status sh_run_log_sync(sh_run_log *log, int64_t *n_bytes);
+void sh_run_log_close(sh_run_log **log);
+
+/** Write a JSON document as a whole file, keys in the order they were set. */
+SH_MUST_CHECK sh_status sh_run_put_json(const char *run, const char *name, const json_t *document);
+
+/** Read a JSON file of the run. The caller owns *out (json_decref). */
+SH_MUST_CHECK sh_status sh_run_get_json(const char *run, const char *name, json_t **out);
+
+#endif
