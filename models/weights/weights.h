@@ -27,7 +27,9 @@ typedef struct sh_weight {
     const float *data; /* f32 row-major; f16, bf16, f64 and integers are converted on reading */
 } sh_weight;
 
-/** Read a weight file. The caller owns *out. A "module." prefix common to all names is dropped. */
+/** Read a weight file. The caller owns *out. A "module." prefix common to all names is dropped. Of a
+ *  .pth, the tensors of the dictionary are taken, or of the dictionary under its key "state_dict",
+ *  "model_state_dict" or "model"; numbers beside them are passed over. */
 SH_MUST_CHECK sh_status sh_weights_read(const char *path, sh_weights **out);
 
 /** The same from memory (fuzzing). `label` names it in messages. */
@@ -49,8 +51,9 @@ typedef struct sh_load_report {
 } sh_load_report;
 
 /** Copy weights into the store by name. Strict: anything missing or mis-shaped is SH_ERR_MISMATCH
- *  listing all of it; otherwise it is only reported. Extra tensors and num_batches_tracked are
- *  reported, never an error. */
+ *  listing all of it, and the store is left as it was; otherwise it is only reported. A file with
+ *  nothing at all that fits is SH_ERR_MISMATCH in any case. Extra tensors are reported (counters
+ *  num_batches_tracked only by their number), never an error. */
 SH_MUST_CHECK sh_status sh_weights_load(const sh_weights *weights, sh_store *store, bool strict,
                                         sh_load_report *report);
 
