@@ -38,8 +38,8 @@ int sh_comm_size(const sh_comm *comm);
 int sh_comm_local_rank(const sh_comm *comm); /* among the ranks of this host */
 int sh_comm_local_size(const sh_comm *comm);
 
-/** Name and version of the message library ("Open MPI v4.1.4"), for the fingerprint. A static string;
- *  needs no group. Not thread-safe. */
+/** Name and version of the message library ("Open MPI v4.1.4"), for the fingerprint. A static
+ * string; needs no group. Not thread-safe. */
 const char *sh_comm_library(void);
 
 /** Collective: everyone waits for everyone. */
@@ -81,26 +81,42 @@ typedef enum sh_reduce_mode { SH_REDUCE_EXACT, SH_REDUCE_FAST } sh_reduce_mode;
 /**
  * Sums one vector of n_elems f32 over all shards of all ranks, as the fixed binary tree
  * T(lo, hi) = T(lo, mid) + T(mid, hi), mid = lo + the largest power of two below hi - lo.
- * (SH_REDUCE_FAST: the rank's own shards by the same tree, then MPI_Iallreduce.)
+ * SH_REDUCE_EXACT: the same bytes for any number of ranks (a NaN stays a NaN, but its payload is
+ * not promised). SH_REDUCE_FAST: the rank's own shards by the same tree, subtrees left to right,
+ * then MPI_Iallreduce: the rounding depends on the number of ranks.
  *
  * Use, once per step, on every rank:
- *   begin; for each own shard s in order { v = sh_reducer_leaf(s); fill v; sh_reducer_leaf_done };
- *   for the LAST own shard, ranges of v may be handed over early with sh_reducer_range_done while
- *   the rest is still being computed; poll between; finish: the total, the same on every rank.
+ *   begin; for each own shard in order { v = sh_reducer_leaf; fill v; sh_reducer_leaf_done };
+ *   for the LAST own shard, buckets of v may be handed over early with sh_reducer_bucket_done, in
+ *   any order (from the last downwards is best: gradients are ready from the end backwards, and
+ *   FAST starts them in that order only), while the rest is still being computed; poll between;
+ *   finish: the total, the same on every rank.
+ * One thread at a time: the one that created the group. A bucket that was handed over must not be
+ * touched until finish.
+ *
+ * Memory, in vectors: the own shards' partial sums (1 for one shard, at most about
+ * 1 + 2 log2 n_shards), and, EXACT with several ranks, the other ranks' subtrees of the own slice
+ * (below 1 where ranks and shards are powers of two). The total needs none of its own.
  */
 typedef struct sh_reducer sh_reducer;
 
-/** bucket_bounds[n_buckets + 1]: element bounds of the buckets, ascending from 0 to n_elems.
- *  Collective. The caller owns *out; it keeps a pointer to comm. */
+/** bucket_bounds[n_buckets + 1]: element bounds of the buckets, ascending from 0 to n_elems; at
+ * most 16383 buckets of less than 2^31 elements. Collective; all arguments agree on all ranks, or
+ * it is SH_ERR_MISMATCH everywhere. More ranks than shards is SH_ERR_USAGE. The caller owns *out
+ * and destroys it before comm, which it points to. */
 SH_MUST_CHECK sh_status sh_reducer_create(sh_comm *comm, sh_reduce_mode mode, int n_shards,
                                           int64_t n_elems, const int64_t *bucket_bounds,
                                           int n_buckets, sh_reducer **out);
 void sh_reducer_destroy(sh_reducer **reducer);
 
-/** Start a step. */
+/** Bytes of vectors held, allocated once by create. */
+size_t sh_reducer_bytes(const sh_reducer *reducer);
+
+/** Start a step; invalidates the total of the step before. */
 SH_MUST_CHECK sh_status sh_reducer_begin(sh_reducer *reducer);
 
-/** Host memory [n_elems] that the next own shard writes its contribution to. Contents undefined. */
+/** Host memory [n_elems], 64-byte aligned, that the next own shard writes its contribution to.
+ *  Contents undefined. After leaf_done the next leaf may lie elsewhere: ask again. */
 float *sh_reducer_leaf(sh_reducer *reducer);
 
 /** Bucket b of the last own shard's leaf is complete: combine it and start exchanging it. */
@@ -115,7 +131,8 @@ SH_MUST_CHECK sh_status sh_reducer_poll(sh_reducer *reducer);
 /** Wait for the total, [n_elems], valid until the next begin; same bytes on every rank. */
 SH_MUST_CHECK sh_status sh_reducer_finish(sh_reducer *reducer, const float **total);
 
-/** dst = a + b, element by element, f32: the only addition that the tree uses. dst may be a or b. */
+/** dst = a + b, element by element, f32: the only addition that the tree uses. dst may be a or b.
+ */
 void sh_tree_add(float *dst, const float *a, const float *b, int64_t n);
 
 SH_C_END
