@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * Checkpoints: RUN/checkpoints/step-000000123/ with
+ *   weights.safetensors    parameters and running statistics under their public names
+ *   optimizer.safetensors  moments and moving average, as flat arenas
+ *   best.safetensors       the best validated weights so far, where there are any
+ *   state.json             step, time, log positions; size and CRC-32C of the files; written last
+ *
+ * A save copies everything to host memory and returns; a thread writes into a folder beside, syncs
+ * and renames it. So a name step-N is always whole, and a process may die anywhere. Loading takes
+ * the newest folder whose files have the right sizes and checksums. Rank 0 alone saves; all ranks
+ * load. Nothing depends on the number of ranks.
+ */
+#ifndef SH_TRAINER_CHECKPOINT_H
+#define SH_TRAINER_CHECKPOINT_H
+
+#include "models/optim.h"
+#include "models/store.h"
+#include "trainer/run.h"
+
+enum { SH_FINISH_TEXT = 64 };
+
+/** Where a run stands, apart from tensors. */
+typedef struct sh_progress {
+    int64_t step;          /* steps done */
+    double seconds;        /* training time used, over all restarts */
+    int64_t metrics_bytes; /* length of metrics.jsonl at this step */
+    int64_t ledger_bytes;  /* length of ledger.csv at this step */
+    double best_score;     /* validation score of the best step; below 0: none yet */
+    int64_t best_step;
+    int64_t validations_since_best;
+    char finished[SH_FINISH_TEXT]; /* why the run is over; "" while it is not */
+} sh_progress;
+
+/** Weights in host memory, laid out as the store's arenas. */
+typedef struct sh_snapshot {
+    float *params; /* [n_params] */
+    float *states; /* [n_states] */
+} sh_snapshot;
+
+SH_MUST_CHECK sh_status sh_snapshot_create(const sh_store *store, sh_snapshot *out);
+void sh_snapshot_clear(sh_snapshot *snapshot);
+
+/** Copy the weights that count as the run's result: the moving average where there is one. */
+SH_MUST_CHECK sh_status sh_snapshot_take(sh_snapshot *snapshot, sh_store *store, sh_optim *optim);
+
+/** Put a snapshot into the store's arenas (and save what was there into *saved, unless NULL). */
+SH_MUST_CHECK sh_status sh_snapshot_swap_in(const sh_snapshot *snapshot, sh_store *store,
+                                            sh_snapshot *saved);
+
+/** Write a snapshot as a safetensors file. A pure function of its arguments. */
+SH_MUST_CHECK sh_status sh_snapshot_write(const sh_snapshot *snapshot, const sh_store *store,
+                                          const char *path, const char *const (*metadata)[2],
+                                          int n_metadata, uint32_t *crc32c, uint64_t *n_bytes);
+
+typedef struct sh_checkpointer sh_checkpointer;
+
+/** For one run; keeps pointers to lock, store and optim. The caller owns *out. */
+SH_MUST_CHECK sh_status sh_checkpointer_create(const char *run, const sh_run_lock *lock, int keep,
+                                               sh_store *store, sh_optim *optim,
+                                               sh_checkpointer **out);
+
+/** Waits for the write under way, without reporting it. */
+void sh_checkpointer_destroy(sh_checkpointer **checkpointer);
+
+/** Snapshot now, write in the background. Waits for the previous write and reports its failure.
+ *  best: NULL where nothing was validated yet. */
+SH_MUST_CHECK sh_status sh_checkpointer_save(sh_checkpointer *checkpointer,
+                                             const sh_progress *progress, const sh_snapshot *best);
+
+/** Wait for the write under way and report its failure. */
+SH_MUST_CHECK sh_status sh_checkpointer_wait(sh_checkpointer *checkpointer);
+
+/** Seconds that saving kept the caller: snapshots, and waits for earlier writes. */
+double sh_checkpointer_seconds(const sh_checkpointer *checkpointer);
+
+/** Load the newest whole checkpoint into store, optim and best; damaged ones are warned of by name
+ *  and skipped. *found = false: there is none, nothing was touched. */
+SH_MUST_CHECK sh_status sh_checkpoint_load(const char *run, sh_store *store, sh_optim *optim,
+                                           sh_snapshot *best, sh_progress *progress, bool *found);
+
+#endif
