@@ -2,11 +2,7 @@
 /* EfficientNet-Lite0: EfficientNet-B0's blocks without squeeze-and-excitation and with ReLU6, in
  * TensorFlow's SAME padding, so that an even size is padded more at the bottom and right. Names as
  * in the PyPI package efficientnet-lite-pytorch, whose published weights load one to one. */
-#include <stdio.h>
-
 #include "models/zoo/nets.h"
-
-enum { NAME_BYTES = 96 };
 
 /* A group of blocks: the first has this stride, the others 1. */
 typedef struct group {
@@ -22,22 +18,20 @@ static sh_value conv_bn(sh_program *p, sh_value x, const char *prefix, const cha
                         const char *bn, const sh_conv_attrs *attrs)
 {
     const sh_net *net = &sh_net_efficientnet_lite0;
-    char conv_name[NAME_BYTES], bn_name[NAME_BYTES];
 
-    snprintf(conv_name, sizeof(conv_name), "%s%s", prefix, conv);
-    snprintf(bn_name, sizeof(bn_name), "%s%s", prefix, bn);
-    x = sh_op_conv(p, x, conv_name, attrs);
-    return sh_op_batch_norm(p, x, bn_name, net->bn_eps, net->bn_momentum);
+    x = sh_op_conv(p, x, sh_layer_name_format("%s%s", prefix, conv).text, attrs);
+    return sh_op_batch_norm(p, x, sh_layer_name_format("%s%s", prefix, bn).text, net->bn_eps,
+                            net->bn_momentum);
 }
 
 static sh_value block(sh_program *p, sh_value x, int index, int in_channels, const group *g,
                       int stride)
 {
     int hidden = in_channels * g->expand;
-    char prefix[NAME_BYTES];
+    const sh_layer_name name = sh_layer_name_format("_blocks.%d.", index);
+    const char *prefix = name.text;
     sh_value y = x;
 
-    snprintf(prefix, sizeof(prefix), "_blocks.%d.", index);
     if (g->expand > 1) {
         y = conv_bn(p, y, prefix, "_expand_conv", "_bn0",
                     &(sh_conv_attrs){.out_channels = hidden, .kernel = {1, 1}, .same = true});

@@ -1,10 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /* MobileNetV2 (Sandler et al. 2018) as torchvision has it: names, padding, BN constants. */
-#include <stdio.h>
-
 #include "models/zoo/nets.h"
-
-enum { NAME_BYTES = 96 };
 
 /* A group of inverted residuals: the first has this stride, the others 1. */
 typedef struct group {
@@ -28,11 +24,9 @@ static sh_value conv_bn(sh_program *p, sh_value x, const char *conv, const char 
 static sh_value conv_bn_relu(sh_program *p, sh_value x, const char *name,
                              const sh_conv_attrs *attrs)
 {
-    char conv[NAME_BYTES], bn[NAME_BYTES];
-
-    snprintf(conv, sizeof(conv), "%s.0", name);
-    snprintf(bn, sizeof(bn), "%s.1", name);
-    return sh_op_act(p, conv_bn(p, x, conv, bn, attrs), SH_ACT_RELU6);
+    x = conv_bn(p, x, sh_layer_name_format("%s.0", name).text,
+                sh_layer_name_format("%s.1", name).text, attrs);
+    return sh_op_act(p, x, SH_ACT_RELU6);
 }
 
 /* Expand (absent where it would not), filter each channel, project, and add the input where the
@@ -41,23 +35,19 @@ static sh_value inverted_residual(sh_program *p, sh_value x, int index, int in_c
                                   const group *g, int stride)
 {
     int hidden = in_channels * g->expand, part = 0;
-    char name[NAME_BYTES], bn[NAME_BYTES];
     sh_value y = x;
 
-    if (g->expand > 1) {
-        snprintf(name, sizeof(name), "features.%d.conv.%d", index, part++);
-        y = conv_bn_relu(p, y, name, &(sh_conv_attrs){.out_channels = hidden, .kernel = {1, 1}});
-    }
-    snprintf(name, sizeof(name), "features.%d.conv.%d", index, part++);
-    y = conv_bn_relu(p, y, name,
+    if (g->expand > 1)
+        y = conv_bn_relu(p, y, sh_layer_name_format("features.%d.conv.%d", index, part++).text,
+                         &(sh_conv_attrs){.out_channels = hidden, .kernel = {1, 1}});
+    y = conv_bn_relu(p, y, sh_layer_name_format("features.%d.conv.%d", index, part++).text,
                      &(sh_conv_attrs){.out_channels = hidden,
                                       .kernel = {3, 3},
                                       .stride = stride,
                                       .groups = hidden,
                                       .pad = {1, 1, 1, 1}});
-    snprintf(name, sizeof(name), "features.%d.conv.%d", index, part++);
-    snprintf(bn, sizeof(bn), "features.%d.conv.%d", index, part);
-    y = conv_bn(p, y, name, bn,
+    y = conv_bn(p, y, sh_layer_name_format("features.%d.conv.%d", index, part).text,
+                sh_layer_name_format("features.%d.conv.%d", index, part + 1).text,
                 &(sh_conv_attrs){.out_channels = g->out_channels, .kernel = {1, 1}});
     return stride == 1 && in_channels == g->out_channels ? sh_op_add(p, x, y) : y;
 }

@@ -3,8 +3,6 @@
  * reflection padding, convolution, ReLU and only then BN, at full resolution; three linear layers.
  * The first of them has as many inputs as the last block has outputs, so weights fit one image
  * size. */
-#include <stdio.h>
-
 #include "models/zoo/nets.h"
 
 static const int channels[] = {4, 8, 8};
@@ -28,16 +26,14 @@ static sh_value trunk(sh_program *p, sh_value image)
     sh_value x = image;
 
     for (int i = 0; i < (int)SH_COUNT(channels); i++) {
-        char conv[32], bn[32]; /* pad, conv, ReLU and BN are numbered through */
-
-        snprintf(conv, sizeof(conv), "cnn1.%d", 4 * i + 1);
-        snprintf(bn, sizeof(bn), "cnn1.%d", 4 * i + 3);
+        /* Pad, convolution, ReLU and BN are numbered through. */
         x = sh_op_reflect_pad(p, x, edge);
         x = sh_op_conv(
             p, x, conv,
             &(sh_conv_attrs){.out_channels = channels[i], .kernel = {3, 3}, .bias = true});
         x = sh_op_act(p, x, SH_ACT_RELU);
-        x = sh_op_batch_norm(p, x, bn, net->bn_eps, net->bn_momentum);
+        x = sh_op_batch_norm(p, x, sh_layer_name_format("cnn1.%d", 4 * i + 3).text, net->bn_eps,
+                             net->bn_momentum);
     }
     x = sh_op_flatten(p, x);
     for (size_t i = 0; i < SH_COUNT(layers); i++) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "models/zoo/zoo.h"
 
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -15,6 +16,17 @@ static const sh_net *const nets[] = {
 
 /* Only a row of zeros meets it: such a row stays zero instead of becoming NaN. */
 static const float norm_eps = 1e-12f;
+
+sh_layer_name sh_layer_name_format(const char *fmt, ...)
+{
+    sh_layer_name name;
+    va_list args;
+
+    va_start(args, fmt);
+    vsnprintf(name.text, sizeof(name.text), fmt, args);
+    va_end(args);
+    return name;
+}
 
 const sh_net *const *sh_net_list(void)
 {
