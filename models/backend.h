@@ -36,7 +36,8 @@ typedef struct sh_kernel_args {
     const sh_run_scalars *scalars;
 } sh_kernel_args;
 
-/** What a kernel is told of a node when the program is planned. Pointers live as long as the program. */
+/** What a kernel is told of a node when the program is planned. Pointers live as long as the
+ * program. */
 typedef struct sh_node_desc {
     sh_op op;
     const sh_op_attrs *attrs;
@@ -88,7 +89,8 @@ typedef struct sh_backend {
     /** Device memory as host memory until the next kernel runs, or NULL: copy instead. Optional. */
     void *(*host_view)(sh_buffer *buffer);
 
-    /** Brackets around every kernel; the guard backend opens and closes its pages here. Optional. */
+    /** Brackets around every kernel; the guard backend opens and closes its pages here. Optional.
+     */
     void (*enter)(void);
     void (*leave)(void);
 } sh_backend;

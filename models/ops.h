@@ -27,9 +27,9 @@ typedef enum sh_op {
     /* y = act((x - mean) / sqrt(var + eps) * gamma + beta + ?residual).
      * in: x, mean, var, gamma, beta, ?residual; out: y */
     SH_OP_BN_APPLY,
-    /* With g = dy where act' = 1, else 0: dbeta = sum g, dgamma = sum g (x - mean) / sqrt(var + eps).
-     * The mask is recomputed from x (and y where there is a residual).
-     * in: dy, x, mean, var, gamma, beta, ?y; out: dgamma [C], dbeta [C] */
+    /* With g = dy where act' = 1, else 0: dbeta = sum g, dgamma = sum g (x - mean) / sqrt(var +
+     * eps). The mask is recomputed from x (and y where there is a residual). in: dy, x, mean, var,
+     * gamma, beta, ?y; out: dgamma [C], dbeta [C] */
     SH_OP_BN_GRAD_REDUCE,
     /* Batch statistics: dx = gamma rstd (g - dbeta/m - xhat dgamma/m), m = N H W.
      * Frozen statistics (attrs.frozen): dx = gamma rstd g.
@@ -65,7 +65,8 @@ typedef enum sh_op {
     SH_OP_L2_NORM,      /* y = x / max(|x|, eps) per row. in: x [N,D,1,1]; out: y */
     SH_OP_L2_NORM_GRAD, /* in: dy, x, y; out: dx */
 
-    SH_OP_CAST, /* f32 <-> bf16 and layout; in: x; out: y of the same shape. Derivative: cast back. */
+    SH_OP_CAST, /* f32 <-> bf16 and layout; in: x; out: y of the same shape. Derivative: cast back.
+                 */
 
     SH_OP_COUNT
 } sh_op;
@@ -80,10 +81,11 @@ typedef struct sh_op_attrs {
     int groups;
     sh_act act;
     float eps;
-    float rate;   /* dropout */
-    int stream;   /* dropout: index of the layer in the program */
-    float share;  /* BN_EXPORT */
-    int frozen;   /* BN_GRAD_APPLY: statistics are constants */
+    float rate;        /* dropout */
+    int stream;        /* dropout: index of the layer in the program */
+    float share;       /* BN_EXPORT */
+    int frozen;        /* BN_APPLY, BN_GRAD_APPLY: statistics are constants */
+    int64_t n_reduced; /* BN_EXPORT: m = N H W that the statistics were taken over */
 } sh_op_attrs;
 
 const char *sh_op_name(sh_op op);

@@ -29,10 +29,10 @@ typedef int sh_value; /* index of a value in its program */
 
 typedef struct sh_program_config {
     const sh_backend *backend;
-    sh_store *store;   /* not owned; slots are added to it */
-    sh_dtype dtype;    /* of activations: SH_F32 or SH_BF16 */
-    bool training;     /* batch statistics and dropout; false: running statistics, no dropout */
-    float share;       /* images of this shard / images of the global batch; 1 when alone */
+    sh_store *store;    /* not owned; slots are added to it */
+    sh_dtype dtype;     /* of activations: SH_F32 or SH_BF16 */
+    bool training;      /* batch statistics and dropout; false: running statistics, no dropout */
+    float share;        /* images of this shard / images of the global batch; 1 when alone */
     const char *prefix; /* put before every parameter's name; "" for none */
 } sh_program_config;
 
@@ -50,12 +50,13 @@ sh_value sh_program_state(sh_program *p, const char *name, int64_t n_channels, f
 
 typedef struct sh_conv_attrs {
     int out_channels, kernel[2], stride, dilation, groups;
-    int pad[4];     /* top, left, bottom, right; ignored when same */
-    bool same;      /* TensorFlow SAME padding from the actual size */
+    int pad[4]; /* top, left, bottom, right; ignored when same */
+    bool same;  /* TensorFlow SAME padding from the actual size */
     bool bias;
 } sh_conv_attrs;
 
-/** Convolution with parameters `name`.weight (and `name`.bias). Zero stride, dilation, groups mean 1. */
+/** Convolution with parameters `name`.weight (and `name`.bias). Zero stride, dilation, groups
+ * mean 1. */
 sh_value sh_op_conv(sh_program *p, sh_value x, const char *name, const sh_conv_attrs *attrs);
 
 /** Batch norm with parameters `name`.{weight,bias,running_mean,running_var}. Training: batch
@@ -113,7 +114,7 @@ SH_MUST_CHECK sh_status sh_program_write(sh_program *p, sh_buffer *arena, sh_val
 SH_MUST_CHECK sh_status sh_program_read(sh_program *p, const sh_buffer *arena, sh_value v,
                                         void *host);
 
-/** Index of the last node that writes the reduce range of `slot`; -1 if none does. */
+/** Index of the last node that writes or reads the reduce range of `slot`; -1 if none does. */
 int sh_program_ready_node(const sh_program *p, int slot);
 int sh_program_n_nodes(const sh_program *p);
 
@@ -128,8 +129,8 @@ typedef struct sh_node_info {
     const char *label;    /* parameter name or value that it belongs to */
     const char *refusals; /* why faster kernels were not taken; "" if the first was */
     sh_phase phase;
-    double flops;  /* multiply and add count as two */
-    double bytes;  /* operands read once, results written once */
+    double flops; /* multiply and add count as two */
+    double bytes; /* operands read once, results written once */
     sh_tensor_desc in0, out0;
 } sh_node_info;
 

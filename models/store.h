@@ -27,10 +27,10 @@ typedef struct sh_slot {
     int n_dims;
     int64_t dims[4];
     int64_t n_elems;
-    int64_t offset;   /* elements, within params or states */
-    float momentum;   /* states: new = (1 - momentum) old + momentum delta */
-    bool trainable;   /* params: has a gradient and is updated; default true */
-    bool decay;       /* params: subject to weight decay; false for BN and biases (one dimension) */
+    int64_t offset; /* elements, within params or states */
+    float momentum; /* states: new = (1 - momentum) old + momentum delta */
+    bool trainable; /* params: has a gradient and is updated; default true */
+    bool decay;     /* params: subject to weight decay; false for BN and biases (one dimension) */
 } sh_slot;
 
 SH_MUST_CHECK sh_status sh_store_create(const sh_backend *backend, sh_store **out);
@@ -49,7 +49,7 @@ int sh_store_n_slots(const sh_store *store);
 const sh_slot *sh_store_slot(const sh_store *store, int index);
 sh_slot *sh_store_slot_mutable(sh_store *store, int index); /* trainable, decay, momentum only */
 int sh_store_find(const sh_store *store, const char *name); /* index, or -1 */
-int64_t sh_store_n_params(const sh_store *store);           /* elements of the params arena, padded */
+int64_t sh_store_n_params(const sh_store *store); /* elements of the params arena, padded */
 int64_t sh_store_n_states(const sh_store *store);
 
 sh_buffer *sh_store_params(sh_store *store);

@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: Apache-2.0
+/** The registry: the only place that knows which backends this build has. */
+#include "models/backend.h"
+
+#include "models/guard.h"
+#include "models/ref/ref.h"
+#if __has_include("models/cpu/cpu.h")
+#include "models/cpu/cpu.h"
+#define WITH_CPU 1
+#else
+#define WITH_CPU 0
+#endif
+
+static const sh_backend *const backends[] = {
+#if WITH_CPU
+    &sh_backend_cpu,
+#endif
+    &sh_backend_ref,
+};
+
+static const char guard_prefix[] = "guard:";
+
+sh_status sh_backend_find(const char *name, const sh_backend **out)
+{
+    sh_status st = SH_OK;
+    size_t n_prefix = sizeof(guard_prefix) - 1;
+    bool is_guarded = strncmp(name, guard_prefix, n_prefix) == 0;
+    const char *plain = is_guarded ? name + n_prefix : name;
+
+    for (size_t i = 0; i < SH_COUNT(backends); i++) {
+        if (strcmp(backends[i]->name, plain) != 0) continue;
+        *out = is_guarded ? sh_guard_wrap(backends[i], (int)i) : backends[i];
+        goto out;
+    }
+    SH_FAIL(SH_ERR_USAGE, "there is no backend %s in this build; there is ref%s", name,
+            WITH_CPU ? " and cpu" : "");
+out:
+    return st;
+}

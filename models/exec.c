@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: Apache-2.0
+/** Running a planned program. */
+#include "models/graph.h"
+
+/** Where each home begins for this run. */
+typedef struct homes {
+    char *base[SH_HOME_COUNT];
+} homes;
+
+static sh_status find_homes(sh_program *p, const sh_run_args *args, homes *out)
+{
+    sh_status st = SH_OK;
+    const sh_backend *backend = p->config.backend;
+    sh_store *store = p->config.store;
+
+    SH_CHECK(p->planned, SH_ERR_USAGE, "the program is run before it is planned");
+    SH_CHECK(args->arena != NULL && backend->bytes(args->arena) >= p->arena_bytes, SH_ERR_USAGE,
+             "the program needs an arena of %zu bytes", p->arena_bytes);
+    SH_CHECK(sh_store_params(store) != NULL, SH_ERR_USAGE,
+             "the program is run before its store is allocated");
+    *out = (homes){.base = {[SH_HOME_ARENA] = backend->device_ptr(args->arena, 0),
+                            [SH_HOME_PARAMS] = backend->device_ptr(sh_store_params(store), 0),
+                            [SH_HOME_STATES] = backend->device_ptr(sh_store_states(store), 0)}};
+    if (args->reduce != NULL) {
+        size_t n_bytes = (size_t)sh_store_n_params(store) * sizeof(float);
+        out->base[SH_HOME_GRADS] = backend->device_ptr(args->reduce, 0);
+        out->base[SH_HOME_DELTAS] = backend->device_ptr(args->reduce, n_bytes);
+    }
+out:
+    return st;
+}
+
+static void *locate(const sh_program *p, const homes *at, sh_value v)
+{
+    if (v == SH_NO_VALUE) return NULL;
+    return at->base[p->values[v].home] + p->values[v].offset;
+}
+
+static sh_status run_node(const sh_program *p, const sh_node *node, const homes *at,
+                          const sh_run_scalars *scalars)
+{
+    const sh_backend *backend = p->config.backend;
+    const void *in[SH_NODE_INPUTS];
+    void *out[SH_NODE_OUTPUTS];
+
+    for (int k = 0; k < node->n_in; k++) in[k] = locate(p, at, node->in[k]);
+    for (int k = 0; k < node->n_out; k++) out[k] = locate(p, at, node->out[k]);
+    const sh_kernel_args args = {.in = in,
+                                 .out = out,
+                                 .scratch = at->base[SH_HOME_ARENA] + node->scratch_offset,
+                                 .scalars = scalars};
+    if (backend->enter != NULL) backend->enter();
+    sh_status st = node->kernel->run(&node->desc, node->state, &args);
+    if (backend->leave != NULL) backend->leave();
+    return st;
+}
+
+sh_status sh_program_run(sh_program *p, sh_phase phase, const sh_run_args *args)
+{
+    sh_status st = SH_OK;
+    homes at;
+
+    SH_TRY(find_homes(p, args, &at));
+    SH_CHECK(args->reduce != NULL || phase == SH_PHASE_FORWARD, SH_ERR_USAGE,
+             "a backward phase needs memory for the gradients");
+    int begin = phase == SH_PHASE_FORWARD ? 0 : p->n_forward;
+    int end = phase == SH_PHASE_FORWARD ? p->n_forward : p->n_nodes;
+    for (int i = begin; i < end; i++) {
+        if (args->reduce == NULL && p->nodes[i].writes_reduce) continue;
+        SH_TRY(run_node(p, &p->nodes[i], &at, &args->scalars));
+        if (args->after_node != NULL) SH_TRY(args->after_node(args->context, i));
+    }
+out:
+    return st;
+}
+
+sh_status sh_program_run_node(sh_program *p, int node, const sh_run_args *args)
+{
+    sh_status st = SH_OK;
+    homes at;
+
+    SH_TRY(find_homes(p, args, &at));
+    SH_CHECK(node >= 0 && node < p->n_nodes, SH_ERR_USAGE, "node %d of %d", node, p->n_nodes);
+    SH_CHECK(args->reduce != NULL || !p->nodes[node].writes_reduce, SH_ERR_USAGE,
+             "node %d writes gradients or statistics; give it memory for them", node);
+    SH_TRY(run_node(p, &p->nodes[node], &at, &args->scalars));
+out:
+    return st;
+}
+
+size_t sh_program_arena_bytes(const sh_program *p)
+{
+    return p->arena_bytes;
+}
+
+sh_tensor_desc sh_program_desc(const sh_program *p, sh_value v)
+{
+    return p->values[v].desc;
+}
+
+static sh_status check_host_access(const sh_program *p, sh_value v)
+{
+    sh_status st = SH_OK;
+
+    SH_CHECK(p->planned, SH_ERR_USAGE, "values have no memory before the program is planned");
+    SH_CHECK(v >= 0 && v < p->n_values && (p->values[v].is_input || p->values[v].is_pinned),
+             SH_ERR_USAGE, "value %d is neither an input nor an output of the program", v);
+out:
+    return st;
+}
+
+sh_status sh_program_write(sh_program *p, sh_buffer *arena, sh_value v, const void *host)
+{
+    sh_status st = SH_OK;
+
+    SH_TRY(check_host_access(p, v));
+    SH_TRY(p->config.backend->copy_in(arena, p->values[v].offset, host,
+                                      sh_tensor_bytes(&p->values[v].desc)));
+out:
+    return st;
+}
+
+sh_status sh_program_read(sh_program *p, const sh_buffer *arena, sh_value v, void *host)
+{
+    sh_status st = SH_OK;
+
+    SH_TRY(check_host_access(p, v));
+    SH_TRY(p->config.backend->copy_out(arena, p->values[v].offset, host,
+                                       sh_tensor_bytes(&p->values[v].desc)));
+out:
+    return st;
+}
+
+int sh_program_n_nodes(const sh_program *p)
+{
+    return p->n_nodes;
+}
+
+int sh_program_ready_node(const sh_program *p, int slot)
+{
+    const sh_slot *s = sh_store_slot(p->config.store, slot);
+    sh_home home = s->kind == SH_SLOT_PARAM ? SH_HOME_GRADS : SH_HOME_DELTAS;
+    int ready = -1;
+
+    for (int i = 0; i < p->n_values; i++) {
+        const sh_value_info *v = &p->values[i];
+        if (v->home != home || v->offset != (size_t)s->offset * sizeof(float)) continue;
+        if (v->producer >= 0 && v->last > ready) ready = v->last;
+    }
+    return ready;
+}

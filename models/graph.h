@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * Inside a program: values, nodes and what planning adds to them. For the files of this folder only.
+ *
+ * Invariants
+ * - Nodes are in execution order. Nodes [0, n_forward) are the forward phase; later ones backward.
+ *   n_forward is fixed by the first sh_program_differentiate, or by plan.
+ * - A value has one producer (node index) or is an input, a parameter or a state (producer -1).
+ * - Values live in one of five homes. Offsets are bytes within the home and final after plan.
+ * - Fusion and recomputation edit the node list before placement; a removed node has op
+ *   SH_OP_COUNT until the list is compacted.
+ */
+#ifndef SH_MODELS_GRAPH_H
+#define SH_MODELS_GRAPH_H
+
+#include "models/program.h"
+
+enum { SH_NODE_INPUTS = 20, SH_NODE_OUTPUTS = 6, SH_LABEL_SIZE = 160 };
+
+typedef enum sh_home {
+    SH_HOME_ARENA,
+    SH_HOME_PARAMS,
+    SH_HOME_STATES,
+    SH_HOME_GRADS,  /* reduce, parameter part */
+    SH_HOME_DELTAS, /* reduce, statistics part */
+    SH_HOME_COUNT
+} sh_home;
+
+typedef struct sh_value_info {
+    sh_tensor_desc desc;
+    char label[SH_LABEL_SIZE];
+    sh_home home;
+    int slot;        /* of the store; -1 for arena values */
+    bool is_input;   /* written by the host before its phase runs */
+    bool is_pinned;  /* read by the host after a phase: lives to the end */
+    bool wants_grad; /* the differentiation under way needs its gradient */
+    sh_phase phase;  /* of an input: when it is written */
+    int producer;    /* node, or -1 */
+    int first, last; /* nodes between which the value must keep its memory; filled by plan */
+    sh_value alias;  /* value whose memory this one takes over, or SH_NO_VALUE */
+    size_t offset;   /* bytes within home */
+} sh_value_info;
+
+typedef struct sh_node {
+    sh_op op;
+    sh_op_attrs attrs;
+    sh_phase phase;
+    int n_in, n_out;
+    sh_value in[SH_NODE_INPUTS]; /* SH_NO_VALUE: absent optional operand */
+    sh_value out[SH_NODE_OUTPUTS];
+
+    /* filled by plan */
+    const sh_tensor_desc *in_desc[SH_NODE_INPUTS], *out_desc[SH_NODE_OUTPUTS];
+    sh_node_desc desc;
+    const sh_kernel *kernel;
+    void *state;
+    size_t scratch_bytes, scratch_offset;
+    char *refusals; /* malloc'd, or NULL */
+    bool writes_reduce;
+} sh_node;
+
+struct sh_program {
+    sh_program_config config;
+    char *prefix;
+    sh_value_info *values;
+    int n_values, value_capacity;
+    sh_node *nodes;
+    int n_nodes, node_capacity;
+    int n_forward; /* -1 until known */
+    int n_dropouts;
+    sh_phase building; /* phase of nodes being added */
+    size_t arena_bytes;
+    bool planned;
+    sh_status status; /* first failure of the building */
+    char error[512];
+};
+
+/** What every backend agrees on about an op. */
+typedef struct sh_op_info {
+    const char *name;
+    int min_inputs, max_inputs, min_outputs, max_outputs;
+
+    /** Shape of output 0 of a forward op; NULL for ops that only autodiff emits. */
+    sh_status (*infer)(const sh_op_attrs *attrs, const sh_tensor_desc *const *in, int64_t dims[4]);
+
+    /** Emit the derivative; NULL: gradients stop here. See models/derive.h. */
+    sh_status (*derive)(sh_program *p, int node, sh_value *grads);
+
+    /** Multiply and add count as two. */
+    double (*flops)(const sh_node_desc *desc);
+
+    /** Input that output 0 may overwrite when it dies here; -1: none. Every kernel must allow it.
+     */
+    int in_place;
+} sh_op_info;
+
+extern const sh_op_info sh_op_table[SH_OP_COUNT];
+
+/* ---- program.c: used by derivatives, autodiff and fusion ---- */
+
+/** New arena value; SH_NO_VALUE and a sticky error when memory is short. */
+sh_value sh_graph_value(sh_program *p, const sh_tensor_desc *desc, const char *label);
+
+/** Append a node of the current phase. Outputs' producer is set. */
+sh_status sh_graph_node(sh_program *p, sh_op op, const sh_op_attrs *attrs, int n_in,
+                        const sh_value *in, int n_out, const sh_value *out);
+
+/** Remember the first failure. */
+void sh_graph_fail(sh_program *p, sh_status status);
+
+/** Number of operands, over all nodes, that are v. */
+int sh_graph_n_uses(const sh_program *p, sh_value v);
+
+/** Fill node->desc (pointers into the program's values and the node itself). */
+void sh_graph_describe(const sh_program *p, sh_node *node);
+
+/** Drop nodes whose op is SH_OP_COUNT and renumber producers, n_forward. */
+void sh_graph_compact(sh_program *p);
+
+/* ---- derive.c ---- */
+sh_status sh_derive_conv(sh_program *p, int node, sh_value *grads);
+sh_status sh_derive_bn_apply(sh_program *p, int node, sh_value *grads);
+sh_status sh_derive_act(sh_program *p, int node, sh_value *grads);
+sh_status sh_derive_add(sh_program *p, int node, sh_value *grads);
+sh_status sh_derive_avg_pool(sh_program *p, int node, sh_value *grads);
+sh_status sh_derive_linear(sh_program *p, int node, sh_value *grads);
+sh_status sh_derive_flatten(sh_program *p, int node, sh_value *grads);
+sh_status sh_derive_dropout(sh_program *p, int node, sh_value *grads);
+sh_status sh_derive_reflect_pad(sh_program *p, int node, sh_value *grads);
+sh_status sh_derive_l2_norm(sh_program *p, int node, sh_value *grads);
+sh_status sh_derive_cast(sh_program *p, int node, sh_value *grads);
+
+/* ---- autodiff.c ---- */
+
+/** Add g to the gradient of v: the first contribution is taken as it is, later ones through ADD. */
+sh_status sh_autodiff_accumulate(sh_program *p, sh_value *grads, sh_value v, sh_value g);
+
+/* ---- fuse.c ---- */
+sh_status sh_fuse(sh_program *p);
+
+#endif

@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * How reference kernels see their operands: always as dense f32 NCHW.
+ *
+ * An operand that is stored so is used where it lies; any other is unpacked into scratch before the
+ * loops and packed after them (padding channels as zero). Output 0 may lie on an input: elementwise
+ * kernels read an element before they write it.
+ */
+#ifndef SH_MODELS_REF_KERNELS_H
+#define SH_MODELS_REF_KERNELS_H
+
+#include "models/backend.h"
+
+enum { SH_REF_OPERANDS = 20 };
+
+typedef struct sh_ref_view {
+    const float *in[SH_REF_OPERANDS]; /* NULL: absent */
+    float *out[SH_REF_OPERANDS];
+    double *work; /* the op's own scratch */
+} sh_ref_view;
+
+/** Scratch of a node: dense copies of operands, and what the loops of its op need. */
+sh_status sh_ref_prepare(const sh_node_desc *desc, void **state, size_t *scratch_bytes);
+
+/** Unpack inputs. */
+void sh_ref_open(const sh_node_desc *desc, const sh_kernel_args *args, sh_ref_view *view);
+
+/** Pack outputs. */
+void sh_ref_close(const sh_node_desc *desc, const sh_kernel_args *args, const sh_ref_view *view);
+
+typedef void sh_ref_loops(const sh_node_desc *desc, const sh_ref_view *v,
+                          const sh_run_scalars *scalars);
+
+sh_ref_loops sh_ref_conv, sh_ref_conv_grad_x, sh_ref_conv_grad_w;
+sh_ref_loops sh_ref_linear, sh_ref_linear_grad_x, sh_ref_linear_grad_w;
+sh_ref_loops sh_ref_bn_stats, sh_ref_bn_apply, sh_ref_bn_grad_reduce, sh_ref_bn_grad_apply;
+sh_ref_loops sh_ref_bn_export;
+sh_ref_loops sh_ref_act, sh_ref_act_grad, sh_ref_add, sh_ref_copy, sh_ref_dropout;
+sh_ref_loops sh_ref_avg_pool, sh_ref_avg_pool_grad, sh_ref_reflect_pad, sh_ref_reflect_pad_grad;
+sh_ref_loops sh_ref_l2_norm, sh_ref_l2_norm_grad;
+
+/** act(z), and its slope as a function of the output y = act(z). */
+double sh_ref_act_value(sh_act act, double z);
+double sh_ref_act_slope(sh_act act, double y);
+
+static inline int64_t sh_ref_elems(const sh_tensor_desc *d)
+{
+    return d->dims[0] * d->dims[1] * d->dims[2] * d->dims[3];
+}
+
+#endif
