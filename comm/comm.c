@@ -214,16 +214,29 @@ out:
     return st;
 }
 
-/* The first line in which `a` differs from `b`, into line[LINE_BYTES]. */
-static void differing_line(const char *a, const char *b, char *line)
+static void copy_line(const char *text, char *line)
 {
-    size_t start = 0, at = 0;
+    size_t length = strcspn(text, "\n");
 
-    while (a[at] != '\0' && a[at] == b[at]) {
-        if (a[at++] == '\n') start = at;
+    snprintf(line, LINE_BYTES, "%.*s", length > 0 ? (int)length : 9,
+             length > 0 ? text : "(nothing)");
+}
+
+/* The first line that differs between `a` and `b`, of each, into [LINE_BYTES]. */
+static void differing_lines(const char *a, const char *b, char *line_a, char *line_b)
+{
+    for (;;) {
+        size_t length_a = strcspn(a, "\n"), length_b = strcspn(b, "\n");
+
+        if (length_a != length_b || memcmp(a, b, length_a) != 0) break;
+        a += length_a;
+        b += length_b;
+        if (*a == '\0' || *b == '\0') break;
+        a++;
+        b++;
     }
-    snprintf(line, LINE_BYTES, "%.*s", (int)strcspn(a + start, "\n"), a + start);
-    if (line[0] == '\0') snprintf(line, LINE_BYTES, "(nothing)");
+    copy_line(*a == '\n' && *b == '\0' ? a + 1 : a, line_a);
+    copy_line(*b == '\n' && *a == '\0' ? b + 1 : b, line_b);
 }
 
 sh_status sh_comm_agree_text(sh_comm *comm, const char *what, const char *text, bool warn_only)
@@ -247,8 +260,7 @@ sh_status sh_comm_agree_text(sh_comm *comm, const char *what, const char *text, 
     SH_TRY(first_raised(comm, strcmp(text, reference) != 0, &first));
     if (first == comm->size) goto out;
     snprintf(differing.host, sizeof(differing.host), "%s", comm->host);
-    differing_line(text, reference, differing.own);
-    differing_line(reference, text, differing.first);
+    differing_lines(text, reference, differing.own, differing.first);
     SH_TRY(sh_comm_bcast(comm, &differing, sizeof(differing), first));
     if (warn_only) {
         if (comm->rank == 0)

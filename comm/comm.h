@@ -103,7 +103,8 @@ typedef struct sh_reducer sh_reducer;
 /** bucket_bounds[n_buckets + 1]: element bounds of the buckets, ascending from 0 to n_elems; at
  * most 16383 buckets of less than 2^31 elements. Collective; all arguments agree on all ranks, or
  * it is SH_ERR_MISMATCH everywhere. More ranks than shards is SH_ERR_USAGE. The caller owns *out
- * and destroys it before comm, which it points to. */
+ * and
+ *  destroys it before comm, which it points to. */
 SH_MUST_CHECK sh_status sh_reducer_create(sh_comm *comm, sh_reduce_mode mode, int n_shards,
                                           int64_t n_elems, const int64_t *bucket_bounds,
                                           int n_buckets, sh_reducer **out);
