@@ -29,7 +29,7 @@ static sh_value trunk(sh_program *p, sh_value image)
         /* Pad, convolution, ReLU and BN are numbered through. */
         x = sh_op_reflect_pad(p, x, edge);
         x = sh_op_conv(
-            p, x, conv,
+            p, x, sh_layer_name_format("cnn1.%d", 4 * i + 1).text,
             &(sh_conv_attrs){.out_channels = channels[i], .kernel = {3, 3}, .bias = true});
         x = sh_op_act(p, x, SH_ACT_RELU);
         x = sh_op_batch_norm(p, x, sh_layer_name_format("cnn1.%d", 4 * i + 3).text, net->bn_eps,
