@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+/** `shoal`: find the subcommand, run it, print what went wrong, choose the exit code. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cli.h"
+#include "base/log.h"
+#include "trainer/commands.h"
+
+enum { EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_REQUEUE = 75 };
+
+static const struct {
+    const char *name;
+    sh_status (*run)(int argc, char **argv);
+    const char *summary;
+} commands[] = {
+    {"pack", sh_cmd_pack, "import images into a pack (HDF5)"},
+    {"synth", sh_cmd_synth, "make a pack of synthetic fish with known truth"},
+    {"inspect", sh_cmd_inspect, "what is in a pack, a run or a weights file"},
+    {"train", sh_cmd_train, "train a model, or continue a run; alone, under mpirun or srun"},
+    {"eval", sh_cmd_eval, "score a run on individuals it has not seen, and write its report"},
+    {"embed", sh_cmd_embed, "embeddings of a pack"},
+    {"identify", sh_cmd_identify, "who is it? matches images to a gallery of known fish"},
+    {"compare", sh_cmd_compare, "which run is better: paired differences with intervals"},
+    {"bench", sh_cmd_bench, "measure steps, ops, data, ranks and mining against the limit"},
+    {"doctor", sh_cmd_doctor, "what this machine can do, and what is missing"},
+};
+
+static void print_help(FILE *out)
+{
+    fprintf(out, "shoal " SHOAL_VERSION " - trains the networks that tell individual fish apart\n\n"
+                 "usage: shoal COMMAND [ARGUMENT]...\n\ncommands:\n");
+    for (size_t i = 0; i < SH_COUNT(commands); i++)
+        fprintf(out, "  %-10s %s\n", commands[i].name, commands[i].summary);
+    fprintf(out,
+            "\n`shoal COMMAND --help` explains a command.\n"
+            "exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 75 stopped on request:\n"
+            "state is saved, run the same command again to continue\n");
+}
+
+static int exit_code(sh_status status)
+{
+    switch (status) {
+    case SH_OK: return EXIT_SUCCESS;
+    case SH_ERR_USAGE: return EXIT_USAGE;
+    case SH_ERR_STOPPED: return EXIT_REQUEUE;
+    default: return EXIT_FAILED;
+    }
+}
+
+static int unknown_command(const char *word)
+{
+    const char *names[SH_COUNT(commands)];
+
+    for (size_t i = 0; i < SH_COUNT(commands); i++) names[i] = commands[i].name;
+    const char *closest = sh_cli_closest(word, names, (int)SH_COUNT(commands));
+
+    sh_log_error("unknown command \"%s\"%s%s%s", word, closest ? " (did you mean " : "",
+                 closest ? closest : "", closest ? "?)" : "");
+    print_help(stderr);
+    return EXIT_USAGE;
+}
+
+int main(int argc, char **argv)
+{
+    if (argc < 2 || strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 ||
+        strcmp(argv[1], "help") == 0) {
+        print_help(argc < 2 ? stderr : stdout);
+        return argc < 2 ? EXIT_USAGE : EXIT_SUCCESS;
+    }
+    if (strcmp(argv[1], "--version") == 0) {
+        puts("shoal " SHOAL_VERSION);
+        return EXIT_SUCCESS;
+    }
+    for (size_t i = 0; i < SH_COUNT(commands); i++) {
+        if (strcmp(argv[1], commands[i].name) != 0) continue;
+        sh_status status = commands[i].run(argc - 1, argv + 1);
+
+        if (status != SH_OK && sh_error_message()[0] != '\0') {
+            sh_log_progress_end();
+            sh_log_error("%s", sh_error_message());
+        }
+        return exit_code(status);
+    }
+    return unknown_command(argv[1]);
+}
