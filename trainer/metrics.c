@@ -171,6 +171,19 @@ double sh_levels_threshold(const sh_levels *levels, double fpr)
     return best;
 }
 
+double sh_levels_threshold_for_tpr(const sh_levels *levels, double tpr)
+{
+    double same = 0;
+
+    if (!has_both(levels)) return NAN;
+    for (int64_t i = 0; i < levels->n; i++) {
+        same += levels->same[i];
+        /* the sum of the weights carries rounding errors of its own */
+        if (same >= tpr * levels->total_same * (1 - 1e-12)) return levels->distance[i];
+    }
+    return levels->distance[levels->n - 1];
+}
+
 sh_threshold_point sh_levels_at(const sh_levels *levels, double threshold)
 {
     double same = 0, diff = 0;

@@ -67,6 +67,9 @@ double sh_levels_equal_error(const sh_levels *levels);
  *  even that accepts too many. */
 double sh_levels_threshold(const sh_levels *levels, double fpr);
 
+/** The smallest distance at which TPR >= tpr. */
+double sh_levels_threshold_for_tpr(const sh_levels *levels, double tpr);
+
 /** What happens at a threshold: shares of accepted pairs of one fish (`same`, the TPR), of refused
  *  pairs of two (`different`, 1 - FPR), and of right decisions over all pairs (`total`). */
 typedef struct sh_threshold_point {
