@@ -29,7 +29,8 @@ typedef enum sh_loss_kind {
     SH_LOSS_ALGORITHM1,  /* FishNet: per (anchor, positive) one random negative of the violating */
     SH_LOSS_BATCH_ALL,   /* every triplet with d(a,n) - d(a,p) < margin */
     SH_LOSS_CONTRASTIVE, /* rows 2i, 2i+1 are a pair (harveyslash) */
-    SH_LOSS_PML_SEMI_HARD, /* pytorch-metric-learning: all triplets with d(a,p) < d(a,n) < d(a,p) + margin */
+    SH_LOSS_PML_SEMI_HARD, /* pytorch-metric-learning: all triplets with d(a,p) < d(a,n) < d(a,p) +
+                              margin */
     SH_LOSS_PML_HARD,      /* pytorch-metric-learning: all triplets with d(a,n) <= d(a,p) */
 } sh_loss_kind;
 
@@ -42,7 +43,9 @@ typedef struct sh_loss_config {
     float margin;
     bool soft;              /* log(1 + exp(violation)) instead of max(0, violation + margin) */
     sh_reduction reduction; /* over triplets; TFA losses fix their own */
-    uint64_t seed;          /* Algorithm 1's draws, keyed by (seed, SH_RNG_MINING, step, anchor, positive) */
+    int64_t max_per_label;  /* most rows of one label in any batch: sizes the choices (K of P x K).
+                               0: any number, so choices take n_max x n_max places */
+    uint64_t seed; /* Algorithm 1's draws, keyed by (seed, SH_RNG_MINING, step, anchor, positive) */
 } sh_loss_config;
 
 /** The batch as every rank sees it. Not owned. */
@@ -69,19 +72,32 @@ SH_MUST_CHECK sh_status sh_loss_create(const sh_loss_config *config, int64_t n_m
                                        sh_loss **out);
 void sh_loss_destroy(sh_loss **loss);
 
-/** Bytes that each row's choices take in the exchange; constant for a loss. 0: nothing to gather. */
+/** "semi-hard", "batch-hard", "algorithm1", "batch-all", "contrastive", ...: a static string. */
+const char *sh_loss_kind_name(sh_loss_kind kind);
+
+/** Bytes that a loss holds, choices and gradient not among them. */
+size_t sh_loss_bytes(const sh_loss *loss);
+
+/** Bytes that each row's choices take in the exchange; constant for a loss. 0: nothing to gather.
+ */
 size_t sh_loss_choice_bytes(const sh_loss *loss);
 
 /** Mine the anchors row_begin .. row_end - 1; writes their choices, (row_end - row_begin) *
  *  choice_bytes, into choices. */
-SH_MUST_CHECK sh_status sh_loss_choose(sh_loss *loss, const sh_loss_batch *batch,
-                                       int64_t row_begin, int64_t row_end, void *choices);
+SH_MUST_CHECK sh_status sh_loss_choose(sh_loss *loss, const sh_loss_batch *batch, int64_t row_begin,
+                                       int64_t row_end, void *choices);
 
 /** From the choices of all n rows: stats of the whole batch (the same on every rank), and the
  *  gradient of the owned rows, grad [row_end - row_begin, dim] (NULL: stats only). */
 SH_MUST_CHECK sh_status sh_loss_apply(sh_loss *loss, const sh_loss_batch *batch,
                                       const void *choices, int64_t row_begin, int64_t row_end,
                                       sh_loss_stats *stats, float *grad);
+
+/** Algorithm 1 only, for looking: counts [n, n] of the negatives that violate the margin for each
+ *  (anchor, positive), as the miner counts them before it draws; 0 where the column is no positive.
+ */
+SH_MUST_CHECK sh_status sh_loss_count_candidates(sh_loss *loss, const sh_loss_batch *batch,
+                                                 int32_t *counts);
 
 SH_C_END
 
