@@ -5,7 +5,7 @@
 
 #include <stdint.h>
 
-#include "base/status.h"
+#include "base/hash.h"
 
 SH_C_BEGIN
 
@@ -17,7 +17,9 @@ typedef enum sh_image_format {
     SH_IMAGE_RAW, /* inside packs only: height x width x channels bytes */
 } sh_image_format;
 
-enum { SH_IMAGE_MAX_SIDE = 16384 }; /* larger images are refused: crops, not photographs, are read */
+enum {
+    SH_IMAGE_MAX_SIDE = 16384
+}; /* larger images are refused: crops, not photographs, are read */
 
 /** Pixels, interleaved, rows without padding. */
 typedef struct sh_image {
@@ -28,13 +30,13 @@ typedef struct sh_image {
 
 typedef struct sh_image_info {
     sh_image_format format;
-    int width, height;  /* as stored, before orientation */
-    int channels;       /* that decoding will give: 1 or 3 */
-    int orientation;    /* EXIF 1..8; 1 where absent */
+    int width, height; /* as stored, before orientation */
+    int channels;      /* that decoding will give: 1 or 3 */
+    int orientation;   /* EXIF 1..8; 1 where absent */
 } sh_image_info;
 
-/** Read the header only. Refuses, with the reason and the remedy, what Shoal does not read: CMYK and
- *  YCCK JPEG, 16-bit PNG, TIFF, HEIC, GIF, zero or huge sizes. `label` names the image. */
+/** Read the header only. Refuses, with the reason and the remedy, what Shoal does not read: CMYK
+ * and YCCK JPEG, 16-bit PNG, TIFF, HEIC, GIF, zero or huge sizes. `label` names the image. */
 SH_MUST_CHECK sh_status sh_image_probe(const void *data, size_t n_bytes, const char *label,
                                        sh_image_info *out);
 
@@ -48,6 +50,19 @@ SH_MUST_CHECK sh_status sh_image_decode(const void *data, size_t n_bytes, const 
 /** Encode: JPEG (quality 1..100) or PNG, into malloc'd *data; the caller frees. */
 SH_MUST_CHECK sh_status sh_image_encode(const sh_image *image, sh_image_format format, int quality,
                                         uint8_t **data, size_t *n_bytes);
+
+/** Hash of what is seen: XXH3-128 of the pixels, then of {width, height, channels, hi, lo} as five
+ *  little-endian u64 (docs/pack.md). Equal for byte-different files of equal pixels. */
+sh_hash128 sh_image_hash(const sh_image *image);
+
+/** Scale to width x height, each output pixel the triangle-weighted mean of what it covers; the
+ *  aspect is the caller's business. out must not be image. */
+SH_MUST_CHECK sh_status sh_image_resize(const sh_image *image, int width, int height,
+                                        sh_image *out);
+
+/** Copy the rectangle x, y, width, height, which must lie inside. out must not be image. */
+SH_MUST_CHECK sh_status sh_image_cut(const sh_image *image, int x, int y, int width, int height,
+                                     sh_image *out);
 
 /** Free the pixels and zero the struct. */
 void sh_image_clear(sh_image *image);

@@ -27,13 +27,15 @@ typedef struct sh_split_config {
 typedef struct sh_split {
     int64_t n;
     uint8_t *part; /* [n] sh_part of each crop; unlabelled crops are SH_PART_NONE */
-    bool leaks;    /* near-duplicates may stand in two parts */
+    bool leaks;    /* near-duplicates may stand in two parts: see sh_split_find_leaks */
 } sh_split;
 
 const char *sh_part_name(sh_part part); /* "train", "val", "test", "none" */
 
-/** Compute. Pure in (names and labels of the dataset, config). Refuses splits that leave a part
- *  empty or with fewer than two individuals. */
+/** Compute. Pure in (names and labels of the dataset, config), whatever the order of packs and
+ *  crops. Refuses splits that leave a part empty or with fewer than two individuals. Shares are
+ *  rounded to whole units, one at least; with folds, `val` units follow the test fold around. A
+ *  labelled crop without a recording trains in splits by recording and time, which then leak. */
 SH_MUST_CHECK sh_status sh_split_compute(const sh_dataset *dataset, const sh_split_config *config,
                                          sh_split *out);
 
@@ -41,8 +43,13 @@ SH_MUST_CHECK sh_status sh_split_compute(const sh_dataset *dataset, const sh_spl
 SH_MUST_CHECK sh_status sh_split_write(const sh_split *split, const sh_dataset *dataset,
                                        const char *path);
 
-/** Read back and match to the dataset; a crop without a line, or a line without a crop, is an error. */
+/** Read back and match to the dataset; a crop without a line, or a line without a crop, is an
+ * error. */
 SH_MUST_CHECK sh_status sh_split_read(const sh_dataset *dataset, const char *path, sh_split *out);
+
+/** Set leaks: does one individual in one recording (or, where recordings are unknown, one
+ *  individual) stand in two parts? A camera is never part of the key. Random splits always leak. */
+SH_MUST_CHECK sh_status sh_split_find_leaks(const sh_dataset *dataset, sh_split *split);
 
 /** Refuse a split by individual in which an individual stands in two parts, naming it. */
 SH_MUST_CHECK sh_status sh_split_verify(const sh_split *split, const sh_dataset *dataset,
