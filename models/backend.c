@@ -4,7 +4,7 @@
 
 #include "models/guard.h"
 #include "models/ref/ref.h"
-#if __has_include("models/cpu/cpu.h")
+#if __has_include("models/cpu/backend_cpu.c")
 #include "models/cpu/cpu.h"
 #define WITH_CPU 1
 #else

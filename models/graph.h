@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
- * Inside a program: values, nodes and what planning adds to them. For the files of this folder only.
+ * Inside a program: values, nodes and what planning adds to them. For the files of this folder
+ * only.
  *
  * Invariants
  * - Nodes are in execution order. Nodes [0, n_forward) are the forward phase; later ones backward.
@@ -15,7 +16,7 @@
 
 #include "models/program.h"
 
-enum { SH_NODE_INPUTS = 20, SH_NODE_OUTPUTS = 6, SH_LABEL_SIZE = 160 };
+enum { SH_NODE_INPUTS = 16, SH_NODE_OUTPUTS = 6, SH_LABEL_SIZE = 160 };
 
 typedef enum sh_home {
     SH_HOME_ARENA,
@@ -113,6 +114,9 @@ int sh_graph_n_uses(const sh_program *p, sh_value v);
 
 /** Fill node->desc (pointers into the program's values and the node itself). */
 void sh_graph_describe(const sh_program *p, sh_node *node);
+
+/** What a node is about: the label of its first output. */
+const char *sh_graph_label(const sh_program *p, const sh_node *node);
 
 /** Drop nodes whose op is SH_OP_COUNT and renumber producers, n_forward. */
 void sh_graph_compact(sh_program *p);

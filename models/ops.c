@@ -178,6 +178,15 @@ static double flops_of_conv_grad_w(const sh_node_desc *d)
     return flops_conv(d->in[1], d->out[0]);
 }
 
+static double flops_of_conv_grad(const sh_node_desc *d)
+{
+    double one = flops_conv(d->in[SH_CONV_GRAD_DY], d->in[SH_CONV_GRAD_W_IN]);
+    bool has_dx = d->out[SH_CONV_GRAD_DX] != NULL;
+    bool has_dw = d->n_outputs > SH_CONV_GRAD_DW && d->out[SH_CONV_GRAD_DW] != NULL;
+
+    return (has_dx + has_dw) * one;
+}
+
 static double flops_per_input(const sh_node_desc *d)
 {
     return (double)elems(d->in[0]);
@@ -196,9 +205,12 @@ static double flops_none(const sh_node_desc *d)
 
 /* in_place: see sh_op_info. Columns: operands, shape, derivative, work, in place. */
 const sh_op_info sh_op_table[SH_OP_COUNT] = {
-    [SH_OP_CONV] = {"conv", 2, 7, 1, 3, infer_conv, sh_derive_conv, flops_of_conv, -1},
-    [SH_OP_CONV_GRAD_X] = {"conv_grad_x", 2, 7, 1, 3, NULL, NULL, flops_of_conv_grad_x, -1},
-    [SH_OP_CONV_GRAD_W] = {"conv_grad_w", 2, 6, 1, 2, NULL, NULL, flops_of_conv_grad_w, -1},
+    [SH_OP_CONV] = {"conv", 2, SH_CONV_INPUTS, 1, SH_CONV_OUTPUTS, infer_conv, sh_derive_conv,
+                    flops_of_conv, -1},
+    [SH_OP_CONV_GRAD_X] = {"conv_grad_x", 2, 2, 1, 1, NULL, NULL, flops_of_conv_grad_x, -1},
+    [SH_OP_CONV_GRAD_W] = {"conv_grad_w", 2, 2, 1, 2, NULL, NULL, flops_of_conv_grad_w, -1},
+    [SH_OP_CONV_GRAD] = {"conv_grad", 3, SH_CONV_GRAD_INPUTS, 1, SH_CONV_GRAD_OUTPUTS, NULL, NULL,
+                         flops_of_conv_grad, -1},
     [SH_OP_BN_STATS] = {"bn_stats", 1, 1, 2, 2, infer_vector, NULL, flops_bn, -1},
     [SH_OP_BN_APPLY] = {"bn_apply", 5, 6, 1, 1, infer_same, sh_derive_bn_apply, flops_bn, 0},
     [SH_OP_BN_GRAD_REDUCE] = {"bn_grad_reduce", 6, 7, 2, 2, NULL, NULL, flops_bn, -1},

@@ -4,7 +4,11 @@
  * its derivative; each backend has kernels for it.
  *
  * Notation: x [N,C,H,W] activation in the program's dtype and the backend's layout; w parameter,
- * f32, row-major in PyTorch's shape; vectors [C] are f32. "?" marks an optional operand.
+ * f32, row-major in PyTorch's shape; vectors [C] are f32. "?" marks an optional operand; trailing
+ * absent ones may lie beyond n_inputs or n_outputs.
+ *
+ * In place: output 0 may lie on input 0, same dtype and layout, in BN_APPLY, BN_GRAD_APPLY, ACT,
+ * ACT_GRAD, ADD and DROPOUT. No other operands overlap.
  */
 #ifndef SH_MODELS_OPS_H
 #define SH_MODELS_OPS_H
@@ -16,11 +20,23 @@
 SH_C_BEGIN
 
 typedef enum sh_op {
-    /* Cross-correlation. in: x, w [O, C/groups, kh, kw], ?bias [O]; out: y [N,O,H',W'],
-     * H' = floor((H + top + bottom - dilation (kh - 1) - 1) / stride) + 1 */
+    /* Cross-correlation, y = conv(a, w) + bias with a = x, or with the prologue a batch norm of x
+     * on the fly, a = act((x - mean) / sqrt(var + eps) * gamma + beta); zero padding is of a. H' =
+     * floor((H + top + bottom - dilation (kh - 1) - 1) / stride) + 1. Operands: sh_conv_in,
+     * sh_conv_out. The prologue's four operands come together, and so do the two statistics. */
     SH_OP_CONV,
     SH_OP_CONV_GRAD_X, /* in: dy, w; out: dx */
     SH_OP_CONV_GRAD_W, /* in: x, dy; out: dw f32, ?dbias f32 */
+    /* The derivative of CONV in one node: dx, dw, dbias, with what stands around it.
+     * - Prologue (mean, var, gamma, beta of x; attrs.act, attrs.eps) as in CONV: dw is of a.
+     * - y operands: dy is the gradient g of a batch norm of y, the convolution's own output, and
+     * the gradient of y is made on the fly: gamma rstd (g - dbeta/m - yhat dgamma/m), rstd from
+     *   attrs.y_eps; without y_dgamma and y_dbeta (constant statistics) gamma rstd g.
+     * - Epilogue (outputs dgamma, dbeta; only with the prologue): dx is the gradient times act'
+     *   (recomputed from x), and dgamma, dbeta are the sums that BN_GRAD_REDUCE would give for it,
+     *   of dx as stored. Without these outputs dx is the gradient of a.
+     * Operands: sh_conv_grad_in, sh_conv_grad_out. Only fusion makes this op. */
+    SH_OP_CONV_GRAD,
 
     /* Batch statistics over N, H, W. in: x; out: mean [C], var [C] (biased). */
     SH_OP_BN_STATS,
@@ -28,12 +44,13 @@ typedef enum sh_op {
      * in: x, mean, var, gamma, beta, ?residual; out: y */
     SH_OP_BN_APPLY,
     /* With g = dy where act' = 1, else 0: dbeta = sum g, dgamma = sum g (x - mean) / sqrt(var +
-     * eps). The mask is recomputed from x (and y where there is a residual). in: dy, x, mean, var,
-     * gamma, beta, ?y; out: dgamma [C], dbeta [C] */
+     * eps). The mask is recomputed from x, or taken from y (the op's output) where it is given.
+     * in: dy, x, mean, var, gamma, beta, ?y; out: dgamma [C], dbeta [C] */
     SH_OP_BN_GRAD_REDUCE,
     /* Batch statistics: dx = gamma rstd (g - dbeta/m - xhat dgamma/m), m = N H W.
      * Frozen statistics (attrs.frozen): dx = gamma rstd g.
-     * in: dy, x, mean, var, gamma, beta, dgamma, dbeta, ?y; out: dx, ?dresidual (= g) */
+     * in: dy, x, mean, var, gamma, beta, ?dgamma, ?dbeta (absent when frozen), ?y;
+     * out: dx, ?dresidual (= g) */
     SH_OP_BN_GRAD_APPLY,
     /* What this shard adds to the step's new running statistics: share * mean and
      * share * var * m / (m - 1), attrs.share = images of the shard / images of the batch.
@@ -54,9 +71,9 @@ typedef enum sh_op {
     SH_OP_FLATTEN,      /* in: x; out: [N, C H W, 1, 1] in the order (c, h, w) */
     SH_OP_FLATTEN_GRAD, /* in: dy; out: dx */
 
-    /* Inverted dropout: y = x mask / (1 - rate); the mask is keyed by (seed, SH_RNG_DROPOUT +
-     * attrs.stream, step, first_slot + n, element), so its own derivative is itself.
-     * in: x; out: y */
+    /* Inverted dropout: y = x / (1 - rate), or 0 where sh_rng_uniform(key, (c H + h) W + w) < rate,
+     * key = sh_rng_make(seed + attrs.stream, SH_RNG_DROPOUT, step, first_slot + n). Its own
+     * derivative is itself. in: x; out: y */
     SH_OP_DROPOUT,
 
     SH_OP_REFLECT_PAD,      /* in: x; out: padded by attrs.pad without repeating the edge */
@@ -65,11 +82,55 @@ typedef enum sh_op {
     SH_OP_L2_NORM,      /* y = x / max(|x|, eps) per row. in: x [N,D,1,1]; out: y */
     SH_OP_L2_NORM_GRAD, /* in: dy, x, y; out: dx */
 
-    SH_OP_CAST, /* f32 <-> bf16 and layout; in: x; out: y of the same shape. Derivative: cast back.
-                 */
+    /* f32 <-> bf16 and layout; in: x; out: y of the same shape. Derivative: cast back. */
+    SH_OP_CAST,
 
     SH_OP_COUNT
 } sh_op;
+
+enum sh_conv_in {
+    SH_CONV_X,
+    SH_CONV_W,
+    SH_CONV_BIAS,  /* ? */
+    SH_CONV_MEAN,  /* ? [C] of x, with the next three */
+    SH_CONV_VAR,   /* ? */
+    SH_CONV_GAMMA, /* ? */
+    SH_CONV_BETA,  /* ? */
+    SH_CONV_INPUTS
+};
+
+enum sh_conv_out {
+    SH_CONV_Y,
+    SH_CONV_Y_MEAN, /* ? [O] statistics of y as stored, as BN_STATS gives them */
+    SH_CONV_Y_VAR,  /* ? */
+    SH_CONV_OUTPUTS
+};
+
+enum sh_conv_grad_in {
+    SH_CONV_GRAD_X_IN,   /* x; ? when neither dw nor a prologue needs it */
+    SH_CONV_GRAD_DY,     /* gradient of y, or of the batch norm of y where y is given */
+    SH_CONV_GRAD_W_IN,   /* w; its shape also when dx is absent */
+    SH_CONV_GRAD_MEAN,   /* ? [C] of x, with the next three */
+    SH_CONV_GRAD_VAR,    /* ? */
+    SH_CONV_GRAD_GAMMA,  /* ? */
+    SH_CONV_GRAD_BETA,   /* ? */
+    SH_CONV_GRAD_Y,      /* ? what CONV wrote, with the next three */
+    SH_CONV_GRAD_Y_MEAN, /* ? [O] */
+    SH_CONV_GRAD_Y_VAR,
+    SH_CONV_GRAD_Y_GAMMA,
+    SH_CONV_GRAD_Y_DGAMMA, /* ? absent: the statistics of y are constants */
+    SH_CONV_GRAD_Y_DBETA,  /* ? */
+    SH_CONV_GRAD_INPUTS
+};
+
+enum sh_conv_grad_out {
+    SH_CONV_GRAD_DX,     /* ? */
+    SH_CONV_GRAD_DW,     /* ? f32 */
+    SH_CONV_GRAD_DBIAS,  /* ? f32 */
+    SH_CONV_GRAD_DGAMMA, /* ? f32 [C], with dbeta: the epilogue */
+    SH_CONV_GRAD_DBETA,  /* ? */
+    SH_CONV_GRAD_OUTPUTS
+};
 
 typedef enum sh_act { SH_ACT_NONE, SH_ACT_RELU, SH_ACT_RELU6, SH_ACT_SIGMOID, SH_ACT_TANH } sh_act;
 
@@ -81,6 +142,7 @@ typedef struct sh_op_attrs {
     int groups;
     sh_act act;
     float eps;
+    float y_eps;       /* CONV_GRAD: of the batch norm of y */
     float rate;        /* dropout */
     int stream;        /* dropout: index of the layer in the program */
     float share;       /* BN_EXPORT */

@@ -39,7 +39,7 @@ static sh_status choose_kernel(const sh_program *p, sh_node *node)
     }
     SH_CHECK(fclose(text) == 0, SH_ERR_NO_MEMORY, "kernel choice");
     SH_CHECK(node->kernel != NULL, SH_ERR_UNSUPPORTED, "backend %s has no kernel for %s of %s: %s",
-             p->config.backend->name, sh_op_name(node->op), p->values[node->out[0]].label,
+             p->config.backend->name, sh_op_name(node->op), sh_graph_label(p, node),
              node->refusals);
     if (node->kernel->prepare != NULL) {
         SH_TRY(node->kernel->prepare(&node->desc, &node->state, &node->scratch_bytes));

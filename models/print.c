@@ -15,6 +15,15 @@ static double operand_bytes(const sh_node *node)
     return n;
 }
 
+/** The first operand that is there. */
+static const sh_tensor_desc *first_of(const sh_tensor_desc *const *descs, int n)
+{
+    int i = 0;
+
+    while (i < n - 1 && descs[i] == NULL) i++;
+    return descs[i];
+}
+
 void sh_program_node_info(const sh_program *p, int index, sh_node_info *out)
 {
     const sh_node *node = &p->nodes[index];
@@ -22,13 +31,13 @@ void sh_program_node_info(const sh_program *p, int index, sh_node_info *out)
 
     *out = (sh_node_info){.op = sh_op_name(node->op),
                           .kernel = node->kernel == NULL ? "" : node->kernel->name,
-                          .label = p->values[node->out[0]].label,
+                          .label = sh_graph_label(p, node),
                           .refusals = node->refusals != NULL ? node->refusals : "",
                           .phase = node->phase,
                           .flops = sh_op_table[node->op].flops(&node->desc),
                           .bytes = operand_bytes(node),
-                          .in0 = *node->in_desc[0],
-                          .out0 = *node->out_desc[0]};
+                          .in0 = *first_of(node->in_desc, node->n_in),
+                          .out0 = *first_of(node->out_desc, node->n_out)};
     if (describes) out->kernel = node->kernel->describe(node->state);
 }
 

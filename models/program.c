@@ -80,7 +80,11 @@ sh_status sh_graph_node(sh_program *p, sh_op op, const sh_op_attrs *attrs, int n
 {
     sh_status st = SH_OK;
 
+    const sh_op_info *info = &sh_op_table[op];
     SH_CHECK(p->status == SH_OK, p->status, "%s", p->error);
+    SH_CHECK(n_in >= info->min_inputs && n_in <= info->max_inputs && n_out >= info->min_outputs &&
+                 n_out <= info->max_outputs,
+             SH_ERR_INTERNAL, "%s with %d inputs and %d outputs", info->name, n_in, n_out);
     if (p->n_nodes == p->node_capacity) {
         int capacity = p->node_capacity == 0 ? 128 : 2 * p->node_capacity;
         sh_node *nodes = realloc(p->nodes, (size_t)capacity * sizeof(*nodes));
@@ -130,6 +134,14 @@ void sh_graph_describe(const sh_program *p, sh_node *node)
                                 .n_outputs = node->n_out,
                                 .in = node->in_desc,
                                 .out = node->out_desc};
+}
+
+const char *sh_graph_label(const sh_program *p, const sh_node *node)
+{
+    for (int k = 0; k < node->n_out; k++) {
+        if (node->out[k] != SH_NO_VALUE) return p->values[node->out[k]].label;
+    }
+    return "";
 }
 
 void sh_graph_compact(sh_program *p)
@@ -232,6 +244,19 @@ static sh_value named_param(sh_program *p, const char *name, const char *part, i
 
     snprintf(full, sizeof(full), "%s.%s", name, part);
     return sh_program_param(p, full, n_dims, dims);
+}
+
+/** Rows in f32, row-major. */
+static sh_value to_f32(sh_program *p, sh_value x, const char *label)
+{
+    sh_tensor_desc desc = p->values[x].desc;
+
+    desc.dtype = SH_F32;
+    desc.layout = SH_NCHW;
+    sh_value y = sh_graph_value(p, &desc, label);
+    if (y == SH_NO_VALUE) return y;
+    sh_graph_fail(p, sh_graph_node(p, SH_OP_CAST, &default_attrs, 1, &x, 1, &y));
+    return p->status == SH_OK ? y : SH_NO_VALUE;
 }
 
 /* ---- the public builder ---- */
@@ -419,6 +444,8 @@ sh_value sh_op_l2_norm(sh_program *p, sh_value x, float eps)
     sh_op_attrs attrs = default_attrs;
 
     if (!usable(p, x)) return SH_NO_VALUE;
+    if (p->values[x].desc.dtype != SH_F32) x = to_f32(p, x, "l2_norm");
+    if (x == SH_NO_VALUE) return x;
     attrs.eps = eps;
     return emit(p, SH_OP_L2_NORM, &attrs, 1, &x, "l2_norm");
 }
@@ -436,12 +463,7 @@ sh_value sh_program_output(sh_program *p, const char *name, sh_value v)
     if (!usable(p, v)) return SH_NO_VALUE;
     if (p->values[v].desc.dims[2] * p->values[v].desc.dims[3] > 1) v = sh_op_flatten(p, v);
     if (v == SH_NO_VALUE) return v;
-    sh_tensor_desc desc = p->values[v].desc;
-    desc.dtype = SH_F32;
-    desc.layout = SH_NCHW;
-    sh_value y = sh_graph_value(p, &desc, name);
-    if (y == SH_NO_VALUE) return y;
-    sh_graph_fail(p, sh_graph_node(p, SH_OP_CAST, &default_attrs, 1, &v, 1, &y));
-    p->values[y].is_pinned = true;
-    return p->status == SH_OK ? y : SH_NO_VALUE;
+    sh_value y = to_f32(p, v, name);
+    if (y != SH_NO_VALUE) p->values[y].is_pinned = true;
+    return y;
 }

@@ -70,6 +70,7 @@ sh_value sh_op_linear(sh_program *p, sh_value x, const char *name, int out_featu
 sh_value sh_op_flatten(sh_program *p, sh_value x);
 sh_value sh_op_dropout(sh_program *p, sh_value x, float rate); /* identity unless training */
 sh_value sh_op_reflect_pad(sh_program *p, sh_value x, const int pad[4]);
+/** Rows of length 1, y = x / max(|x|, eps): in f32, whatever the program's dtype is. */
 sh_value sh_op_l2_norm(sh_program *p, sh_value x, float eps);
 
 /** Logical shape of a value built so far, for builders that need it; {0} after a failure. */

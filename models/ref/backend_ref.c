@@ -25,6 +25,7 @@ static const char *why_not(const sh_node_desc *desc)
 REF_RUN(conv)
 REF_RUN(conv_grad_x)
 REF_RUN(conv_grad_w)
+REF_RUN(conv_grad)
 REF_RUN(bn_stats)
 REF_RUN(bn_apply)
 REF_RUN(bn_grad_reduce)
@@ -56,6 +57,7 @@ static const sh_kernel kernels[SH_OP_COUNT] = {
     ROW(CONV, conv),
     ROW(CONV_GRAD_X, conv_grad_x),
     ROW(CONV_GRAD_W, conv_grad_w),
+    ROW(CONV_GRAD, conv_grad),
     ROW(BN_STATS, bn_stats),
     ROW(BN_APPLY, bn_apply),
     ROW(BN_GRAD_REDUCE, bn_grad_reduce),
@@ -89,14 +91,19 @@ static const sh_kernel *const *kernels_of(sh_op op)
 {
 #define LIST(name) [SH_OP_##name] = { &kernels[SH_OP_##name], NULL }
     static const sh_kernel *const lists[SH_OP_COUNT][2] = {
-        LIST(CONV),          LIST(CONV_GRAD_X),  LIST(CONV_GRAD_W),
-        LIST(BN_STATS),      LIST(BN_APPLY),     LIST(BN_GRAD_REDUCE),
-        LIST(BN_GRAD_APPLY), LIST(BN_EXPORT),    LIST(ACT),
-        LIST(ACT_GRAD),      LIST(ADD),          LIST(AVG_POOL),
-        LIST(AVG_POOL_GRAD), LIST(LINEAR),       LIST(LINEAR_GRAD_X),
-        LIST(LINEAR_GRAD_W), LIST(FLATTEN),      LIST(FLATTEN_GRAD),
-        LIST(DROPOUT),       LIST(REFLECT_PAD),  LIST(REFLECT_PAD_GRAD),
-        LIST(L2_NORM),       LIST(L2_NORM_GRAD), LIST(CAST),
+        LIST(CONV),           LIST(CONV_GRAD_X),
+        LIST(CONV_GRAD_W),    LIST(CONV_GRAD),
+        LIST(BN_STATS),       LIST(BN_APPLY),
+        LIST(BN_GRAD_REDUCE), LIST(BN_GRAD_APPLY),
+        LIST(BN_EXPORT),      LIST(ACT),
+        LIST(ACT_GRAD),       LIST(ADD),
+        LIST(AVG_POOL),       LIST(AVG_POOL_GRAD),
+        LIST(LINEAR),         LIST(LINEAR_GRAD_X),
+        LIST(LINEAR_GRAD_W),  LIST(FLATTEN),
+        LIST(FLATTEN_GRAD),   LIST(DROPOUT),
+        LIST(REFLECT_PAD),    LIST(REFLECT_PAD_GRAD),
+        LIST(L2_NORM),        LIST(L2_NORM_GRAD),
+        LIST(CAST),
     };
 
     return lists[op];

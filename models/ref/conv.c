@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-/** Convolution and linear layers: one output plane at a time, accumulated in double. */
+/** Convolution: one output plane at a time, accumulated in double. */
+#include <math.h>
+
 #include "models/ref/kernels.h"
 
 /** Sizes of a convolution y[N,O,OH,OW] = x[N,C,H,W] * w[O,C/groups,KH,KW]. */
@@ -71,10 +73,28 @@ static void add_forward(const geometry *g, const float *x, const float *w, doubl
     }
 }
 
+/** The convolution's real input: x, or batch norm and activation of it in the op's scratch. `first`
+ *  is the index of the operand `mean`. */
+static const float *prologue(const sh_node_desc *desc, const sh_ref_view *v, int first)
+{
+    const sh_tensor_desc *d = desc->in[0];
+    int64_t n_pixels = d->dims[2] * d->dims[3];
+
+    if (!sh_ref_has_input(desc, first)) return v->in[0];
+    for (int64_t plane = 0; plane < d->dims[0] * d->dims[1]; plane++) {
+        sh_ref_channel ch = sh_ref_channel_of(v, first, plane % d->dims[1], desc->attrs->eps);
+        for (int64_t i = plane * n_pixels; i < (plane + 1) * n_pixels; i++) {
+            v->a[i] = (float)sh_ref_act_value(desc->attrs->act, sh_ref_bn_value(&ch, v->in[0][i]));
+        }
+    }
+    return v->a;
+}
+
 void sh_ref_conv(const sh_node_desc *desc, const sh_ref_view *v, const sh_run_scalars *scalars)
 {
     geometry g = geometry_of(desc->in[0], desc->in[1], desc->out[0], desc->attrs);
-    const float *bias = desc->n_inputs > 2 ? v->in[2] : NULL;
+    const float *bias = sh_ref_has_input(desc, SH_CONV_BIAS) ? v->in[SH_CONV_BIAS] : NULL;
+    const float *x = prologue(desc, v, SH_CONV_MEAN);
     int64_t n_pixels = g.OH * g.OW, n_taps = g.KH * g.KW;
     double *acc = v->work;
 
@@ -84,12 +104,17 @@ void sh_ref_conv(const sh_node_desc *desc, const sh_ref_view *v, const sh_run_sc
             int64_t c0 = o / g.out_group * g.in_group;
             for (int64_t i = 0; i < n_pixels; i++) acc[i] = bias == NULL ? 0 : bias[o];
             for (int64_t c = 0; c < g.in_group; c++) {
-                add_forward(&g, v->in[0] + (n * g.C + c0 + c) * g.H * g.W,
+                add_forward(&g, x + (n * g.C + c0 + c) * g.H * g.W,
                             v->in[1] + (o * g.in_group + c) * n_taps, acc);
             }
             float *y = v->out[0] + (n * g.O + o) * n_pixels;
-            for (int64_t i = 0; i < n_pixels; i++) y[i] = (float)acc[i];
+            for (int64_t i = 0; i < n_pixels; i++) {
+                y[i] = sh_ref_stored(desc->out[0]->dtype, acc[i]);
+            }
         }
+    }
+    if (sh_ref_has_output(desc, SH_CONV_Y_MEAN)) {
+        sh_ref_moments(desc->out[0], v->out[0], v->out[SH_CONV_Y_MEAN], v->out[SH_CONV_Y_VAR]);
     }
 }
 
@@ -108,26 +133,31 @@ static void add_backward(const geometry *g, const float *dy, const float *w, dou
     }
 }
 
+/** dx of the whole tensor. */
+static void grad_x(const geometry *g, const float *dy, const float *w, double *acc, float *dx)
+{
+    int64_t n_pixels = g->H * g->W, n_taps = g->KH * g->KW;
+
+    for (int64_t n = 0; n < g->N; n++) {
+        for (int64_t c = 0; c < g->C; c++) {
+            int64_t o0 = c / g->in_group * g->out_group, c_in_group = c % g->in_group;
+            for (int64_t i = 0; i < n_pixels; i++) acc[i] = 0;
+            for (int64_t o = o0; o < o0 + g->out_group; o++) {
+                add_backward(g, dy + (n * g->O + o) * g->OH * g->OW,
+                             w + (o * g->in_group + c_in_group) * n_taps, acc);
+            }
+            for (int64_t i = 0; i < n_pixels; i++) *dx++ = (float)acc[i];
+        }
+    }
+}
+
 void sh_ref_conv_grad_x(const sh_node_desc *desc, const sh_ref_view *v,
                         const sh_run_scalars *scalars)
 {
     geometry g = geometry_of(desc->out[0], desc->in[1], desc->in[0], desc->attrs);
-    int64_t n_pixels = g.H * g.W, n_taps = g.KH * g.KW;
-    double *acc = v->work;
 
     (void)scalars;
-    for (int64_t n = 0; n < g.N; n++) {
-        for (int64_t c = 0; c < g.C; c++) {
-            int64_t o0 = c / g.in_group * g.out_group, c_in_group = c % g.in_group;
-            for (int64_t i = 0; i < n_pixels; i++) acc[i] = 0;
-            for (int64_t o = o0; o < o0 + g.out_group; o++) {
-                add_backward(&g, v->in[0] + (n * g.O + o) * g.OH * g.OW,
-                             v->in[1] + (o * g.in_group + c_in_group) * n_taps, acc);
-            }
-            float *dx = v->out[0] + (n * g.C + c) * n_pixels;
-            for (int64_t i = 0; i < n_pixels; i++) dx[i] = (float)acc[i];
-        }
-    }
+    grad_x(&g, v->in[0], v->in[1], v->work, v->out[0]);
 }
 
 /** Sum over images and pixels of x at the tap times dy. */
@@ -149,18 +179,17 @@ static double tap_product(const geometry *g, const float *x, const float *dy, in
     return sum;
 }
 
-/** Sum of dy over everything but the channel. */
-static void sum_channels(const sh_tensor_desc *d, const float *dy, float *sums)
+/** dw of the whole weight. */
+static void grad_w(const geometry *g, const float *x, const float *dy, float *dw)
 {
-    int64_t n_pixels = d->dims[2] * d->dims[3];
-
-    for (int64_t c = 0; c < d->dims[1]; c++) {
-        double sum = 0;
-        for (int64_t n = 0; n < d->dims[0]; n++) {
-            const float *plane = dy + (n * d->dims[1] + c) * n_pixels;
-            for (int64_t i = 0; i < n_pixels; i++) sum += plane[i];
+    for (int64_t o = 0; o < g->O; o++) {
+        int64_t c0 = o / g->out_group * g->in_group;
+        for (int64_t c = 0; c < g->in_group; c++) {
+            for (int64_t k = 0; k < g->KH * g->KW; k++) {
+                tap t = tap_of(g, k / g->KW, k % g->KW);
+                *dw++ = (float)tap_product(g, x, dy, c0 + c, o, t);
+            }
         }
-        sums[c] = (float)sum;
     }
 }
 
@@ -168,70 +197,79 @@ void sh_ref_conv_grad_w(const sh_node_desc *desc, const sh_ref_view *v,
                         const sh_run_scalars *scalars)
 {
     geometry g = geometry_of(desc->in[0], desc->out[0], desc->in[1], desc->attrs);
-    float *dw = v->out[0];
 
     (void)scalars;
-    for (int64_t o = 0; o < g.O; o++) {
-        int64_t c0 = o / g.out_group * g.in_group;
-        for (int64_t c = 0; c < g.in_group; c++) {
-            for (int64_t k = 0; k < g.KH * g.KW; k++) {
-                tap t = tap_of(&g, k / g.KW, k % g.KW);
-                *dw++ = (float)tap_product(&g, v->in[0], v->in[1], c0 + c, o, t);
-            }
-        }
-    }
-    if (desc->n_outputs > 1 && v->out[1] != NULL) sum_channels(desc->in[1], v->in[1], v->out[1]);
+    grad_w(&g, v->in[0], v->in[1], v->out[0]);
+    if (sh_ref_has_output(desc, 1)) sh_ref_sum_channels(desc->in[1], v->in[1], v->out[1]);
 }
 
-/* ---- linear: y[n,o] = sum_i x[n,i] w[o,i] + bias[o] ---- */
+/* ---- CONV_GRAD ---- */
 
-void sh_ref_linear(const sh_node_desc *desc, const sh_ref_view *v, const sh_run_scalars *scalars)
+/** The gradient of y: dy, or made from the gradient of y's batch norm in the op's scratch. */
+static const float *gradient_of_y(const sh_node_desc *desc, const sh_ref_view *v)
 {
-    int64_t N = desc->in[0]->dims[0], I = desc->in[0]->dims[1], O = desc->out[0]->dims[1];
-    const float *bias = desc->n_inputs > 2 ? v->in[2] : NULL;
+    const sh_tensor_desc *d = desc->in[SH_CONV_GRAD_DY];
+    const float *dy = v->in[SH_CONV_GRAD_DY], *y = v->in[SH_CONV_GRAD_Y];
+    bool is_frozen = !sh_ref_has_input(desc, SH_CONV_GRAD_Y_DGAMMA);
+    int64_t n_pixels = d->dims[2] * d->dims[3];
+    double m = (double)(d->dims[0] * n_pixels);
 
-    (void)scalars;
-    for (int64_t n = 0; n < N; n++) {
-        for (int64_t o = 0; o < O; o++) {
-            const float *x = v->in[0] + n * I, *w = v->in[1] + o * I;
-            double sum = bias == NULL ? 0 : bias[o];
-            for (int64_t i = 0; i < I; i++) sum += (double)x[i] * w[i];
-            v->out[0][n * O + o] = (float)sum;
+    if (!sh_ref_has_input(desc, SH_CONV_GRAD_Y)) return dy;
+    for (int64_t plane = 0; plane < d->dims[0] * d->dims[1]; plane++) {
+        int64_t o = plane % d->dims[1];
+        double mean = v->in[SH_CONV_GRAD_Y_MEAN][o];
+        double rstd = 1 / sqrt((double)v->in[SH_CONV_GRAD_Y_VAR][o] + desc->attrs->y_eps);
+        double dgamma = is_frozen ? 0 : v->in[SH_CONV_GRAD_Y_DGAMMA][o];
+        double dbeta = is_frozen ? 0 : v->in[SH_CONV_GRAD_Y_DBETA][o];
+        double scale = v->in[SH_CONV_GRAD_Y_GAMMA][o] * rstd;
+        for (int64_t i = plane * n_pixels; i < (plane + 1) * n_pixels; i++) {
+            double yhat = (y[i] - mean) * rstd;
+            v->dy[i] = (float)(scale * (dy[i] - dbeta / m - yhat * dgamma / m));
         }
+    }
+    return v->dy;
+}
+
+/** The epilogue: dx times act', and the sums that batch norm's gradient needs. */
+static void mask_and_sum(const sh_node_desc *desc, const sh_ref_view *v)
+{
+    const sh_tensor_desc *d = desc->out[SH_CONV_GRAD_DX];
+    int64_t n_pixels = d->dims[2] * d->dims[3];
+    const float *x = v->in[SH_CONV_GRAD_X_IN];
+    float *dx = v->out[SH_CONV_GRAD_DX];
+
+    for (int64_t c = 0; c < d->dims[1]; c++) {
+        sh_ref_channel ch = sh_ref_channel_of(v, SH_CONV_GRAD_MEAN, c, desc->attrs->eps);
+        double dgamma = 0, dbeta = 0;
+        for (int64_t n = 0; n < d->dims[0]; n++) {
+            int64_t begin = (n * d->dims[1] + c) * n_pixels;
+            for (int64_t i = begin; i < begin + n_pixels; i++) {
+                double a = sh_ref_act_value(desc->attrs->act, sh_ref_bn_value(&ch, x[i]));
+                dx[i] = sh_ref_stored(d->dtype, dx[i] * sh_ref_act_slope(desc->attrs->act, a));
+                dbeta += dx[i];
+                dgamma += dx[i] * (x[i] - ch.mean) * ch.rstd;
+            }
+        }
+        v->out[SH_CONV_GRAD_DGAMMA][c] = (float)dgamma;
+        v->out[SH_CONV_GRAD_DBETA][c] = (float)dbeta;
     }
 }
 
-void sh_ref_linear_grad_x(const sh_node_desc *desc, const sh_ref_view *v,
-                          const sh_run_scalars *scalars)
+void sh_ref_conv_grad(const sh_node_desc *desc, const sh_ref_view *v, const sh_run_scalars *scalars)
 {
-    int64_t N = desc->in[0]->dims[0], O = desc->in[0]->dims[1], I = desc->in[1]->dims[1];
+    bool has_dx = sh_ref_has_output(desc, SH_CONV_GRAD_DX);
+    const sh_tensor_desc *x_desc = has_dx ? desc->out[SH_CONV_GRAD_DX] : desc->in[0];
+    geometry g =
+        geometry_of(x_desc, desc->in[SH_CONV_GRAD_W_IN], desc->in[SH_CONV_GRAD_DY], desc->attrs);
+    const float *dy = gradient_of_y(desc, v);
 
     (void)scalars;
-    for (int64_t n = 0; n < N; n++) {
-        for (int64_t i = 0; i < I; i++) {
-            double sum = 0;
-            for (int64_t o = 0; o < O; o++) {
-                sum += (double)v->in[0][n * O + o] * v->in[1][o * I + i];
-            }
-            v->out[0][n * I + i] = (float)sum;
-        }
+    if (sh_ref_has_output(desc, SH_CONV_GRAD_DW)) {
+        grad_w(&g, prologue(desc, v, SH_CONV_GRAD_MEAN), dy, v->out[SH_CONV_GRAD_DW]);
     }
-}
-
-void sh_ref_linear_grad_w(const sh_node_desc *desc, const sh_ref_view *v,
-                          const sh_run_scalars *scalars)
-{
-    int64_t N = desc->in[0]->dims[0], I = desc->in[0]->dims[1], O = desc->in[1]->dims[1];
-
-    (void)scalars;
-    for (int64_t o = 0; o < O; o++) {
-        for (int64_t i = 0; i < I; i++) {
-            double sum = 0;
-            for (int64_t n = 0; n < N; n++) {
-                sum += (double)v->in[1][n * O + o] * v->in[0][n * I + i];
-            }
-            v->out[0][o * I + i] = (float)sum;
-        }
+    if (sh_ref_has_output(desc, SH_CONV_GRAD_DBIAS)) {
+        sh_ref_sum_channels(desc->in[SH_CONV_GRAD_DY], dy, v->out[SH_CONV_GRAD_DBIAS]);
     }
-    if (desc->n_outputs > 1 && v->out[1] != NULL) sum_channels(desc->in[1], v->in[1], v->out[1]);
+    if (has_dx) grad_x(&g, dy, v->in[SH_CONV_GRAD_W_IN], v->work, v->out[SH_CONV_GRAD_DX]);
+    if (sh_ref_has_output(desc, SH_CONV_GRAD_DGAMMA)) mask_and_sum(desc, v);
 }

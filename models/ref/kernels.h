@@ -11,12 +11,14 @@
 
 #include "models/backend.h"
 
-enum { SH_REF_OPERANDS = 20 };
+enum { SH_REF_OPERANDS = 16 };
 
 typedef struct sh_ref_view {
     const float *in[SH_REF_OPERANDS]; /* NULL: absent */
     float *out[SH_REF_OPERANDS];
-    double *work; /* the op's own scratch */
+    double *work; /* convolutions, padding: one plane of sums */
+    float *a;     /* convolutions with a prologue: what they really take in */
+    float *dy;    /* CONV_GRAD with y: the gradient of y */
 } sh_ref_view;
 
 /** Scratch of a node: dense copies of operands, and what the loops of its op need. */
@@ -31,7 +33,7 @@ void sh_ref_close(const sh_node_desc *desc, const sh_kernel_args *args, const sh
 typedef void sh_ref_loops(const sh_node_desc *desc, const sh_ref_view *v,
                           const sh_run_scalars *scalars);
 
-sh_ref_loops sh_ref_conv, sh_ref_conv_grad_x, sh_ref_conv_grad_w;
+sh_ref_loops sh_ref_conv, sh_ref_conv_grad_x, sh_ref_conv_grad_w, sh_ref_conv_grad;
 sh_ref_loops sh_ref_linear, sh_ref_linear_grad_x, sh_ref_linear_grad_w;
 sh_ref_loops sh_ref_bn_stats, sh_ref_bn_apply, sh_ref_bn_grad_reduce, sh_ref_bn_grad_apply;
 sh_ref_loops sh_ref_bn_export;
@@ -42,6 +44,41 @@ sh_ref_loops sh_ref_l2_norm, sh_ref_l2_norm_grad;
 /** act(z), and its slope as a function of the output y = act(z). */
 double sh_ref_act_value(sh_act act, double z);
 double sh_ref_act_slope(sh_act act, double y);
+
+/** Batch norm's constants of one channel. */
+typedef struct sh_ref_channel {
+    double mean, rstd, gamma, beta;
+} sh_ref_channel;
+
+/** From the operands mean, var, gamma, beta that begin at `first`. */
+sh_ref_channel sh_ref_channel_of(const sh_ref_view *v, int first, int64_t c, float eps);
+
+static inline double sh_ref_bn_value(const sh_ref_channel *ch, double x)
+{
+    return (x - ch->mean) * ch->rstd * ch->gamma + ch->beta;
+}
+
+/** Mean and biased variance over N, H, W. */
+void sh_ref_moments(const sh_tensor_desc *d, const float *x, float *mean, float *var);
+
+/** Sum over N, H, W. */
+void sh_ref_sum_channels(const sh_tensor_desc *d, const float *dy, float *sums);
+
+/** x as it will be read back from memory of this type. */
+static inline float sh_ref_stored(sh_dtype dtype, double x)
+{
+    return dtype == SH_BF16 ? sh_bf16_to_f32(sh_bf16_from_f32((float)x)) : (float)x;
+}
+
+static inline bool sh_ref_has_input(const sh_node_desc *desc, int i)
+{
+    return i < desc->n_inputs && desc->in[i] != NULL;
+}
+
+static inline bool sh_ref_has_output(const sh_node_desc *desc, int i)
+{
+    return i < desc->n_outputs && desc->out[i] != NULL;
+}
 
 static inline int64_t sh_ref_elems(const sh_tensor_desc *d)
 {

@@ -14,52 +14,53 @@ static planes planes_of(const sh_tensor_desc *d)
     return (planes){d->dims[0], d->dims[1], d->dims[2] * d->dims[3]};
 }
 
-void sh_ref_bn_stats(const sh_node_desc *desc, const sh_ref_view *v, const sh_run_scalars *scalars)
+/* Two passes: the mean of squares less the squared mean would cancel. */
+void sh_ref_moments(const sh_tensor_desc *d, const float *x, float *mean, float *var)
 {
-    planes p = planes_of(desc->in[0]);
+    planes p = planes_of(d);
     double m = (double)(p.N * p.n_pixels);
 
-    (void)scalars;
     for (int64_t c = 0; c < p.C; c++) {
         double sum = 0, square = 0;
         for (int64_t n = 0; n < p.N; n++) {
-            const float *x = v->in[0] + (n * p.C + c) * p.n_pixels;
-            for (int64_t i = 0; i < p.n_pixels; i++) sum += x[i];
+            const float *plane = x + (n * p.C + c) * p.n_pixels;
+            for (int64_t i = 0; i < p.n_pixels; i++) sum += plane[i];
         }
         for (int64_t n = 0; n < p.N; n++) {
-            const float *x = v->in[0] + (n * p.C + c) * p.n_pixels;
+            const float *plane = x + (n * p.C + c) * p.n_pixels;
             for (int64_t i = 0; i < p.n_pixels; i++) {
-                square += (x[i] - sum / m) * (x[i] - sum / m);
+                square += (plane[i] - sum / m) * (plane[i] - sum / m);
             }
         }
-        v->out[0][c] = (float)(sum / m);
-        v->out[1][c] = (float)(square / m);
+        mean[c] = (float)(sum / m);
+        var[c] = (float)(square / m);
     }
 }
 
-/** Constants of one channel. */
-typedef struct channel {
-    double mean, rstd, gamma, beta;
-} channel;
-
-static channel channel_of(const sh_ref_view *v, int first, int64_t c, float eps)
+void sh_ref_bn_stats(const sh_node_desc *desc, const sh_ref_view *v, const sh_run_scalars *scalars)
 {
-    return (channel){.mean = v->in[first][c],
-                     .rstd = 1.0 / sqrt((double)v->in[first + 1][c] + eps),
-                     .gamma = v->in[first + 2][c],
-                     .beta = v->in[first + 3][c]};
+    (void)scalars;
+    sh_ref_moments(desc->in[0], v->in[0], v->out[0], v->out[1]);
+}
+
+sh_ref_channel sh_ref_channel_of(const sh_ref_view *v, int first, int64_t c, float eps)
+{
+    return (sh_ref_channel){.mean = v->in[first][c],
+                            .rstd = 1.0 / sqrt((double)v->in[first + 1][c] + eps),
+                            .gamma = v->in[first + 2][c],
+                            .beta = v->in[first + 3][c]};
 }
 
 void sh_ref_bn_apply(const sh_node_desc *desc, const sh_ref_view *v, const sh_run_scalars *scalars)
 {
     planes p = planes_of(desc->in[0]);
-    const float *residual = desc->n_inputs > 5 ? v->in[5] : NULL;
+    const float *residual = sh_ref_has_input(desc, 5) ? v->in[5] : NULL;
 
     (void)scalars;
     for (int64_t plane = 0; plane < p.N * p.C; plane++) {
-        channel ch = channel_of(v, 1, plane % p.C, desc->attrs->eps);
+        sh_ref_channel ch = sh_ref_channel_of(v, 1, plane % p.C, desc->attrs->eps);
         for (int64_t i = plane * p.n_pixels; i < (plane + 1) * p.n_pixels; i++) {
-            double z = (v->in[0][i] - ch.mean) * ch.rstd * ch.gamma + ch.beta;
+            double z = sh_ref_bn_value(&ch, v->in[0][i]);
             if (residual != NULL) z += residual[i];
             v->out[0][i] = (float)sh_ref_act_value(desc->attrs->act, z);
         }
@@ -67,12 +68,13 @@ void sh_ref_bn_apply(const sh_node_desc *desc, const sh_ref_view *v, const sh_ru
 }
 
 /** Gradient before the activation. The activation's output is taken from y, or recomputed. */
-static double masked(sh_act act, channel ch, const sh_ref_view *v, const float *y, int64_t i)
+static double masked(sh_act act, const sh_ref_channel *ch, const sh_ref_view *v, const float *y,
+                     int64_t i)
 {
     if (act == SH_ACT_NONE) return v->in[0][i];
     double out =
         y != NULL ? y[i]
-                  : sh_ref_act_value(act, (v->in[1][i] - ch.mean) * ch.rstd * ch.gamma + ch.beta);
+                  : sh_ref_act_value(act, sh_ref_bn_value(ch, v->in[1][i]));
     return v->in[0][i] * sh_ref_act_slope(act, out);
 }
 
@@ -80,16 +82,16 @@ void sh_ref_bn_grad_reduce(const sh_node_desc *desc, const sh_ref_view *v,
                            const sh_run_scalars *scalars)
 {
     planes p = planes_of(desc->in[0]);
-    const float *y = desc->n_inputs > 6 ? v->in[6] : NULL;
+    const float *y = sh_ref_has_input(desc, 6) ? v->in[6] : NULL;
 
     (void)scalars;
     for (int64_t c = 0; c < p.C; c++) {
-        channel ch = channel_of(v, 2, c, desc->attrs->eps);
+        sh_ref_channel ch = sh_ref_channel_of(v, 2, c, desc->attrs->eps);
         double dgamma = 0, dbeta = 0;
         for (int64_t n = 0; n < p.N; n++) {
             int64_t begin = (n * p.C + c) * p.n_pixels;
             for (int64_t i = begin; i < begin + p.n_pixels; i++) {
-                double g = masked(desc->attrs->act, ch, v, y, i);
+                double g = masked(desc->attrs->act, &ch, v, y, i);
                 dbeta += g;
                 dgamma += g * (v->in[1][i] - ch.mean) * ch.rstd;
             }
@@ -103,18 +105,18 @@ void sh_ref_bn_grad_apply(const sh_node_desc *desc, const sh_ref_view *v,
                           const sh_run_scalars *scalars)
 {
     planes p = planes_of(desc->in[0]);
-    const float *y = desc->n_inputs > 8 ? v->in[8] : NULL;
-    float *dresidual = desc->n_outputs > 1 ? v->out[1] : NULL;
+    const float *y = sh_ref_has_input(desc, 8) ? v->in[8] : NULL;
+    float *dresidual = sh_ref_has_output(desc, 1) ? v->out[1] : NULL;
     double m = (double)(p.N * p.n_pixels);
 
     (void)scalars;
     for (int64_t plane = 0; plane < p.N * p.C; plane++) {
         int64_t c = plane % p.C;
-        channel ch = channel_of(v, 2, c, desc->attrs->eps);
+        sh_ref_channel ch = sh_ref_channel_of(v, 2, c, desc->attrs->eps);
         double dgamma = desc->attrs->frozen ? 0 : v->in[6][c];
         double dbeta = desc->attrs->frozen ? 0 : v->in[7][c];
         for (int64_t i = plane * p.n_pixels; i < (plane + 1) * p.n_pixels; i++) {
-            double g = masked(desc->attrs->act, ch, v, y, i);
+            double g = masked(desc->attrs->act, &ch, v, y, i);
             double xhat = (v->in[1][i] - ch.mean) * ch.rstd;
             v->out[0][i] = (float)(ch.gamma * ch.rstd * (g - dbeta / m - xhat * dgamma / m));
             if (dresidual != NULL) dresidual[i] = (float)g;

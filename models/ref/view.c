@@ -11,19 +11,35 @@ static size_t dense_bytes(const sh_tensor_desc *d)
     return ((size_t)sh_ref_elems(d) * sizeof(float) + 63) / 64 * 64;
 }
 
-/** Doubles that the loops of an op work in; see each kernel. */
-static size_t work_bytes(const sh_node_desc *desc)
+/** Doubles for one plane of sums. */
+static size_t plane_bytes(const sh_node_desc *desc)
 {
     const sh_tensor_desc *of = NULL;
 
-    if (desc->op == SH_OP_CONV) of = desc->out[0];
-    if (desc->op == SH_OP_CONV_GRAD_X || desc->op == SH_OP_REFLECT_PAD_GRAD) of = desc->out[0];
-    return of == NULL ? 0 : (size_t)(of->dims[2] * of->dims[3]) * sizeof(double);
+    switch (desc->op) {
+    case SH_OP_CONV:
+    case SH_OP_CONV_GRAD_X:
+    case SH_OP_CONV_GRAD:
+    case SH_OP_REFLECT_PAD_GRAD: of = desc->out[0]; break;
+    default: break;
+    }
+    return of == NULL ? 0 : ((size_t)(of->dims[2] * of->dims[3]) * sizeof(double) + 63) / 64 * 64;
+}
+
+static bool has_prologue(const sh_node_desc *desc)
+{
+    return (desc->op == SH_OP_CONV && sh_ref_has_input(desc, SH_CONV_MEAN)) ||
+           (desc->op == SH_OP_CONV_GRAD && sh_ref_has_input(desc, SH_CONV_GRAD_MEAN));
+}
+
+static bool makes_dy(const sh_node_desc *desc)
+{
+    return desc->op == SH_OP_CONV_GRAD && sh_ref_has_input(desc, SH_CONV_GRAD_Y);
 }
 
 sh_status sh_ref_prepare(const sh_node_desc *desc, void **state, size_t *scratch_bytes)
 {
-    size_t n_bytes = work_bytes(desc);
+    size_t n_bytes = plane_bytes(desc);
 
     for (int i = 0; i < desc->n_inputs; i++) {
         if (desc->in[i] != NULL && !is_dense(desc->in[i])) n_bytes += dense_bytes(desc->in[i]);
@@ -31,6 +47,8 @@ sh_status sh_ref_prepare(const sh_node_desc *desc, void **state, size_t *scratch
     for (int i = 0; i < desc->n_outputs; i++) {
         if (desc->out[i] != NULL && !is_dense(desc->out[i])) n_bytes += dense_bytes(desc->out[i]);
     }
+    if (has_prologue(desc)) n_bytes += dense_bytes(desc->in[0]);
+    if (makes_dy(desc)) n_bytes += dense_bytes(desc->in[SH_CONV_GRAD_DY]);
     *state = NULL;
     *scratch_bytes = n_bytes;
     return SH_OK;
@@ -115,6 +133,10 @@ void sh_ref_open(const sh_node_desc *desc, const sh_kernel_args *args, sh_ref_vi
         scratch += dense_bytes(desc->out[i]);
     }
     view->work = (double *)scratch;
+    scratch += plane_bytes(desc);
+    view->a = (float *)scratch;
+    if (has_prologue(desc)) scratch += dense_bytes(desc->in[0]);
+    view->dy = (float *)scratch;
 }
 
 void sh_ref_close(const sh_node_desc *desc, const sh_kernel_args *args, const sh_ref_view *view)
