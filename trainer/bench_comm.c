@@ -1,0 +1,282 @@
+// SPDX-License-Identifier: Apache-2.0
+/* `shoal bench comm`: what ranks cost. Alone or under mpirun: the sum of a gradient-sized vector,
+ * exact and fast in alternation, the gathering of embeddings, each beside what the memory of this
+ * machine would need for the bytes that must move. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cli.h"
+#include "base/clock.h"
+#include "comm/comm.h"
+#include "trainer/commands.h"
+
+enum { MAX_REPEATS = 1000, BUCKET_ELEMS = 512 * 1024, N_WARM_UP = 2 };
+
+typedef struct bench {
+    int64_t megabytes, shards, repeats, rows, dim;
+    bool json;
+    sh_comm *comm;
+    sh_reducer *reducers[2]; /* by sh_reduce_mode */
+    int64_t n_elems;
+    float *copy_from, *copy_to;
+} bench;
+
+/* All times are of the slowest rank, milliseconds, medians over the repeats. */
+typedef struct result {
+    double exact_ms, fast_ms, exact_over_fast;
+    double gather_ms;
+    double copy_gb_per_s; /* each rank copying at the same time; read + written */
+    double sum_limit_ms, gather_limit_ms;
+    double held_mb;
+} result;
+
+static int compare_doubles(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+
+    return (x > y) - (x < y);
+}
+
+static double median(double *values, int n)
+{
+    qsort(values, (size_t)n, sizeof(*values), compare_doubles);
+    return n % 2 ? values[n / 2] : (values[n / 2 - 1] + values[n / 2]) / 2;
+}
+
+/* Of the slowest rank. */
+static sh_status slowest(bench *b, double *seconds)
+{
+    sh_status st = SH_OK;
+    int64_t nanoseconds = (int64_t)(*seconds * 1e9);
+
+    SH_TRY(sh_comm_max(b->comm, &nanoseconds, 1));
+    *seconds = (double)nanoseconds * 1e-9;
+out:
+    return st;
+}
+
+/* Seconds of one sum: all that is not filling the leaves. */
+static sh_status time_sum(bench *b, sh_reduce_mode mode, double *seconds)
+{
+    sh_status st = SH_OK;
+    sh_reducer *reducer = b->reducers[mode];
+    const float *total = NULL;
+    int begin, end;
+
+    sh_shards_of_rank((int)b->shards, sh_comm_size(b->comm), sh_comm_rank(b->comm), &begin, &end);
+    *seconds = 0;
+    SH_TRY(sh_reducer_begin(reducer));
+    for (int s = begin; s < end; s++) {
+        float *leaf = sh_reducer_leaf(reducer);
+
+        for (int64_t i = 0; i < b->n_elems; i++) leaf[i] = (float)(s + 1);
+        if (s == end - 1) SH_TRY(sh_comm_barrier(b->comm));
+        double start = sh_clock_seconds();
+
+        SH_TRY(sh_reducer_leaf_done(reducer));
+        if (s == end - 1) SH_TRY(sh_reducer_finish(reducer, &total));
+        *seconds += sh_clock_seconds() - start;
+    }
+    float expected = (float)(b->shards * (b->shards + 1) / 2); /* small integers: exact in f32 */
+
+    SH_CHECK(total[0] == expected && total[b->n_elems - 1] == expected, SH_ERR_INTERNAL,
+             "the sum over %lld shards is wrong", (long long)b->shards);
+    SH_TRY(slowest(b, seconds));
+out:
+    return st;
+}
+
+static sh_status time_gather(bench *b, float *all, size_t *n_bytes, double *seconds)
+{
+    sh_status st = SH_OK;
+    size_t before = 0;
+    int rank = sh_comm_rank(b->comm), size = sh_comm_size(b->comm);
+
+    for (int r = 0; r < size; r++) {
+        int64_t begin, end;
+
+        sh_items_of_shard(b->rows, size, r, &begin, &end);
+        n_bytes[r] = (size_t)((end - begin) * b->dim) * sizeof(float);
+        if (r < rank) before += n_bytes[r];
+    }
+    SH_TRY(sh_comm_barrier(b->comm));
+    double start = sh_clock_seconds();
+
+    SH_TRY(sh_comm_gather_all(b->comm, (char *)all + before, all, n_bytes));
+    *seconds = sh_clock_seconds() - start;
+    SH_TRY(slowest(b, seconds));
+out:
+    return st;
+}
+
+/* What the memory does: a copy of the vector, and an addition into it, all ranks at one time. */
+static sh_status time_memory(bench *b, double *copy_seconds, double *add_seconds)
+{
+    sh_status st = SH_OK;
+
+    SH_TRY(sh_comm_barrier(b->comm));
+    double start = sh_clock_seconds();
+
+    memcpy(b->copy_to, b->copy_from, (size_t)b->n_elems * sizeof(float));
+    *copy_seconds = sh_clock_seconds() - start;
+    SH_TRY(slowest(b, copy_seconds));
+    start = sh_clock_seconds();
+    sh_tree_add(b->copy_to, b->copy_to, b->copy_from, b->n_elems);
+    *add_seconds = sh_clock_seconds() - start;
+    SH_TRY(slowest(b, add_seconds));
+out:
+    return st;
+}
+
+static sh_status measure(bench *b, result *out)
+{
+    static double exact[MAX_REPEATS], fast[MAX_REPEATS], ratio[MAX_REPEATS], gather[MAX_REPEATS],
+        copy[MAX_REPEATS], add[MAX_REPEATS];
+    sh_status st = SH_OK;
+    int n = (int)b->repeats, size = sh_comm_size(b->comm);
+    float *all = calloc((size_t)(b->rows * b->dim), sizeof(*all));
+    size_t *n_bytes = calloc((size_t)size, sizeof(*n_bytes));
+
+    SH_CHECK(all != NULL && n_bytes != NULL, SH_ERR_NO_MEMORY, "no memory for the embeddings");
+    for (int i = -N_WARM_UP; i < n; i++) {
+        int at = i < 0 ? 0 : i;
+
+        SH_TRY(time_memory(b, &copy[at], &add[at]));
+        SH_TRY(
+            time_sum(b, i % 2 ? SH_REDUCE_FAST : SH_REDUCE_EXACT, i % 2 ? &fast[at] : &exact[at]));
+        SH_TRY(
+            time_sum(b, i % 2 ? SH_REDUCE_EXACT : SH_REDUCE_FAST, i % 2 ? &exact[at] : &fast[at]));
+        SH_TRY(time_gather(b, all, n_bytes, &gather[at]));
+        ratio[at] = exact[at] / fast[at];
+    }
+    double copy_seconds = median(copy, n), add_seconds = median(add, n);
+    double own_adds = (double)((b->shards + size - 1) / size - 1);
+    double others = (double)(size - 1) / size;
+
+    out->exact_ms = 1e3 * median(exact, n);
+    out->fast_ms = 1e3 * median(fast, n);
+    out->exact_over_fast = median(ratio, n);
+    out->gather_ms = 1e3 * median(gather, n);
+    out->copy_gb_per_s = 2e-9 * (double)b->n_elems * sizeof(float) / copy_seconds;
+    /* Each rank adds its own leaves, receives (size - 1) / size of a vector, adds that, and
+     * receives as much again. */
+    out->sum_limit_ms = 1e3 * (own_adds * add_seconds + others * (add_seconds + 2 * copy_seconds));
+    out->gather_limit_ms =
+        1e3 * others * copy_seconds * (double)(b->rows * b->dim) / (double)b->n_elems;
+    out->held_mb = 1e-6 * (double)sh_reducer_bytes(b->reducers[SH_REDUCE_EXACT]);
+out:
+    free(all);
+    free(n_bytes);
+    return st;
+}
+
+static sh_status prepare(bench *b)
+{
+    sh_status st = SH_OK;
+    int64_t *bounds = NULL;
+    int n_buckets = (int)((b->n_elems + BUCKET_ELEMS - 1) / BUCKET_ELEMS);
+
+    bounds = malloc((size_t)(n_buckets + 1) * sizeof(*bounds));
+    b->copy_from = calloc((size_t)b->n_elems, sizeof(float));
+    b->copy_to = calloc((size_t)b->n_elems, sizeof(float));
+    SH_CHECK(bounds != NULL && b->copy_from != NULL && b->copy_to != NULL, SH_ERR_NO_MEMORY,
+             "no memory for a vector of %lld MB", (long long)b->megabytes);
+    /* Zero pages that were never written are all one page, which would flatter the copy. */
+    memset(b->copy_from, 1, (size_t)b->n_elems * sizeof(float));
+    for (int i = 0; i <= n_buckets; i++)
+        bounds[i] = i < n_buckets ? (int64_t)i * BUCKET_ELEMS : b->n_elems;
+    for (int mode = SH_REDUCE_EXACT; mode <= SH_REDUCE_FAST; mode++)
+        SH_TRY(sh_reducer_create(b->comm, (sh_reduce_mode)mode, (int)b->shards, b->n_elems, bounds,
+                                 n_buckets, &b->reducers[mode]));
+out:
+    free(bounds);
+    return st;
+}
+
+static void print_result(const bench *b, const result *r)
+{
+    if (b->json) {
+        printf("{\"ranks\": %d, \"shards\": %lld, \"mb\": %lld, \"repeats\": %lld, "
+               "\"exact_ms\": %.4f, \"fast_ms\": %.4f, \"exact_over_fast\": %.4f, "
+               "\"sum_limit_ms\": %.4f, \"gather_ms\": %.4f, \"gather_limit_ms\": %.4f, "
+               "\"copy_gb_per_s\": %.3f, \"held_mb\": %.2f}\n",
+               sh_comm_size(b->comm), (long long)b->shards, (long long)b->megabytes,
+               (long long)b->repeats, r->exact_ms, r->fast_ms, r->exact_over_fast, r->sum_limit_ms,
+               r->gather_ms, r->gather_limit_ms, r->copy_gb_per_s, r->held_mb);
+        return;
+    }
+    printf("%d rank(s), %lld shards, a vector of %lld MB, medians of %lld, slowest rank\n",
+           sh_comm_size(b->comm), (long long)b->shards, (long long)b->megabytes,
+           (long long)b->repeats);
+    printf("  %-28s %9s %9s\n", "", "ms", "limit ms");
+    printf("  %-28s %9.3f %9.3f\n", "sum over shards, exact", r->exact_ms, r->sum_limit_ms);
+    printf("  %-28s %9.3f %9.3f\n", "sum over shards, fast", r->fast_ms, r->sum_limit_ms);
+    printf("  %-28s %9.3f %9.3f\n", "gather embeddings", r->gather_ms, r->gather_limit_ms);
+    printf(
+        "  exact / fast %.3f (median of pairs); memory copies at %.1f GB/s per rank; exact holds "
+        "%.1f MB\n",
+        r->exact_over_fast, r->copy_gb_per_s, r->held_mb);
+    printf("  limit: the copies and additions that each rank must do, as measured in this run\n");
+}
+
+static sh_status run(bench *b)
+{
+    sh_status st = SH_OK;
+    result r = {0};
+
+    SH_TRY(prepare(b));
+    SH_TRY(measure(b, &r));
+    if (sh_comm_rank(b->comm) == 0) print_result(b, &r);
+out:
+    /* Peers that did not fail stand in another call: end them with the message. */
+    if (st != SH_OK && sh_comm_size(b->comm) > 1) sh_comm_abort(b->comm, 1, sh_error_message());
+    sh_reducer_destroy(&b->reducers[SH_REDUCE_EXACT]);
+    sh_reducer_destroy(&b->reducers[SH_REDUCE_FAST]);
+    free(b->copy_from);
+    free(b->copy_to);
+    return st;
+}
+
+sh_status sh_bench_comm(int argc, char **argv)
+{
+    bench b = {.megabytes = 14, .shards = 0, .repeats = 20, .rows = 8192, .dim = 128};
+    const sh_flag flags[] = {
+        {"--mb", NULL, SH_FLAG_INT, &b.megabytes, "MB",
+         "size of the vector, 10^6 bytes (default 14: MobileNetV2)"},
+        {"--shards", NULL, SH_FLAG_INT, &b.shards, "S",
+         "shards of a batch (default: one per rank)"},
+        {"--rows", NULL, SH_FLAG_INT, &b.rows, "N", "embeddings gathered (default 8192)"},
+        {"--dim", NULL, SH_FLAG_INT, &b.dim, "D", "floats of an embedding (default 128)"},
+        {"--repeats", NULL, SH_FLAG_INT, &b.repeats, "N", "pairs of sums (default 20)"},
+        {"--json", NULL, SH_FLAG_BOOL, &b.json, NULL, "print one JSON object"},
+    };
+    const sh_cli cli = {
+        .usage = "shoal bench comm [--mb 14] [--shards S]",
+        .summary = "Times the sum over shards, exact and fast, and the gathering of embeddings.",
+        .flags = flags,
+        .n_flags = SH_COUNT(flags),
+        .epilogue = "  mpirun -n 2 shoal bench comm --shards 4\n",
+    };
+    sh_status st = SH_OK;
+    sh_string_list args = {0};
+    bool helped = false;
+
+    SH_TRY(sh_cli_parse(&cli, argc, argv, &args, &helped));
+    if (helped) goto out;
+    SH_CHECK(b.megabytes >= 1 && b.megabytes <= 4096 && b.repeats >= 1 &&
+                 b.repeats <= MAX_REPEATS && b.rows >= 1 && b.dim >= 1 &&
+                 b.rows * b.dim <= INT64_C(1) << 30 && b.shards >= 0 && b.shards <= 2048,
+             SH_ERR_USAGE,
+             "--mb 1 .. 4096, --repeats 1 .. %d, --shards 1 .. 2048, --rows x --dim "
+             "at most 2^30",
+             MAX_REPEATS);
+    SH_TRY(sh_comm_create(0, &b.comm));
+    if (b.shards == 0) b.shards = sh_comm_size(b.comm);
+    b.n_elems = b.megabytes * 1000000 / (int64_t)sizeof(float);
+    SH_TRY(run(&b));
+out:
+    sh_comm_destroy(&b.comm);
+    free(args.items);
+    return st;
+}
