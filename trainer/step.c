@@ -181,7 +181,8 @@ static bool needs_two_passes(const sh_step *step, size_t arena_bytes)
     size_t n_own = (size_t)(step->shard_end - step->shard_begin);
 
     if (step->config.passes != SH_PASSES_AUTO) return step->config.passes == SH_PASSES_TWO;
-    return n_own > 1 && arena_bytes * n_own > sh_cpu_memory_available() / 2;
+    return n_own > 1 && arena_bytes * n_own > (size_t)sh_cpu_memory_bytes() / 2 /
+                                                  (size_t)sh_comm_local_size(step->comm);
 }
 
 static sh_status reserve_arenas(sh_step *step)

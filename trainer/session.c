@@ -1,0 +1,379 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "trainer/session.h"
+
+#include <dnnl.h>
+#include <omp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/cpu.h"
+#include "base/file.h"
+#include "base/fingerprint.h"
+#include "base/log.h"
+#include "models/weights/weights.h"
+
+enum { FINGERPRINT_BYTES = 4096 };
+
+/* ---- configuration ---- */
+
+/* Continue with the stored configuration where the run exists; fixed options may not differ. */
+static sh_status settle_config(sh_session *s, const sh_config *wanted)
+{
+    sh_status st = SH_OK;
+    char path[SH_RUN_PATH];
+    sh_config *stored = calloc(1, sizeof(*stored));
+
+    SH_CHECK(stored != NULL, SH_ERR_NO_MEMORY, "configuration");
+    s->config = *wanted;
+    SH_TRY(sh_run_path(s->run, "config.yaml", path));
+    s->resumed = sh_file_exists(path);
+    if (s->resumed) {
+        SH_TRY(sh_run_load_config(s->run, stored));
+        SH_TRY(sh_options_check_resume(sh_config_options(), stored, wanted));
+        SH_CHECK(stored->steps == wanted->steps || stored->schedule.kind != SH_SCHEDULE_COSINE,
+                 SH_ERR_MISMATCH,
+                 "steps may not change when a run with schedule.kind=cosine continues: the run has "
+                 "%lld, asked for are %lld",
+                 (long long)stored->steps, (long long)wanted->steps);
+    }
+    SH_CHECK(s->config.steps > 0 || s->config.minutes > 0, SH_ERR_USAGE,
+             "no limit: give steps=N or minutes=M");
+out:
+    free(stored);
+    return st;
+}
+
+static void set_threads(sh_session *s)
+{
+    int local = sh_comm_local_size(s->comm);
+    int granted = sh_cpu_cores_granted();
+
+    if (s->config.threads == 0) s->config.threads = granted / local > 0 ? granted / local : 1;
+    if (s->config.loader.threads == 0) s->config.loader.threads = s->config.threads;
+    if (s->config.threads * local > granted)
+        sh_log_warning("%lld threads x %d ranks share %d cores: training will be slow; use "
+                       "threads=%d",
+                       (long long)s->config.threads, local, granted,
+                       granted / local > 0 ? granted / local : 1);
+    omp_set_num_threads((int)s->config.threads);
+}
+
+/* The fixed options as text: what every rank must have in common. */
+static sh_status agree_on_config(sh_session *s)
+{
+    sh_status st = SH_OK;
+    char *text = NULL;
+    size_t n_bytes = 0;
+
+    SH_TRY(sh_comm_agree_text(s->comm, "version", SHOAL_VERSION, false));
+    SH_TRY(sh_options_write(sh_config_options(), &s->config, &text, &n_bytes));
+    SH_TRY(sh_comm_agree_text(s->comm, "configuration", text, false));
+out:
+    free(text);
+    return st;
+}
+
+/* What may change a bit of the result besides configuration and data. */
+static sh_status describe_machine(const sh_session *s, char text[FINGERPRINT_BYTES])
+{
+    const dnnl_version_t *v = dnnl_version();
+    char onednn[64], mpi[256];
+    const char *const libraries[] = {onednn, mpi};
+
+    snprintf(onednn, sizeof(onednn), "oneDNN: %d.%d.%d", v->major, v->minor, v->patch);
+    snprintf(mpi, sizeof(mpi), "MPI: %s", sh_comm_library());
+    return sh_fingerprint_text((int)s->config.threads, libraries, SH_COUNT(libraries), text,
+                               FINGERPRINT_BYTES);
+}
+
+/* ---- data ---- */
+
+static sh_status check_flips(const sh_session *s)
+{
+    sh_status st = SH_OK;
+    bool flips = s->config.augment.flip > 0 || s->config.augment.flip_vertical > 0;
+    bool sided = false;
+
+    for (int64_t i = 0; i < sh_dataset_n_crops(s->dataset) && !sided; i++)
+        sided = sh_dataset_crop(s->dataset, i)->side != SH_SIDE_UNKNOWN;
+    SH_CHECK(!flips || !sided || s->config.loss.sides == SH_SIDES_MERGED, SH_ERR_USAGE,
+             "augment.flip would turn one side of a fish into the other: set it to 0, or merge the "
+             "sides with loss.sides=merged");
+out:
+    return st;
+}
+
+static sh_status open_data(sh_session *s)
+{
+    sh_status st = SH_OK;
+    char **paths = NULL;
+    char path[SH_RUN_PATH], hash[33];
+    int n_paths = 0;
+    sh_split_config rule = sh_config_split(&s->config);
+
+    SH_TRY(sh_config_data_paths(&s->config, &paths, &n_paths));
+    SH_TRY(sh_dataset_open((const char *const *)paths, n_paths, &s->dataset));
+    sh_hash_format(sh_dataset_hash(s->dataset), hash);
+    SH_TRY(sh_comm_agree_text(s->comm, "data", hash, false));
+    SH_TRY(check_flips(s));
+    if (s->resumed) {
+        SH_TRY(sh_run_path(s->run, "split.csv", path));
+        SH_TRY(sh_split_read(s->dataset, path, &s->split));
+    } else {
+        SH_TRY(sh_split_compute(s->dataset, &rule, &s->split));
+    }
+    SH_TRY(sh_split_verify(&s->split, s->dataset, rule.by));
+    if (s->split.leaks)
+        sh_log_warning("this split puts near-duplicates into training and test: every score will "
+                       "be stamped as leaking; split.by=individual does not leak");
+out:
+    sh_config_free_paths(&paths, n_paths);
+    return st;
+}
+
+/* Crops that are too small for training leave the training part of a copy of the split. */
+static sh_status make_sampler(sh_session *s)
+{
+    sh_status st = SH_OK;
+    sh_sampler_config config = sh_config_sampler(&s->config);
+    int64_t n_small = 0;
+
+    for (int64_t i = 0; i < sh_dataset_n_crops(s->dataset); i++) {
+        const sh_crop *crop = sh_dataset_crop(s->dataset, i);
+        bool small = crop->width < s->config.min_side || crop->height < s->config.min_side;
+
+        if (small && s->split.part[i] == SH_PART_TRAIN) {
+            s->split.part[i] = SH_PART_NONE;
+            n_small++;
+        }
+    }
+    if (n_small > 0)
+        sh_log_info("min_side=%lld: %lld crops are left out of training",
+                    (long long)s->config.min_side, (long long)n_small);
+    SH_TRY(sh_sampler_create(&config, s->dataset, &s->split, SH_PART_TRAIN, &s->sampler));
+out:
+    return st;
+}
+
+static sh_status make_loader(sh_session *s)
+{
+    sh_status st = SH_OK;
+    int begin, end;
+    int64_t batch = sh_config_batch(&s->config);
+    sh_loader_config config;
+
+    sh_step_own_shards(s->step, &begin, &end);
+    sh_tensor_desc desc = sh_step_input_desc(s->step, begin);
+
+    SH_TRY(sh_config_loader(&s->config, true, &config));
+    config.threads = (int)s->config.loader.threads;
+    config.dtype = desc.dtype;
+    config.layout = desc.layout;
+    SH_TRY(sh_loader_create(&config, s->dataset, &s->loader));
+    for (int b = 0; b < SH_BATCHES_AHEAD; b++) {
+        s->planned_step[b] = -1;
+        s->plans[b] = calloc((size_t)batch, sizeof(sh_slot_plan));
+        s->pixels[b] = calloc((size_t)(end - begin), sizeof(uint8_t *));
+        SH_CHECK(s->plans[b] && s->pixels[b], SH_ERR_NO_MEMORY, "batch of %lld", (long long)batch);
+        for (int shard = begin; shard < end; shard++) {
+            desc = sh_step_input_desc(s->step, shard);
+            s->pixels[b][shard - begin] = malloc(sh_tensor_bytes(&desc));
+            SH_CHECK(s->pixels[b][shard - begin], SH_ERR_NO_MEMORY, "images of shard %d", shard);
+        }
+    }
+out:
+    return st;
+}
+
+/* ---- network ---- */
+
+static sh_status load_init(sh_session *s)
+{
+    sh_status st = SH_OK;
+    sh_weights *weights = NULL;
+    sh_load_report *report = calloc(1, sizeof(*report));
+
+    SH_CHECK(report != NULL, SH_ERR_NO_MEMORY, "load report");
+    SH_TRY(sh_store_init(sh_step_store(s->step), (uint64_t)s->config.seed));
+    if (s->config.init[0] != '\0') {
+        SH_TRY(sh_weights_read(s->config.init, &weights));
+        SH_TRY(sh_weights_load(weights, sh_step_store(s->step), false, report));
+        SH_CHECK(report->n_loaded > 0, SH_ERR_MISMATCH, "init=%s: none of its tensors fits %s; %s",
+                 s->config.init, s->config.net, report->text);
+        sh_log_info("init: %d tensors from %s; %s", report->n_loaded, s->config.init, report->text);
+    }
+    SH_TRY(sh_optim_start_average(sh_step_optim(s->step)));
+out:
+    sh_weights_destroy(&weights);
+    free(report);
+    return st;
+}
+
+static sh_status make_step(sh_session *s)
+{
+    sh_status st = SH_OK;
+    bool found = false;
+    sh_step_config step;
+    sh_infer_config infer;
+
+    SH_TRY(sh_step_configure(&s->config, &step));
+    SH_TRY(sh_step_create(&step, s->comm, &s->step));
+    infer = (sh_infer_config){.net = step.net,
+                              .dtype = step.dtype,
+                              .embedding_dim = step.embedding_dim,
+                              .normalize = step.normalize};
+    SH_TRY(sh_config_loader(&s->config, false, &infer.loader));
+    infer.loader.threads = (int)s->config.loader.threads;
+    infer.loader.cache_bytes = 0;
+    SH_TRY(sh_infer_create(&infer, sh_step_store(s->step), &s->infer));
+    SH_TRY(sh_snapshot_create(sh_step_store(s->step), &s->best));
+    s->progress = (sh_progress){.best_score = -1};
+    if (s->resumed)
+        SH_TRY(sh_checkpoint_load(s->run, sh_step_store(s->step), sh_step_optim(s->step), &s->best,
+                                  &s->progress, &found));
+    if (!found) SH_TRY(load_init(s));
+out:
+    return st;
+}
+
+/* ---- the folder ---- */
+
+/* What the bytes of a run depend on besides configuration and data. */
+static sh_status write_manifest(sh_session *s, const char *fingerprint)
+{
+    sh_status st = SH_OK;
+    char hash[33], host[256] = "unknown";
+    json_t *manifest = NULL, *starts = NULL;
+
+    if (s->resumed && sh_run_get_json(s->run, "manifest.json", &manifest) != SH_OK)
+        sh_error_clear();
+    if (manifest == NULL) {
+        sh_hash_format(sh_dataset_hash(s->dataset), hash);
+        manifest =
+            json_pack("{s:s, s:s, s:I, s:s, s:[]}", "format", "shoal-run", "data_hash", hash,
+                      "seed", (json_int_t)s->config.seed, "fingerprint", fingerprint, "starts");
+    }
+    SH_CHECK(manifest != NULL, SH_ERR_NO_MEMORY, "manifest.json");
+    const char *first = json_string_value(json_object_get(manifest, "fingerprint"));
+    bool same = first != NULL && strcmp(first, fingerprint) == 0;
+
+    if (!same)
+        sh_log_warning("this machine or build differs from the one that the run began on: byte "
+                       "identity ends at step %lld (manifest.json says how they differ)",
+                       (long long)s->progress.step);
+    gethostname(host, sizeof(host) - 1);
+    starts = json_object_get(manifest, "starts");
+    json_array_append_new(
+        starts, json_pack("{s:I, s:I, s:s, s:s, s:i, s:I, s:b, s:s}", "incarnation",
+                          (json_int_t)sh_run_lock_incarnation(s->lock), "step",
+                          (json_int_t)s->progress.step, "version", SHOAL_VERSION, "host", host,
+                          "ranks", sh_comm_size(s->comm), "threads", (json_int_t)s->config.threads,
+                          "same_fingerprint", same, "fingerprint", fingerprint));
+    SH_TRY(sh_run_put_json(s->run, "manifest.json", manifest));
+out:
+    json_decref(manifest);
+    return st;
+}
+
+static sh_status write_config(sh_session *s)
+{
+    sh_status st = SH_OK;
+    char path[SH_RUN_PATH];
+    char *text = NULL;
+    size_t n_bytes = 0;
+
+    SH_TRY(sh_options_write(sh_config_options(), &s->config, &text, &n_bytes));
+    SH_TRY(sh_run_path(s->run, "config.yaml", path));
+    SH_TRY(sh_file_put(path, text, n_bytes));
+out:
+    free(text);
+    return st;
+}
+
+/* Rank 0: what the folder needs before the first step. config.yaml comes last, since its presence
+ * is what makes a folder a run. */
+static sh_status prepare_folder(sh_session *s, const char *fingerprint)
+{
+    sh_status st = SH_OK;
+    char path[SH_RUN_PATH];
+
+    SH_TRY(write_manifest(s, fingerprint));
+    if (!s->resumed) {
+        SH_TRY(sh_run_path(s->run, "split.csv", path));
+        SH_TRY(sh_split_write(&s->split, s->dataset, path));
+    }
+    SH_TRY(write_config(s));
+    SH_TRY(sh_run_log_open(s->run, "metrics.jsonl", s->progress.metrics_bytes, &s->metrics));
+    SH_TRY(sh_run_log_open(s->run, "ledger.csv", s->progress.ledger_bytes, &s->ledger));
+    SH_TRY(sh_checkpointer_create(s->run, s->lock, (int)s->config.checkpoint.keep,
+                                  sh_step_store(s->step), sh_step_optim(s->step),
+                                  &s->checkpointer));
+out:
+    return st;
+}
+
+static sh_status take_lock(sh_session *s)
+{
+    sh_status st = SH_OK;
+
+    if (sh_comm_rank(s->comm) == 0) {
+        SH_TRY(sh_file_make_dirs(s->run));
+        SH_TRY(sh_run_lock_take(s->run, &s->lock));
+    }
+out:
+    return sh_comm_agree_ok(s->comm, st);
+}
+
+sh_status sh_session_open(sh_comm *comm, const char *run, const sh_config *wanted, sh_session *out)
+{
+    sh_status st = SH_OK;
+    char fingerprint[FINGERPRINT_BYTES];
+    sh_session *s = out;
+
+    memset(s, 0, sizeof(*s));
+    s->comm = comm;
+    snprintf(s->run, sizeof(s->run), "%s", run);
+    SH_TRY(take_lock(s));
+    SH_TRY(sh_comm_agree_ok(comm, settle_config(s, wanted)));
+    set_threads(s);
+    SH_TRY(agree_on_config(s));
+    SH_TRY(sh_comm_agree_ok(comm, describe_machine(s, fingerprint)));
+    SH_TRY(
+        sh_comm_agree_text(comm, "hardware and libraries", fingerprint, !s->config.same_hardware));
+    SH_TRY(sh_comm_agree_ok(comm, open_data(s)));
+    SH_TRY(sh_comm_agree_ok(comm, make_step(s)));
+    if (sh_comm_rank(comm) == 0) st = prepare_folder(s, fingerprint);
+    SH_TRY(sh_comm_agree_ok(comm, st));
+    st = make_sampler(s);
+    if (st == SH_OK) st = make_loader(s);
+    SH_TRY(sh_comm_agree_ok(comm, st));
+out:
+    if (st != SH_OK) sh_session_close(s);
+    return st;
+}
+
+void sh_session_close(sh_session *s)
+{
+    int begin = 0, end = 0;
+
+    if (s->step != NULL) sh_step_own_shards(s->step, &begin, &end);
+    sh_loader_destroy(&s->loader); /* its threads write into the buffers below */
+    for (int b = 0; b < SH_BATCHES_AHEAD; b++) {
+        for (int i = 0; s->pixels[b] != NULL && i < end - begin; i++) free(s->pixels[b][i]);
+        free(s->pixels[b]);
+        free(s->plans[b]);
+    }
+    sh_checkpointer_destroy(&s->checkpointer);
+    sh_run_log_close(&s->metrics);
+    sh_run_log_close(&s->ledger);
+    sh_infer_destroy(&s->infer);
+    sh_snapshot_clear(&s->best);
+    sh_step_destroy(&s->step);
+    sh_sampler_destroy(&s->sampler);
+    sh_split_clear(&s->split);
+    sh_dataset_close(&s->dataset);
+    sh_run_lock_release(&s->lock);
+    memset(s, 0, sizeof(*s));
+}

@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * Everything that a training run holds while it lives: ranks, configuration, data, step, and what
+ * is on its way in (loader) and out (checkpoints, logs).
+ */
+#ifndef SH_TRAINER_SESSION_H
+#define SH_TRAINER_SESSION_H
+
+#include "comm/comm.h"
+#include "trainer/checkpoint.h"
+#include "trainer/infer.h"
+#include "trainer/run.h"
+#include "trainer/step.h"
+
+enum { SH_BATCHES_AHEAD = 2 }; /* batches in memory: one computed, one loading */
+
+typedef struct sh_session {
+    sh_comm *comm; /* not owned */
+    sh_config config;
+    char run[SH_RUN_PATH];
+    bool resumed;
+
+    sh_dataset *dataset;
+    sh_split split;
+    sh_sampler *sampler;
+    sh_loader *loader;
+    sh_step *step;
+    sh_infer *infer; /* validation: an inference program over the step's store */
+    sh_progress progress;
+    sh_snapshot best;
+
+    /* rank 0 only */
+    sh_run_lock *lock;
+    sh_checkpointer *checkpointer;
+    sh_run_log *metrics, *ledger;
+
+    sh_slot_plan *plans[SH_BATCHES_AHEAD]; /* [batch] of steps n, n + 1 */
+    uint8_t **pixels[SH_BATCHES_AHEAD];    /* per own shard */
+    int64_t planned_step[SH_BATCHES_AHEAD];
+} sh_session;
+
+/** Start or continue the run in folder `run`: agrees with all ranks on version, configuration, data
+ *  and fingerprint before anything is written. Collective. On failure everything is released. */
+SH_MUST_CHECK sh_status sh_session_open(sh_comm *comm, const char *run, const sh_config *wanted,
+                                        sh_session *out);
+void sh_session_close(sh_session *session);
+
+#endif

@@ -1,0 +1,419 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "trainer/train.h"
+
+#include <math.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/hash.h"
+#include "base/log.h"
+#include "trainer/evaluate.h"
+
+enum { LINE_BYTES = 512 };
+
+static volatile sig_atomic_t stop_requested = 0;
+
+static void on_signal(int number)
+{
+    stop_requested = number;
+}
+
+static void catch_signals(void)
+{
+    static const int numbers[] = {SIGTERM, SIGUSR1, SIGINT};
+    struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
+
+    for (size_t i = 0; i < SH_COUNT(numbers); i++) sigaction(numbers[i], &action, NULL);
+}
+
+/* The loop's own state, apart from the session. */
+typedef struct loop {
+    sh_session *s;
+    bool is_root;
+    int shard_begin, shard_end;
+    int64_t batch;
+    int slot;              /* which of the batches in memory is computed */
+    int n_waited;          /* shards of this batch whose images have arrived */
+    double clock;          /* when training time was last counted */
+    double checkpoint_age; /* seconds since the last checkpoint */
+    double step_seconds;   /* smoothed, for the progress line; 0: no step yet */
+} loop;
+
+/* ---- images ---- */
+
+static sh_status request_batch(loop *l, int slot, int64_t step)
+{
+    sh_status st = SH_OK;
+    sh_session *s = l->s;
+
+    sh_sampler_plan(s->sampler, step, s->plans[slot]);
+    s->planned_step[slot] = step;
+    for (int shard = l->shard_begin; shard < l->shard_end; shard++) {
+        int64_t begin, end;
+
+        sh_step_slots_of_shard(s->step, shard, &begin, &end);
+        SH_TRY(sh_loader_request(s->loader, s->plans[slot] + begin, end - begin,
+                                 s->pixels[slot][shard - l->shard_begin]));
+    }
+out:
+    return st;
+}
+
+/* sh_step_pixels: requests complete in order, so the images of a shard are there after as many
+ * waits; a second pass finds them there already. */
+static sh_status pixels_of_shard(void *context, int shard, const void **pixels)
+{
+    sh_status st = SH_OK;
+    loop *l = context;
+    int index = shard - l->shard_begin;
+
+    for (; l->n_waited <= index; l->n_waited++) SH_TRY(sh_loader_wait(l->s->loader));
+    *pixels = l->s->pixels[l->slot][index];
+out:
+    return st;
+}
+
+/* ---- records ---- */
+
+static sh_status log_step(loop *l, int64_t step, double lr, const sh_step_stats *stats)
+{
+    sh_status st = SH_OK;
+    char line[LINE_BYTES];
+    sh_session *s = l->s;
+    uint32_t crc = 0;
+    int64_t per_epoch = sh_sampler_steps_per_epoch(s->sampler);
+
+    if (!l->is_root) goto out;
+    for (int64_t i = 0; i < l->batch; i++) {
+        const sh_slot_plan *p = &s->plans[l->slot][i];
+
+        crc = sh_crc32c(crc, &p->crop, sizeof(p->crop));
+        crc = sh_crc32c(crc, &p->draw, sizeof(p->draw));
+    }
+    snprintf(line, sizeof(line), "%lld,%lld,%08x", (long long)step, (long long)l->batch, crc);
+    SH_TRY(sh_run_log_line(s->ledger, line));
+    if ((step + 1) % s->config.log.every_steps != 0) goto out;
+    snprintf(line, sizeof(line),
+             "{\"step\":%lld,\"epoch\":%.4f,\"loss\":%.9g,\"pairs\":%lld,\"triplets\":%lld,"
+             "\"active\":%lld,\"lr\":%.9g,\"grad_norm\":%.9g}",
+             (long long)step + 1, (double)(step + 1) / (double)(per_epoch > 0 ? per_epoch : 1),
+             stats->loss.loss, (long long)stats->loss.n_pairs, (long long)stats->loss.n_triplets,
+             (long long)stats->loss.n_active, lr, stats->grad_norm);
+    SH_TRY(sh_run_log_line(s->metrics, line));
+out:
+    return st;
+}
+
+static void show_progress(loop *l, const sh_step_stats *stats)
+{
+    const sh_config *c = &l->s->config;
+    const sh_progress *p = &l->s->progress;
+    double left = INFINITY;
+    char limit[32] = "", remaining[32] = "?";
+
+    if (c->steps > 0) {
+        left = l->step_seconds * (double)(c->steps - p->step);
+        snprintf(limit, sizeof(limit), "/%lld", (long long)c->steps);
+    }
+    if (c->minutes > 0) left = fmin(left, c->minutes * 60 - p->seconds);
+    if (isfinite(left)) snprintf(remaining, sizeof(remaining), "%.0f s", fmax(left, 0));
+    sh_log_progress("step %lld%s  loss %.4f  %lld triplets%s  %.1f images/s  %s left",
+                    (long long)p->step, limit, stats->loss.loss, (long long)stats->loss.n_triplets,
+                    stats->loss.n_triplets == 0 ? " (none found)" : "",
+                    (double)l->batch / l->step_seconds, remaining);
+}
+
+/* ---- validation ---- */
+
+/* Embed the crops of one part, each rank a contiguous share of them; all ranks get all rows. */
+static sh_status embed_part(loop *l, const int64_t *crops, int64_t n, float *embeddings)
+{
+    sh_status st = SH_OK;
+    sh_session *s = l->s;
+    int size = sh_comm_size(s->comm), rank = sh_comm_rank(s->comm);
+    int64_t dim = sh_infer_dim(s->infer), begin = 0, end = 0;
+    size_t *bytes = calloc((size_t)size, sizeof(*bytes));
+
+    SH_CHECK(bytes != NULL, SH_ERR_NO_MEMORY, "validation");
+    for (int r = 0; r < size; r++) {
+        int64_t b, e;
+
+        sh_items_of_shard(n, size, r, &b, &e);
+        bytes[r] = (size_t)((e - b) * dim) * sizeof(float);
+        if (r == rank) {
+            begin = b;
+            end = e;
+        }
+    }
+    SH_TRY(sh_infer_run(s->infer, s->dataset, crops + begin, end - begin, NULL,
+                        embeddings + begin * dim));
+    SH_TRY(sh_comm_gather_all(s->comm, embeddings + begin * dim, embeddings, bytes));
+out:
+    free(bytes);
+    return st;
+}
+
+/* Score the result weights on the validation part; keep them if they are the best so far. */
+static sh_status validate(loop *l)
+{
+    sh_status st = SH_OK;
+    sh_session *s = l->s;
+    sh_store *store = sh_step_store(s->step);
+    sh_snapshot result = {0}, training = {0};
+    int64_t *crops = NULL, n = 0;
+    float *embeddings = NULL;
+    sh_validation score;
+    char line[LINE_BYTES];
+
+    SH_TRY(sh_eval_select(s->dataset, s->split.part, SH_PART_VAL, &crops, &n));
+    if (n == 0) goto out;
+    SH_TRY(sh_snapshot_create(store, &result));
+    SH_TRY(sh_snapshot_create(store, &training));
+    SH_TRY(sh_snapshot_take(&result, store, sh_step_optim(s->step)));
+    embeddings = malloc((size_t)(n * sh_infer_dim(s->infer)) * sizeof(float));
+    SH_CHECK(embeddings != NULL, SH_ERR_NO_MEMORY, "validation embeddings");
+    SH_TRY(sh_snapshot_swap_in(&result, store, &training));
+    SH_TRY(embed_part(l, crops, n, embeddings));
+    SH_TRY(sh_snapshot_swap_in(&training, store, NULL));
+    SH_TRY(sh_validate(s->dataset, crops, n, embeddings, sh_infer_dim(s->infer), &score));
+    double value = isfinite(score.map) ? score.map : 0;
+
+    s->progress.validations_since_best++;
+    if (value > s->progress.best_score) {
+        s->progress.best_score = value;
+        s->progress.best_step = s->progress.step;
+        s->progress.validations_since_best = 0;
+        sh_snapshot_clear(&s->best);
+        s->best = result;
+        result = (sh_snapshot){0};
+    }
+    sh_log_progress_end();
+    sh_log_info("step %lld: validation rank-1 %.4f, mAP %.4f, AUC %.4f (%lld queries)%s",
+                (long long)s->progress.step, score.rank1, score.map, score.auc,
+                (long long)score.n_queries,
+                s->progress.validations_since_best == 0 ? ", best" : "");
+    if (l->is_root) {
+        snprintf(line, sizeof(line),
+                 "{\"step\":%lld,\"val\":{\"rank1\":%.9g,\"map\":%.9g,\"auc\":%.9g}}",
+                 (long long)s->progress.step, isfinite(score.rank1) ? score.rank1 : 0, value,
+                 isfinite(score.auc) ? score.auc : 0);
+        SH_TRY(sh_run_log_line(s->metrics, line));
+    }
+out:
+    sh_snapshot_clear(&result);
+    sh_snapshot_clear(&training);
+    free(embeddings);
+    free(crops);
+    return st;
+}
+
+/* ---- checkpoints and stops ---- */
+
+static sh_status save_checkpoint(loop *l)
+{
+    sh_status st = SH_OK;
+    sh_session *s = l->s;
+
+    l->checkpoint_age = 0;
+    if (!l->is_root) goto out;
+    SH_TRY(sh_run_log_sync(s->metrics, &s->progress.metrics_bytes));
+    SH_TRY(sh_run_log_sync(s->ledger, &s->progress.ledger_bytes));
+    SH_TRY(sh_checkpointer_save(s->checkpointer, &s->progress,
+                                s->progress.best_score >= 0 ? &s->best : NULL));
+out:
+    return st;
+}
+
+static bool checkpoint_due(const loop *l)
+{
+    const sh_config *c = &l->s->config;
+
+    if (c->checkpoint.every_steps > 0) return l->s->progress.step % c->checkpoint.every_steps == 0;
+    return l->checkpoint_age >= c->checkpoint.every_minutes * 60;
+}
+
+/* What all ranks must decide alike; the clock that counts is rank 0's. */
+typedef struct verdict {
+    int64_t stop, time_up, checkpoint;
+} verdict;
+
+static sh_status agree(loop *l, verdict *v)
+{
+    const sh_config *c = &l->s->config;
+    int64_t values[3] = {stop_requested != 0,
+                         l->is_root && c->minutes > 0 && l->s->progress.seconds >= c->minutes * 60,
+                         l->is_root && checkpoint_due(l)};
+    sh_status st = sh_comm_max(l->s->comm, values, 3);
+
+    *v = (verdict){.stop = values[0], .time_up = values[1], .checkpoint = values[2]};
+    return st;
+}
+
+static void count_time(loop *l)
+{
+    double now = sh_clock_seconds();
+    double passed = now - l->clock;
+
+    l->clock = now;
+    l->s->progress.seconds += passed;
+    l->checkpoint_age += passed;
+}
+
+/* Why the run is over, or NULL. */
+static const char *finish_reason(const loop *l, const verdict *v)
+{
+    const sh_config *c = &l->s->config;
+    const sh_progress *p = &l->s->progress;
+
+    if (c->steps > 0 && p->step >= c->steps) return "steps";
+    if (v->time_up) return "minutes";
+    if (c->validate.patience > 0 && p->validations_since_best >= c->validate.patience)
+        return "patience";
+    return NULL;
+}
+
+/* ---- the loop ---- */
+
+static sh_status train_step(loop *l)
+{
+    sh_status st = SH_OK;
+    sh_session *s = l->s;
+    int64_t step = s->progress.step;
+    double lr = sh_config_learning_rate(&s->config, step);
+    double start = sh_clock_seconds();
+    sh_step_stats stats;
+
+    l->slot = (int)(step % SH_BATCHES_AHEAD);
+    l->n_waited = 0;
+    SH_TRY(sh_step_run(s->step, step, lr, s->plans[l->slot], pixels_of_shard, l, &stats));
+    SH_TRY(log_step(l, step, lr, &stats));
+    s->progress.step++;
+    SH_TRY(request_batch(l, l->slot, step + SH_BATCHES_AHEAD));
+    double seconds = sh_clock_seconds() - start;
+
+    l->step_seconds = l->step_seconds > 0 ? 0.95 * l->step_seconds + 0.05 * seconds : seconds;
+    show_progress(l, &stats);
+out:
+    return st;
+}
+
+static sh_status run_loop(loop *l, const char **reason)
+{
+    sh_status st = SH_OK;
+    sh_session *s = l->s;
+    int64_t every = s->config.validate.every_steps;
+    verdict v = {0};
+
+    while (*reason == NULL) {
+        SH_TRY(train_step(l));
+        if (every > 0 && s->progress.step % every == 0) SH_TRY(validate(l));
+        count_time(l);
+        SH_TRY(agree(l, &v));
+        *reason = finish_reason(l, &v);
+        if (v.stop && *reason == NULL) {
+            SH_TRY(save_checkpoint(l));
+            if (l->is_root) SH_TRY(sh_checkpointer_wait(s->checkpointer));
+            SH_FAIL(SH_ERR_STOPPED,
+                    "stopped on request after step %lld; the same command continues",
+                    (long long)s->progress.step);
+        }
+        if (v.checkpoint && *reason == NULL) SH_TRY(save_checkpoint(l));
+    }
+out:
+    return st;
+}
+
+/* The run's result: the best validated weights, or the last ones. Nothing of time or place in it.
+ */
+static sh_status write_model(loop *l)
+{
+    sh_status st = SH_OK;
+    sh_session *s = l->s;
+    sh_store *store = sh_step_store(s->step);
+    sh_snapshot last = {0};
+    char path[SH_RUN_PATH], dim[32], hash[33];
+    const sh_config *c = &s->config;
+
+    if (!l->is_root) goto out;
+    sh_hash_format(sh_dataset_hash(s->dataset), hash);
+    snprintf(dim, sizeof(dim), "%d", sh_infer_dim(s->infer));
+    const char *const metadata[][2] = {{"format", "pt"},
+                                       {"shoal.net", c->net},
+                                       {"shoal.size", c->size},
+                                       {"shoal.embedding_dim", dim},
+                                       {"shoal.data_hash", hash}};
+
+    SH_TRY(sh_snapshot_create(store, &last));
+    SH_TRY(sh_snapshot_take(&last, store, sh_step_optim(s->step)));
+    SH_TRY(sh_run_lock_check(s->lock));
+    SH_TRY(sh_run_path(s->run, "model.safetensors", path));
+    SH_TRY(sh_snapshot_write(s->progress.best_score >= 0 ? &s->best : &last, store, path, metadata,
+                             SH_COUNT(metadata), NULL, NULL));
+out:
+    sh_snapshot_clear(&last);
+    return st;
+}
+
+static sh_status finish(loop *l, const char *reason)
+{
+    sh_status st = SH_OK;
+    sh_session *s = l->s;
+
+    if (s->config.validate.every_steps == 0 || s->progress.step % s->config.validate.every_steps)
+        SH_TRY(validate(l));
+    snprintf(s->progress.finished, sizeof(s->progress.finished), "%s", reason);
+    SH_TRY(write_model(l));
+    SH_TRY(save_checkpoint(l));
+    if (l->is_root) SH_TRY(sh_checkpointer_wait(s->checkpointer));
+    sh_log_progress_end();
+    sh_log_info("done: %lld steps in %.1f minutes (limit: %s); the model is %s/model.safetensors",
+                (long long)s->progress.step, s->progress.seconds / 60, reason, s->run);
+out:
+    return st;
+}
+
+/* A finished run stays finished unless its limit was raised. */
+static bool is_finished(const sh_session *s)
+{
+    const sh_progress *p = &s->progress;
+
+    if (strcmp(p->finished, "steps") == 0) return p->step >= s->config.steps && s->config.steps > 0;
+    if (strcmp(p->finished, "minutes") == 0)
+        return s->config.minutes > 0 && p->seconds >= s->config.minutes * 60;
+    return p->finished[0] != '\0';
+}
+
+sh_status sh_train(sh_session *session)
+{
+    sh_status st = SH_OK;
+    const char *reason = NULL;
+    loop l = {.s = session,
+              .is_root = sh_comm_rank(session->comm) == 0,
+              .batch = sh_config_batch(&session->config),
+              .clock = sh_clock_seconds()};
+
+    if (is_finished(session)) {
+        sh_log_info("%s is finished (%s reached at step %lld); raise the limit to go on",
+                    session->run, session->progress.finished, (long long)session->progress.step);
+        goto out;
+    }
+    session->progress.finished[0] = '\0';
+    catch_signals();
+    sh_step_own_shards(session->step, &l.shard_begin, &l.shard_end);
+    if (session->resumed)
+        sh_log_info("continuing %s from step %lld", session->run,
+                    (long long)session->progress.step);
+    for (int64_t i = 0; i < SH_BATCHES_AHEAD; i++) {
+        int64_t step = session->progress.step + i;
+
+        SH_TRY(request_batch(&l, (int)(step % SH_BATCHES_AHEAD), step));
+    }
+    SH_TRY(run_loop(&l, &reason));
+    SH_TRY(finish(&l, reason));
+out:
+    return st;
+}
