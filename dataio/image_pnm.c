@@ -81,7 +81,7 @@ static sh_image_info describe(const pnm_header *h)
 static sh_status probe(const sh_image_source *source, sh_image_info *out)
 {
     sh_status st = SH_OK;
-    pnm_header h;
+    pnm_header h = {0};
 
     SH_TRY(read_header(source, &h));
     *out = describe(&h);
@@ -93,7 +93,7 @@ static sh_status decode(const sh_image_source *source, int channels, int min_wid
                         sh_image_info *info, sh_image *image)
 {
     sh_status st = SH_OK;
-    pnm_header h;
+    pnm_header h = {0};
 
     (void)channels;
     (void)min_width;
