@@ -94,6 +94,7 @@ static sh_status differentiate(sh_program *p, sh_value output, sh_value input, s
         const sh_node *node = &p->nodes[i];
         if (sh_op_table[node->op].derive == NULL) continue;
         if (grads[node->out[0]] == SH_NO_VALUE || !p->values[node->out[0]].wants_grad) continue;
+        p->deriving = node->out[0];
         SH_TRY(sh_op_table[node->op].derive(p, i, grads));
     }
     SH_TRY(place_gradients(p, grads, n_values));

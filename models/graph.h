@@ -49,6 +49,7 @@ typedef struct sh_node {
     int n_in, n_out;
     sh_value in[SH_NODE_INPUTS]; /* SH_NO_VALUE: absent optional operand */
     sh_value out[SH_NODE_OUTPUTS];
+    sh_value about; /* backward: the forward value whose derivative this is part of */
 
     /* filled by plan */
     const sh_tensor_desc *in_desc[SH_NODE_INPUTS], *out_desc[SH_NODE_OUTPUTS];
@@ -70,6 +71,7 @@ struct sh_program {
     int n_forward; /* -1 until known */
     int n_dropouts;
     sh_phase building; /* phase of nodes being added */
+    sh_value deriving; /* becomes their `about` */
     size_t arena_bytes;
     bool planned;
     sh_status status; /* first failure of the building */

@@ -16,6 +16,7 @@ sh_status sh_program_create(const sh_program_config *config, sh_program **out)
     SH_CHECK(p != NULL, SH_ERR_NO_MEMORY, "program, %zu bytes", sizeof(*p));
     p->config = *config;
     p->n_forward = -1;
+    p->deriving = SH_NO_VALUE;
     p->prefix = strdup(config->prefix != NULL ? config->prefix : "");
     SH_CHECK(p->prefix != NULL, SH_ERR_NO_MEMORY, "program prefix");
     *out = p;
@@ -97,6 +98,7 @@ sh_status sh_graph_node(sh_program *p, sh_op op, const sh_op_attrs *attrs, int n
     node->op = op;
     node->attrs = *attrs;
     node->phase = p->building;
+    node->about = p->deriving;
     node->n_in = n_in;
     node->n_out = n_out;
     for (int i = 0; i < n_in; i++) node->in[i] = in[i];
