@@ -33,6 +33,17 @@ typedef struct sh_labels {
 #define SH_LABELS_NONE                                                                             \
     ((sh_labels){.side = SH_SIDE_UNKNOWN, .time = SH_NO_TIME, .frame = -1, .split = -1})
 
+/** A list of names with a reason each; a name may stand in it twice. Zeroed: empty. */
+typedef struct sh_drop_list {
+    char **names, **reasons;
+    int64_t n, capacity;
+} sh_drop_list;
+SH_MUST_CHECK sh_status sh_drop_list_add(sh_drop_list *list, const char *name, const char *reason);
+void sh_drop_list_clear(sh_drop_list *list);
+
+/** Whether text is well-formed UTF-8. */
+bool sh_is_utf8(const char *text);
+
 typedef struct sh_pack_crop {
     const char *name; /* UTF-8, unique in the pack, at most SH_PACK_MAX_NAME bytes */
     sh_labels labels;

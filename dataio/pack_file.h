@@ -54,12 +54,6 @@ typedef struct sh_pack_shard {
     uint32_t rest_crc32c;
 } sh_pack_shard;
 
-/** A list of names with a reason each, duplicates allowed. */
-typedef struct sh_drop_list {
-    char **names, **reasons;
-    int64_t n, capacity;
-} sh_drop_list;
-
 /** All of a pack file but its images. */
 typedef struct sh_pack_tables {
     int64_t n_crops;
@@ -91,8 +85,6 @@ extern const int sh_pack_n_columns;
 extern const char *const sh_pack_table_names[SH_N_TABLES];
 size_t sh_column_size(sh_column_type type);
 
-SH_MUST_CHECK sh_status sh_drop_list_add(sh_drop_list *list, const char *name, const char *reason);
-void sh_drop_list_clear(sh_drop_list *list);
 void sh_pack_tables_clear(sh_pack_tables *tables);
 
 /** Write a pack file at `path` in place (not beside): tables, and image bytes from spool_fd. */
@@ -110,8 +102,5 @@ SH_MUST_CHECK sh_status sh_seal_read(int fd, const char *path, sh_seal *out);
 
 /** Compute the checksum of an open file whose layout `seal` states, and put the seal in front. */
 SH_MUST_CHECK sh_status sh_seal_write(int fd, const char *path, sh_seal *seal);
-
-/** Whether text is well-formed UTF-8. */
-bool sh_is_utf8(const char *text);
 
 #endif
