@@ -2,6 +2,7 @@
 #include "base/cpu.h"
 
 #include <ctype.h>
+#include <limits.h>
 #include <sched.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -114,24 +115,30 @@ static double memory_v1(const char *folder)
     return read_numbers(path, &bytes, &unused) >= 1 ? bytes : -1;
 }
 
-int sh_cpu_cores_granted(void)
+int sh_cpu_cores_quota(void)
 {
     const double quotas[] = {smallest_limit("", "/sys/fs/cgroup", cores_v2),
                              smallest_limit("cpu", "/sys/fs/cgroup/cpu", cores_v1)};
+    int cores = INT_MAX;
+
+    for (size_t i = 0; i < SH_COUNT(quotas); i++) {
+        if (quotas[i] < 0 || quotas[i] >= cores) continue;
+        cores = (int)quotas[i] + (quotas[i] > (int)quotas[i]);
+    }
+    return cores;
+}
+
+int sh_cpu_cores_granted(void)
+{
+    int quota = sh_cpu_cores_quota(), cores;
     cpu_set_t set;
-    int cores;
 
     /* More than 1024 processors do not fit cpu_set_t; then all of them count. */
     if (sched_getaffinity(0, sizeof(set), &set) == 0)
         cores = CPU_COUNT(&set);
     else
         cores = (int)sysconf(_SC_NPROCESSORS_ONLN);
-    for (size_t i = 0; i < SH_COUNT(quotas); i++) {
-        if (quotas[i] < 0) continue;
-        int granted = (int)quotas[i] + (quotas[i] > (int)quotas[i]);
-
-        if (granted < cores) cores = granted;
-    }
+    if (cores > quota) cores = quota;
     return cores < 1 ? 1 : cores;
 }
 

@@ -14,6 +14,9 @@ SH_C_BEGIN
  *  each of its ranks to one core unless it is told '--bind-to none' or '--map-by slot:PE=N'. */
 int sh_cpu_cores_granted(void);
 
+/** The CPU quota alone, in cores, rounded up; INT_MAX without one. */
+int sh_cpu_cores_quota(void);
+
 /** Model with family, model and stepping ("AMD EPYC, family 26 model 2 stepping 1") into
  *  text[size]; "unknown" where the kernel does not say. */
 void sh_cpu_model(char *text, size_t size);

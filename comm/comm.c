@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/cpu.h"
 #include "base/log.h"
 #include "comm/group.h"
 
@@ -24,6 +25,7 @@ sh_status sh_comm_create(int expect_ranks, sh_comm **out)
     SH_CHECK(comm != NULL, SH_ERR_NO_MEMORY, "no memory for the process group");
     comm->size = 1;
     comm->local_size = 1;
+    comm->cores_per_rank = sh_cpu_cores_granted();
     comm->max_message_bytes = MAX_MESSAGE_BYTES;
     if (gethostname(comm->host, sizeof(comm->host) - 1) != 0) strcpy(comm->host, "unknown host");
     SH_TRY(sh_mpi_join(expect_ranks, comm));
@@ -73,6 +75,11 @@ int sh_comm_local_rank(const sh_comm *comm)
 int sh_comm_local_size(const sh_comm *comm)
 {
     return comm->local_size;
+}
+
+int sh_comm_cores_per_rank(const sh_comm *comm)
+{
+    return comm->cores_per_rank;
 }
 
 const char *sh_comm_library(void)

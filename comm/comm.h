@@ -25,8 +25,9 @@ typedef struct sh_comm sh_comm;
  *  expect_ranks == 1; expect_ranks > 0 also refuses any other size; 0: whatever there is. */
 SH_MUST_CHECK sh_status sh_comm_create(int expect_ranks, sh_comm **out);
 
-/** Leave, finalising MPI. Collective: a rank that failed calls sh_comm_abort instead, since its
- *  peers are elsewhere. MPI cannot be started again in this process. *comm NULL is fine. */
+/** Leave, finalising MPI, after waiting passively for the others. Collective: a rank that failed
+ * calls sh_comm_abort instead, since its peers are elsewhere. MPI cannot be started again in this
+ * process. *comm NULL is fine. */
 void sh_comm_destroy(sh_comm **comm);
 
 /** End every rank of the job now, with exit code `code` (1 .. 255), after printing `message` on
@@ -37,6 +38,11 @@ int sh_comm_rank(const sh_comm *comm);
 int sh_comm_size(const sh_comm *comm);
 int sh_comm_local_rank(const sh_comm *comm); /* among the ranks of this host */
 int sh_comm_local_size(const sh_comm *comm);
+
+/** Cores of this host that its ranks may use together, divided by their number; at least 1. Whether
+ *  a launcher bound each rank to cores of its own, or left all of them to all, makes no difference.
+ */
+int sh_comm_cores_per_rank(const sh_comm *comm);
 
 /** Name and version of the message library ("Open MPI v4.1.4"), for the fingerprint. A static
  * string; needs no group. Not thread-safe. */

@@ -14,6 +14,7 @@ struct sh_comm {
     bool owns_mpi; /* MPI was started here, so it is ended here */
     int rank, size;
     int local_rank, local_size;
+    int cores_per_rank;
     MPI_Comm group;           /* over_mpi only; a duplicate of the world, errors returned */
     size_t max_message_bytes; /* longer transfers go in pieces: MPI counts are int */
     char host[256];

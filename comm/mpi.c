@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/cpu.h"
 #include "comm/group.h"
 
 enum {
@@ -89,11 +90,34 @@ static bool peers_reachable(void)
     return getenv("OMPI_COMM_WORLD_SIZE") != NULL || getenv("PMIX_RANK") != NULL;
 }
 
+/* Which ranks are on this host, and how many cores they have: a launcher may have bound each rank
+ * to cores of its own (as mpirun does), or left all cores to all. */
+static sh_status look_around(sh_comm *comm)
+{
+    sh_status st = SH_OK;
+    MPI_Comm host = MPI_COMM_NULL;
+    cpu_set_t cores;
+
+    CPU_ZERO(&cores);
+    sched_getaffinity(0, sizeof(cores), &cores);
+    SH_MPI(
+        MPI_Comm_split_type(comm->group, MPI_COMM_TYPE_SHARED, comm->rank, MPI_INFO_NULL, &host));
+    SH_MPI(MPI_Comm_rank(host, &comm->local_rank));
+    SH_MPI(MPI_Comm_size(host, &comm->local_size));
+    SH_MPI(MPI_Allreduce(MPI_IN_PLACE, &cores, sizeof(cores), MPI_BYTE, MPI_BOR, host));
+    int granted = CPU_COUNT(&cores), quota = sh_cpu_cores_quota();
+
+    if (granted > quota) granted = quota;
+    comm->cores_per_rank = granted / comm->local_size > 1 ? granted / comm->local_size : 1;
+    SH_MPI(MPI_Comm_free(&host));
+out:
+    return st;
+}
+
 static sh_status start_mpi(sh_comm *comm)
 {
     sh_status st = SH_OK;
     int started = 0, ended = 0, provided = 0;
-    MPI_Comm host = MPI_COMM_NULL;
 
     SH_MPI(MPI_Finalized(&ended));
     SH_CHECK(!ended, SH_ERR_INTERNAL, "MPI was already ended in this process");
@@ -112,11 +136,7 @@ static sh_status start_mpi(sh_comm *comm)
     SH_MPI(MPI_Comm_set_errhandler(comm->group, MPI_ERRORS_RETURN));
     SH_MPI(MPI_Comm_rank(comm->group, &comm->rank));
     SH_MPI(MPI_Comm_size(comm->group, &comm->size));
-    SH_MPI(
-        MPI_Comm_split_type(comm->group, MPI_COMM_TYPE_SHARED, comm->rank, MPI_INFO_NULL, &host));
-    SH_MPI(MPI_Comm_rank(host, &comm->local_rank));
-    SH_MPI(MPI_Comm_size(host, &comm->local_size));
-    SH_MPI(MPI_Comm_free(&host));
+    SH_TRY(look_around(comm));
 out:
     return st;
 }
@@ -142,6 +162,13 @@ out:
 
 void sh_mpi_leave(sh_comm *comm)
 {
+    MPI_Request request = MPI_REQUEST_NULL;
+
+    /* MPI_Finalize waits for all ranks and keeps a core busy meanwhile: wait for them here. Should
+     * that fail, there is nobody left to tell. */
+    if (comm->over_mpi && MPI_Ibarrier(comm->group, &request) == MPI_SUCCESS &&
+        sh_mpi_wait(&request) != SH_OK)
+        sh_error_clear();
     if (comm->over_mpi) MPI_Comm_free(&comm->group);
     if (comm->owns_mpi) MPI_Finalize();
 }

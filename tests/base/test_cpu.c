@@ -22,6 +22,7 @@ static void cores_granted__follow_the_affinity(void **state)
     (void)state;
     assert_int_equal(sched_getaffinity(0, sizeof(before), &before), 0);
     assert_in_range(cores, 1, CPU_COUNT(&before));
+    assert_true(sh_cpu_cores_quota() >= cores);
     while (!CPU_ISSET(first, &before)) first++;
     CPU_ZERO(&one);
     CPU_SET(first, &one);

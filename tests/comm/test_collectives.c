@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/sysinfo.h>
 
 #include <cmocka.h>
 
@@ -33,6 +34,8 @@ static void group__knows_its_ranks(void **state)
     bool ok = sh_comm_rank(comm) == rank && sh_comm_size(comm) == size;
 
     ok = ok && sh_comm_local_rank(comm) == rank && sh_comm_local_size(comm) == size;
+    ok = ok && sh_comm_cores_per_rank(comm) >= 1;
+    ok = ok && sh_comm_cores_per_rank(comm) * size <= (get_nprocs() > size ? get_nprocs() : size);
     ok = ok && strncmp(sh_comm_library(), "Open MPI", 8) == 0;
     assert_true(all_ranks_agree(ok));
 }
