@@ -151,8 +151,8 @@ sh_status sh_weights_load(const sh_weights *weights, sh_store *store, bool stric
     listing list = {.text = report->text, .size = sizeof(report->text)};
 
     memset(report, 0, sizeof(*report));
+    list_misshaped(weights, store, &list, report); /* few and telling, so first */
     list_missing(weights, store, &list, report);
-    list_misshaped(weights, store, &list, report);
     list_extra(weights, store, &list, report);
     end_listing(&list);
     SH_CHECK(!strict || report->n_missing + report->n_misshaped == 0, SH_ERR_MISMATCH,

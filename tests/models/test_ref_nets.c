@@ -1,0 +1,562 @@
+// SPDX-License-Identifier: Apache-2.0
+// prefix: ref
+// timeout: 600
+/** Whole networks against reference values computed in double by other libraries: logits, loss,
+ *  gradients of the input and of every parameter, running statistics; on every backend. */
+#include "host_value.h"
+#include "ref_file.h"
+
+#include "models/zoo/zoo.h"
+
+typedef struct fixture {
+    hid_t file;
+    char salt[256];
+    sh_net net; /* a copy: the reference has no dropout */
+    const sh_backend *backend;
+    sh_store *store;
+    sh_program *eval, *train;
+    sh_value eval_x, eval_y, x, y, dy, dx;
+    sh_buffer *arena, *reduce;
+    int64_t dims[4];
+    int n_classes;
+} fixture;
+
+/** How far results are off the reference, or may be. */
+typedef struct errors {
+    double logits;    /* in evaluation and training, and the loss */
+    double gradients; /* norms and sums of magnitudes of all parameters; the input's norm */
+    double sums;      /* sums of all parameters' gradients, in which much cancels */
+    double elements;  /* figures of single parameters; single elements */
+    double statistics;
+    char worst[256]; /* the parameter of the largest elements error */
+} errors;
+
+static double norm_of(const double *a, int64_t n)
+{
+    double sum = 0;
+
+    for (int64_t i = 0; i < n; i++) sum += a[i] * a[i];
+    return sqrt(sum);
+}
+
+static double distance(const double *a, const double *b, int64_t n)
+{
+    double sum = 0;
+
+    for (int64_t i = 0; i < n; i++) sum += (a[i] - b[i]) * (a[i] - b[i]);
+    return sqrt(sum);
+}
+
+/** fmax that keeps a NaN, so that it fails. */
+static void raise_to(double *worst, double error)
+{
+    if (!(error <= *worst)) *worst = error;
+}
+
+/* ---- building ---- */
+
+static void write_rule(const fixture *f, sh_program *p, sh_value v, const char *name, double scale)
+{
+    sh_tensor_desc d = sh_program_desc(p, v);
+    int64_t n = d.dims[0] * d.dims[1] * d.dims[2] * d.dims[3];
+    double *values = malloc((size_t)n * sizeof(*values));
+    uint64_t hash = ref_hash(f->salt, name);
+
+    assert_non_null(values);
+    for (int64_t i = 0; i < n; i++) values[i] = scale * ref_unit(hash, (uint64_t)i);
+    write_value(p, f->arena, v, values);
+    free(values);
+}
+
+static sh_program *create_program(fixture *f, sh_dtype dtype, bool training)
+{
+    sh_program *p = NULL;
+    const sh_program_config config = {.backend = f->backend,
+                                      .store = f->store,
+                                      .dtype = dtype,
+                                      .training = training,
+                                      .share = 1,
+                                      .prefix = ""};
+
+    assert_ok(sh_program_create(&config, &p));
+    return p;
+}
+
+static void fill_store(fixture *f)
+{
+    for (int i = 0; i < sh_store_n_slots(f->store); i++) {
+        const sh_slot *slot = sh_store_slot(f->store, i);
+        float *values = malloc((size_t)slot->n_elems * sizeof(*values));
+
+        assert_non_null(values);
+        ref_fill(f->salt, slot->name, slot->n_dims, slot->dims, slot->n_elems, values);
+        assert_ok(sh_store_write(f->store, i, values));
+        free(values);
+    }
+}
+
+static size_t larger(size_t a, size_t b)
+{
+    return a > b ? a : b;
+}
+
+static void build(fixture *f, sh_dtype dtype)
+{
+    f->eval = create_program(f, dtype, false);
+    f->eval_x = sh_program_input(f->eval, "input", f->dims);
+    f->eval_y = sh_program_output(f->eval, "logits",
+                                  sh_net_classifier(f->eval, &f->net, f->eval_x, f->n_classes));
+    assert_ok(sh_program_plan(f->eval));
+
+    f->train = create_program(f, dtype, true);
+    f->x = sh_program_input(f->train, "input", f->dims);
+    f->y = sh_program_output(f->train, "logits",
+                             sh_net_classifier(f->train, &f->net, f->x, f->n_classes));
+    assert_ok(sh_program_differentiate(f->train, f->y, f->x, &f->dy, &f->dx));
+    assert_ok(sh_program_plan(f->train));
+    assert_ok(sh_store_allocate(f->store));
+    fill_store(f);
+
+    int64_t n = sh_store_n_params(f->store) + sh_store_n_states(f->store);
+
+    assert_ok(f->backend->alloc(
+        larger(sh_program_arena_bytes(f->eval), sh_program_arena_bytes(f->train)), &f->arena));
+    assert_ok(f->backend->alloc((size_t)n * sizeof(float), &f->reduce));
+}
+
+/** False where this build lacks the backend or the reference folder lacks the file. */
+static bool open_fixture(fixture *f, const char *net, const char *backend, sh_dtype dtype)
+{
+    const sh_net *found = NULL;
+    char path[4200];
+    double numbers[4];
+    int64_t n = 0;
+
+    memset(f, 0, sizeof(*f));
+    assert_ok(sh_net_find(net, &found));
+    f->net = *found;
+    f->net.dropout = 0;
+    snprintf(path, sizeof(path), "%s/%s.h5", ref_folder(), net);
+    if (sh_backend_find(backend, &f->backend) != SH_OK || access(path, R_OK) != 0) return false;
+    f->file = H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT);
+    assert_true(f->file >= 0);
+    ref_read_salt(f->file, f->salt);
+    ref_read_attribute(f->file, "input_shape", 4, numbers);
+    for (int i = 0; i < 4; i++) f->dims[i] = (int64_t)numbers[i];
+    ref_read_attribute(f->file, "bn_eps", 1, numbers);
+    assert_float_equal(numbers[0], f->net.bn_eps, 1e-9);
+    ref_read_attribute(f->file, "bn_momentum", 1, numbers);
+    assert_float_equal(numbers[0], f->net.bn_momentum, 1e-7);
+    free(ref_read(f->file, "eval/logits", &n));
+    f->n_classes = (int)(n / f->dims[0]);
+    assert_ok(sh_store_create(f->backend, &f->store));
+    build(f, dtype);
+    return true;
+}
+
+static void close_fixture(fixture *f)
+{
+    if (f->backend != NULL) {
+        f->backend->free(&f->arena);
+        f->backend->free(&f->reduce);
+    }
+    sh_program_destroy(&f->eval);
+    sh_program_destroy(&f->train);
+    sh_store_destroy(&f->store);
+    if (f->file > 0) H5Fclose(f->file);
+}
+
+/* ---- comparing ---- */
+
+static double *logits_of(fixture *f, sh_program *p, sh_value x, sh_value y)
+{
+    const sh_run_args args = {.arena = f->arena, .reduce = f->reduce};
+
+    write_rule(f, p, x, "input", 1);
+    assert_ok(sh_program_run(p, SH_PHASE_FORWARD, &args));
+    return read_value(p, f->arena, y);
+}
+
+/** Distance of logits from the reference, relative to the reference. */
+static double logits_error(fixture *f, const double *logits, const char *name)
+{
+    int64_t n = 0;
+    double *expected = ref_read(f->file, name, &n);
+    double error = distance(logits, expected, n) / norm_of(expected, n);
+
+    assert_int_equal(n, f->dims[0] * f->n_classes);
+    free(expected);
+    return error;
+}
+
+/** The loss is a sum of terms of both signs: its error is measured against the size of the terms.
+ */
+static double loss_error(fixture *f, const double *logits)
+{
+    uint64_t hash = ref_hash(f->salt, "cotangent");
+    double loss = 0, size = 0;
+    int64_t n = 0;
+    double *expected = ref_read(f->file, "train/loss", &n);
+
+    for (int64_t i = 0; i < f->dims[0] * f->n_classes; i++) {
+        double term = logits[i] * ref_unit(hash, (uint64_t)i) / (double)f->dims[0];
+
+        loss += term;
+        size += term * term;
+    }
+    double error = fabs(loss - *expected) / sqrt(size);
+
+    free(expected);
+    return error;
+}
+
+/** Of its norm over all images, and of the first elements of each image. */
+static void input_gradient_errors(fixture *f, double *norm_error, double *element_error)
+{
+    int64_t n = 0, n_norm = 0, per_image = f->dims[1] * f->dims[2] * f->dims[3];
+    double *expected = ref_read(f->file, "train/input_grad", &n);
+    double *norm = ref_read(f->file, "train/input_grad_norm", &n_norm);
+    double *gradient = read_value(f->train, f->arena, f->dx);
+    int64_t n_shown = n / f->dims[0];
+    double *shown = malloc((size_t)n * sizeof(*shown));
+
+    assert_non_null(shown);
+    for (int64_t i = 0; i < n; i++) shown[i] = gradient[i / n_shown * per_image + i % n_shown];
+    *element_error = distance(shown, expected, n) / norm_of(expected, n);
+    *norm_error = fabs(norm_of(gradient, f->dims[0] * per_image) - *norm) / *norm;
+    free(shown);
+    free(gradient);
+    free(norm);
+    free(expected);
+}
+
+/** The slot's range of the reduce arena. */
+static double *read_reduced(fixture *f, const char *name, int64_t *n)
+{
+    int index = sh_store_find(f->store, name);
+    if (index < 0) fail_msg("%s: the network has no '%s'", f->net.name, name);
+    const sh_slot *slot = sh_store_slot(f->store, index);
+    int64_t offset = slot->offset + (slot->kind == SH_SLOT_STATE ? sh_store_n_params(f->store) : 0);
+    float *host = malloc((size_t)slot->n_elems * sizeof(*host));
+    double *values = malloc((size_t)slot->n_elems * sizeof(*values));
+
+    assert_true(host != NULL && values != NULL);
+    assert_ok(f->backend->copy_out(f->reduce, (size_t)offset * sizeof(*host), host,
+                                   (size_t)slot->n_elems * sizeof(*host)));
+    for (int64_t i = 0; i < slot->n_elems; i++) values[i] = host[i];
+    free(host);
+    *n = slot->n_elems;
+    return values;
+}
+
+/** Figures of every parameter's gradient: the columns of the tables in the reference. */
+enum { NORM, SUM, ABS_SUM, FIRST8, N_FIGURES };
+static const char *const figures[] = {"train/param_grad_norm", "train/param_grad_sum",
+                                      "train/param_grad_abs_sum", "train/param_grad_first8"};
+static const int widths[] = {1, 1, 1, 8};
+
+typedef struct param_table {
+    char **names;
+    int64_t n;
+    double *figure[N_FIGURES]; /* [n, width] */
+} param_table;
+
+static void read_params(fixture *f, param_table *t)
+{
+    int64_t n = 0;
+
+    t->names = ref_read_names(f->file, "train/param_names", &t->n);
+    for (int k = 0; k < N_FIGURES; k++) {
+        t->figure[k] = ref_read(f->file, figures[k], &n);
+        assert_int_equal(n, t->n * widths[k]);
+    }
+}
+
+/** The same figures of what was computed. */
+static void compute_params(fixture *f, const param_table *reference, param_table *t)
+{
+    t->names = reference->names;
+    t->n = reference->n;
+    for (int k = 0; k < N_FIGURES; k++) {
+        t->figure[k] = calloc((size_t)(t->n * widths[k]), sizeof(double));
+        assert_non_null(t->figure[k]);
+    }
+    for (int64_t i = 0; i < t->n; i++) {
+        int64_t n = 0;
+        double *g = read_reduced(f, t->names[i], &n);
+
+        t->figure[NORM][i] = norm_of(g, n);
+        for (int64_t e = 0; e < n; e++) {
+            t->figure[SUM][i] += g[e];
+            t->figure[ABS_SUM][i] += fabs(g[e]);
+            if (e < 8) t->figure[FIRST8][8 * i + e] = g[e];
+        }
+        free(g);
+    }
+}
+
+static int64_t n_elems_of(const fixture *f, const char *name)
+{
+    return sh_store_slot(f->store, sh_store_find(f->store, name))->n_elems;
+}
+
+/** Root mean square of the gradient of the largest among parameter i's siblings (weight and bias of
+ *  one layer). */
+static double sibling_size(const fixture *f, const param_table *t, int64_t i)
+{
+    size_t n_layer = (size_t)(strrchr(t->names[i], '.') - t->names[i]) + 1;
+    double largest = 0;
+
+    for (int64_t k = 0; k < t->n; k++) {
+        if (strncmp(t->names[k], t->names[i], n_layer) != 0 ||
+            strchr(t->names[k] + n_layer, '.') != NULL)
+            continue;
+        double n = (double)n_elems_of(f, t->names[k]);
+
+        largest = fmax(largest, t->figure[NORM][k] / sqrt(n));
+    }
+    return largest;
+}
+
+/** The largest error among one parameter's figures: of its norm and sum of magnitudes, relative; of
+ *  its sum, relative to the sum of magnitudes; of its first elements, relative to their own norm or
+ *  to what that many elements of average size would have, whichever is larger.
+ *
+ *  A shift before a convolution and batch statistics has no effect, so the gradient of such a bias
+ *  is zero and the reference holds its rounding noise in double. It is recognised by being below
+ *  1e-9 of its sibling, and must be as small against that sibling as others must be exact. */
+static double param_error(const fixture *f, const param_table *ref, const param_table *t, int64_t i)
+{
+    double n = (double)n_elems_of(f, t->names[i]), worst = 0;
+    int64_t n_first = n < 8 ? (int64_t)n : 8;
+    double size = ref->figure[NORM][i] / sqrt(n), sibling = sibling_size(f, ref, i);
+    const double *first = t->figure[FIRST8] + 8 * i, *ref_first = ref->figure[FIRST8] + 8 * i;
+
+    if (size < 1e-9 * sibling) return t->figure[NORM][i] / (sibling * sqrt(n));
+    const double of_figures[] = {
+        fabs(t->figure[NORM][i] - ref->figure[NORM][i]) / ref->figure[NORM][i],
+        fabs(t->figure[ABS_SUM][i] - ref->figure[ABS_SUM][i]) / ref->figure[ABS_SUM][i],
+        fabs(t->figure[SUM][i] - ref->figure[SUM][i]) / ref->figure[ABS_SUM][i],
+        distance(first, ref_first, n_first) /
+            fmax(norm_of(ref_first, n_first), size * sqrt((double)n_first)),
+    };
+
+    for (size_t k = 0; k < SH_COUNT(of_figures); k++) raise_to(&worst, of_figures[k]);
+    return worst;
+}
+
+static void measure_params(fixture *f, errors *e)
+{
+    param_table ref = {0}, computed = {0};
+    int n_params = 0;
+
+    read_params(f, &ref);
+    compute_params(f, &ref, &computed);
+    for (int i = 0; i < sh_store_n_slots(f->store); i++)
+        n_params += sh_store_slot(f->store, i)->kind == SH_SLOT_PARAM;
+    assert_int_equal(n_params, ref.n);
+    for (int64_t i = 0; i < ref.n; i++) {
+        double error = param_error(f, &ref, &computed, i);
+
+        if (!(error <= e->elements)) {
+            e->elements = error;
+            snprintf(e->worst, sizeof(e->worst), "%s", ref.names[i]);
+        }
+    }
+    for (int k = 0; k < N_FIGURES; k++) {
+        double error = distance(computed.figure[k], ref.figure[k], ref.n * widths[k]) /
+                       norm_of(ref.figure[k], ref.n * widths[k]);
+
+        raise_to(k == FIRST8 ? &e->elements : k == SUM ? &e->sums : &e->gradients, error);
+        free(computed.figure[k]);
+        free(ref.figure[k]);
+    }
+    ref_free_names(ref.names, ref.n);
+}
+
+/** new = (1 - momentum) old + momentum delta, against norm and first elements of the reference. */
+static void measure_statistics(fixture *f, double *worst)
+{
+    int64_t n = 0, n_names = 0;
+    char **names = ref_read_names(f->file, "train/buffer_names", &n_names);
+    double *norm = ref_read(f->file, "train/buffer_norm", &n);
+    double *first4 = ref_read(f->file, "train/buffer_first4", &n);
+
+    for (int64_t k = 0; k < n_names; k++) {
+        double *values = read_reduced(f, names[k], &n);
+        const sh_slot *slot = sh_store_slot(f->store, sh_store_find(f->store, names[k]));
+        float *old = malloc((size_t)n * sizeof(*old));
+
+        assert_non_null(old);
+        ref_fill(f->salt, names[k], 1, &n, n, old);
+        for (int64_t i = 0; i < n; i++)
+            values[i] = (1 - (double)slot->momentum) * old[i] + (double)slot->momentum * values[i];
+        double norm_error = fabs(norm_of(values, n) - norm[k]) / norm[k];
+        double first_error = distance(values, first4 + 4 * k, n < 4 ? n : 4) /
+                             (norm[k] * sqrt(4 / (double)(n < 4 ? 4 : n)));
+
+        raise_to(worst, norm_error);
+        raise_to(worst, first_error);
+        free(old);
+        free(values);
+    }
+    ref_free_names(names, n_names);
+    free(norm);
+    free(first4);
+}
+
+static void measure(fixture *f, errors *e)
+{
+    const sh_run_args args = {.arena = f->arena, .reduce = f->reduce};
+    double *logits = logits_of(f, f->eval, f->eval_x, f->eval_y);
+
+    memset(e, 0, sizeof(*e));
+    raise_to(&e->logits, logits_error(f, logits, "eval/logits"));
+    free(logits);
+    logits = logits_of(f, f->train, f->x, f->y);
+    raise_to(&e->logits, logits_error(f, logits, "train/logits"));
+    raise_to(&e->logits, loss_error(f, logits));
+    free(logits);
+    write_rule(f, f->train, f->dy, "cotangent", 1 / (double)f->dims[0]);
+    assert_ok(sh_program_run(f->train, SH_PHASE_BACKWARD, &args));
+
+    double norm = 0, elements = 0;
+
+    input_gradient_errors(f, &norm, &elements);
+    raise_to(&e->gradients, norm);
+    raise_to(&e->elements, elements);
+    snprintf(e->worst, sizeof(e->worst), "input");
+    measure_params(f, e);
+    measure_statistics(f, &e->statistics);
+    print_message(
+        "%s, %s: logits %.2g, gradients %.2g, sums %.2g, elements %.2g (%s), statistics %.2g\n",
+        f->net.name, f->backend->name, e->logits, e->gradients, e->sums, e->elements, e->worst,
+        e->statistics);
+}
+
+static void assert_below(const errors *e, const errors *bound)
+{
+    /* Negated, so that a NaN fails. */
+    assert_false(!(e->logits <= bound->logits));
+    assert_false(!(e->gradients <= bound->gradients));
+    assert_false(!(e->sums <= bound->sums));
+    assert_false(!(e->elements <= bound->elements));
+    assert_false(!(e->statistics <= bound->statistics));
+}
+
+/* ---- the tests ---- */
+
+static const char *const nets[] = {"mobilenet_v2", "efficientnet_lite0", "siamese_orl"};
+
+/* What the reference files ask of f32 computation: 1e-4 on logits, 1e-3 on gradients. Single
+ * elements, and parameters of few elements, may be off by more: ReLU and ReLU6 have kinks, and the
+ * few units of a million whose input lies within rounding of one take the other side. A late layer
+ * of these networks has about 1e5 units, so one of them is worth 1 / sqrt(1e5) = 3e-3 of everything
+ * before it, in another direction - which changes norms only in second order. */
+static const errors f32_bounds = {
+    .logits = 1e-4, .gradients = 1e-3, .sums = 1e-3, .elements = 5e-3, .statistics = 1e-4};
+
+static void check_f32(const char *backend)
+{
+    int n_checked = 0;
+
+    for (size_t i = 0; i < SH_COUNT(nets); i++) {
+        fixture f;
+        errors e;
+
+        if (open_fixture(&f, nets[i], backend, SH_F32)) {
+            measure(&f, &e);
+            assert_below(&e, &f32_bounds);
+            n_checked++;
+        }
+        close_fixture(&f);
+    }
+    if (n_checked == 0) skip();
+}
+
+/* How far f32 computation is off when its weights are rounded to bf16 beforehand. */
+static void measure_rounded_weights(const char *net, errors *e)
+{
+    fixture f;
+
+    assert_true(open_fixture(&f, net, "ref", SH_F32));
+    for (int i = 0; i < sh_store_n_slots(f.store); i++) {
+        int64_t n = sh_store_slot(f.store, i)->n_elems;
+        float *values = malloc((size_t)n * sizeof(*values));
+
+        assert_non_null(values);
+        assert_ok(sh_store_read(f.store, i, values));
+        for (int64_t k = 0; k < n; k++) values[k] = sh_bf16_to_f32(sh_bf16_from_f32(values[k]));
+        assert_ok(sh_store_write(f.store, i, values));
+        free(values);
+    }
+    measure(&f, e);
+    close_fixture(&f);
+}
+
+/* bf16 has 8 bits, and what that does to a network depends on the network: a rounding grows with
+ * every layer. So the yardstick is measured: what rounding the weights alone does to f32
+ * computation. A bf16 program rounds the weights, and every activation once when it is stored;
+ * independent errors of twice to four times as many sites add up to less than three times the
+ * yardstick.
+ *
+ * Single elements of the gradient are not compared: in bf16 so many units are across a kink that
+ * the gradient's direction with respect to early layers is lost, by the yardstick too. */
+static void check_bf16(const char *backend)
+{
+    int n_checked = 0;
+
+    for (size_t i = 0; i < SH_COUNT(nets); i++) {
+        fixture f;
+        errors e, bound;
+
+        if (open_fixture(&f, nets[i], backend, SH_BF16)) {
+            measure_rounded_weights(nets[i], &bound);
+            measure(&f, &e);
+            bound.logits *= 3;
+            bound.gradients *= 3;
+            bound.statistics *= 3;
+            bound.elements = bound.sums = INFINITY;
+            assert_below(&e, &bound);
+            n_checked++;
+        }
+        close_fixture(&f);
+    }
+    if (n_checked == 0) skip();
+}
+
+static void ref_f32__matches_the_reference(void **state)
+{
+    (void)state;
+    check_f32("ref");
+}
+
+static void cpu_f32__matches_the_reference(void **state)
+{
+    (void)state;
+    check_f32("cpu");
+}
+
+static void ref_bf16__is_off_by_what_rounding_explains(void **state)
+{
+    (void)state;
+    check_bf16("ref");
+}
+
+static void cpu_bf16__is_off_by_what_rounding_explains(void **state)
+{
+    (void)state;
+    check_bf16("cpu");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(ref_f32__matches_the_reference),
+        cmocka_unit_test(cpu_f32__matches_the_reference),
+        cmocka_unit_test(ref_bf16__is_off_by_what_rounding_explains),
+        cmocka_unit_test(cpu_bf16__is_off_by_what_rounding_explains),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,307 @@
+// SPDX-License-Identifier: Apache-2.0
+/** safetensors in and out, loading into a store, and the published EfficientNet-Lite0 file. */
+#include "weight_files.h"
+
+#include <stdio.h>
+#include <unistd.h>
+
+#include "base/file.h"
+#include "base/hash.h"
+#include "models/zoo/zoo.h"
+
+#define assert_ok(call)                                                                            \
+    do {                                                                                           \
+        if ((call) != SH_OK) fail_msg("%s: %s", #call, sh_error_message());                        \
+    } while (0)
+
+static char folder[] = "/tmp/shoal_weights_XXXXXX";
+static char path[64];
+
+static int make_folder(void **state)
+{
+    (void)state;
+    if (mkdtemp(folder) == NULL) return -1;
+    snprintf(path, sizeof(path), "%s/w.safetensors", folder);
+    return 0;
+}
+
+static int remove_folder(void **state)
+{
+    (void)state;
+    return sh_file_remove_tree(folder) == SH_OK ? 0 : -1;
+}
+
+/* ---- safetensors ---- */
+
+static const float matrix[6] = {1, -2, 3, 0.5f, 1e-30f, 6};
+static const uint16_t halves[3] = {0x3F80, 0xC020, 0}; /* 1, -2.5, 0: six bytes, so what follows
+                                                          is not aligned */
+static const int32_t whole[2] = {-7, 1 << 20};
+static const sh_weight_out outs[] = {
+    {"b.matrix", SH_F32, 2, {2, 3}, matrix},   {"a.halves", SH_BF16, 3, {3, 1, 1}, halves},
+    {"c \"\\\xC3\xA4", SH_I32, 1, {2}, whole}, {"scalar", SH_F32, 0, {0}, matrix},
+    {"empty", SH_F32, 2, {0, 5}, NULL},
+};
+static const char *const metadata[][2] = {{"format", "pt"}, {"net", "x\ny"}};
+
+static void write__is_read_back_in_order_with_metadata(void **state)
+{
+    sh_weights *w = NULL;
+    uint32_t crc = 0;
+    uint64_t n_bytes = 0;
+    char *text = NULL;
+    size_t n = 0;
+
+    (void)state;
+    assert_ok(sh_weights_write(path, outs, SH_COUNT(outs), metadata, 2, &crc, &n_bytes));
+    assert_ok(sh_file_get(path, 1 << 20, &text, &n));
+    assert_int_equal(n, n_bytes);
+    assert_int_equal(sh_crc32c(0, text, n), crc);
+    free(text);
+    assert_ok(sh_weights_read(path, &w));
+    assert_int_equal(sh_weights_count(w), SH_COUNT(outs));
+    for (size_t i = 0; i < SH_COUNT(outs); i++) {
+        const sh_weight *t = sh_weights_find(w, outs[i].name);
+
+        assert_non_null(t);
+        assert_int_equal(t->n_dims, outs[i].n_dims);
+        assert_memory_equal(t->dims, outs[i].dims, (size_t)t->n_dims * sizeof(t->dims[0]));
+    }
+    assert_memory_equal(sh_weights_find(w, "b.matrix")->data, matrix, sizeof(matrix));
+    assert_memory_equal(sh_weights_find(w, "a.halves")->data, ((float[]){1, -2.5f, 0}), 12);
+    assert_memory_equal(sh_weights_find(w, outs[2].name)->data, ((float[]){-7, 1 << 20}), 8);
+    assert_int_equal(sh_weights_find(w, "scalar")->n_elems, 1);
+    assert_int_equal(sh_weights_find(w, "empty")->n_elems, 0);
+    assert_string_equal(sh_weights_get(w, 0)->name, "b.matrix");
+    assert_string_equal(sh_weights_metadata(w, "net"), "x\ny");
+    assert_null(sh_weights_metadata(w, "nothing"));
+    sh_weights_destroy(&w);
+}
+
+static void write__gives_the_same_bytes_twice(void **state)
+{
+    char *first = NULL, *second = NULL;
+    size_t n_first = 0, n_second = 0;
+
+    (void)state;
+    assert_ok(sh_weights_write(path, outs, SH_COUNT(outs), metadata, 2, NULL, NULL));
+    assert_ok(sh_file_get(path, 1 << 20, &first, &n_first));
+    assert_ok(sh_weights_write(path, outs, SH_COUNT(outs), metadata, 2, NULL, NULL));
+    assert_ok(sh_file_get(path, 1 << 20, &second, &n_second));
+    assert_int_equal(n_first, n_second);
+    assert_memory_equal(first, second, n_first);
+    assert_int_equal(*(uint64_t *)first % 8, 0); /* so that elements are aligned in the file */
+    free(first);
+    free(second);
+}
+
+static void write__refuses_two_tensors_of_one_name(void **state)
+{
+    const sh_weight_out twice[] = {outs[0], outs[0]};
+
+    (void)state;
+    assert_int_equal(sh_weights_write(path, twice, 2, NULL, 0, NULL, NULL), SH_ERR_INTERNAL);
+    assert_non_null(strstr(sh_error_message(), "b.matrix"));
+}
+
+static void parse__refuses_headers_that_lie(void **state)
+{
+    static const struct {
+        const char *header, *says;
+    } cases[] = {
+        {"{\"x\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}", "header, byte"},
+        {"{}", "after the last tensor"},
+        {"{\"x\":{\"dtype\":\"F32\",\"shape\":[3],\"data_offsets\":[0,8]}}", "does not fill"},
+        {"{\"x\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[8,0]}}", "[begin, end]"},
+        {"{\"x\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0]}}", "[begin, end]"},
+        {"{\"x\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[0,16]}}", "truncated"},
+        {"{\"x\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}", "after the last"},
+        {"{\"x\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,8]}}", "leaves a gap"},
+        {"{\"x\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]},"
+         "\"y\":{\"dtype\":\"F16\",\"shape\":[3],\"data_offsets\":[2,8]}}",
+         "overlaps"},
+        {"{\"x\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]},"
+         "\"x\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,8]}}",
+         "duplicate"},
+        {"{\"x\":{\"dtype\":\"F8_E4M3\",\"shape\":[8],\"data_offsets\":[0,8]}}", "F8_E4M3"},
+        {"{\"x\":{\"shape\":[8],\"data_offsets\":[0,8]}}", "no dtype"},
+        {"{\"x\":{\"dtype\":\"U8\",\"shape\":[-8],\"data_offsets\":[0,8]}}", "whole numbers"},
+        {"{\"x\":{\"dtype\":\"U8\",\"shape\":[8.0],\"data_offsets\":[0,8]}}", "whole numbers"},
+        {"{\"x\":{\"dtype\":\"U8\",\"shape\":[1,1,1,1,1,1,1,1,8],\"data_offsets\":[0,8]}}",
+         "at most 8"},
+        {"{\"x\":{\"dtype\":\"U8\",\"shape\":[4294967296,4294967296],\"data_offsets\":[0,0]}}",
+         "does not fill"},
+        {"{\"\":{\"dtype\":\"U8\",\"shape\":[8],\"data_offsets\":[0,8]}}", "a name of 0 bytes"},
+        {"{\"x\":7}", "no dtype"},
+        {"{\"__metadata__\":[]}", "not an object"},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < SH_COUNT(cases); i++) {
+        bytes b = make_safetensors(cases[i].header, "01234567", 8);
+        sh_weights *w = NULL;
+        sh_status st = sh_weights_parse(b.data, b.n, "file", &w);
+
+        if (st == SH_OK || strstr(sh_error_message(), cases[i].says) == NULL)
+            fail_msg("%s: expected '%s', got %s", cases[i].header, cases[i].says,
+                     st == SH_OK ? "success" : sh_error_message());
+        free_bytes(&b);
+    }
+}
+
+static void parse__refuses_foreign_and_short_files(void **state)
+{
+    const char *const files[] = {"", "x", "GIF89a..........", "\xFF\xFF\xFF\xFF\xFF\xFF\xFF\x7F{}",
+                                 "\x20\1\1\1\1\1\1\1{}"};
+
+    (void)state;
+    for (size_t i = 0; i < SH_COUNT(files); i++) {
+        sh_weights *w = NULL;
+
+        assert_int_equal(sh_weights_parse(files[i], strlen(files[i]), "file", &w), SH_ERR_FORMAT);
+        assert_non_null(strstr(sh_error_message(), "file: "));
+    }
+    sh_weights *w = NULL;
+
+    assert_int_not_equal(sh_weights_read("/nonexistent/file.pth", &w), SH_OK);
+    assert_null(w);
+}
+
+/* ---- into a store ---- */
+
+static sh_store *make_store(const char *net)
+{
+    const sh_backend *backend = NULL;
+    const sh_net *found = NULL;
+    sh_store *store = NULL;
+    sh_program *p = NULL;
+
+    assert_ok(sh_backend_find("ref", &backend));
+    assert_ok(sh_net_find(net, &found));
+    assert_ok(sh_store_create(backend, &store));
+    assert_ok(sh_program_create(
+        &(sh_program_config){
+            .backend = backend, .store = store, .dtype = SH_F32, .share = 1, .prefix = ""},
+        &p));
+    int64_t size = found->default_size;
+    sh_value x = sh_program_input(p, "image", (const int64_t[]){1, found->in_channels, size, size});
+
+    sh_program_output(p, "embedding", sh_net_embedding(p, found, x, 128, 0, true));
+    assert_ok(sh_program_plan(p));
+    sh_program_destroy(&p);
+    assert_ok(sh_store_allocate(store));
+    return store;
+}
+
+static void save__load_brings_every_weight_back(void **state)
+{
+    sh_store *a = make_store("mobilenet_v2"), *b = make_store("mobilenet_v2");
+    sh_weights *w = NULL;
+    sh_load_report report;
+
+    (void)state;
+    assert_ok(sh_store_init(a, 1));
+    assert_ok(sh_store_init(b, 2));
+    assert_ok(sh_weights_save(path, a, metadata, 1, NULL, NULL));
+    assert_ok(sh_weights_read(path, &w));
+    assert_ok(sh_weights_load(w, b, true, &report));
+    assert_int_equal(report.n_loaded, sh_store_n_slots(a));
+    assert_int_equal(report.n_missing + report.n_extra + report.n_misshaped, 0);
+    assert_string_equal(report.text, "");
+    for (int i = 0; i < sh_store_n_slots(a); i++) {
+        size_t n = (size_t)sh_store_slot(a, i)->n_elems * sizeof(float);
+        float *x = malloc(n), *y = malloc(n);
+
+        assert_true(x != NULL && y != NULL);
+        assert_ok(sh_store_read(a, i, x));
+        assert_ok(sh_store_read(b, i, y));
+        assert_memory_equal(x, y, n);
+        free(x);
+        free(y);
+    }
+    sh_weights_destroy(&w);
+    sh_store_destroy(&a);
+    sh_store_destroy(&b);
+}
+
+static void load__reports_what_does_not_fit_and_strictly_refuses_it(void **state)
+{
+    const sh_weight_out some[] = {{"_conv_stem.weight", SH_F32, 1, {6}, matrix},
+                                  {"_bn0.weight", SH_F32, 1, {32}, calloc(32, 4)},
+                                  {"stranger", SH_F32, 2, {2, 3}, matrix},
+                                  {"_bn0.num_batches_tracked", SH_I32, 0, {0}, whole}};
+    sh_store *store = make_store("efficientnet_lite0");
+    int bn0 = sh_store_find(store, "_bn0.weight");
+    sh_weights *w = NULL;
+    sh_load_report report;
+    float loaded[32];
+
+    (void)state;
+    assert_ok(sh_store_init(store, 1));
+    assert_ok(sh_weights_write(path, some, 4, NULL, 0, NULL, NULL));
+    assert_ok(sh_weights_read(path, &w));
+    assert_int_equal(sh_weights_load(w, store, true, &report), SH_ERR_MISMATCH);
+    assert_non_null(strstr(sh_error_message(), "_conv_stem.weight [6], needed [32, 3, 3, 3]"));
+    assert_ok(sh_store_read(store, bn0, loaded));
+    assert_true(loaded[0] == 1); /* untouched */
+    assert_ok(sh_weights_load(w, store, false, &report));
+    assert_ok(sh_store_read(store, bn0, loaded));
+    assert_true(loaded[0] == 0);
+    assert_int_equal(report.n_loaded, 1);
+    assert_int_equal(report.n_misshaped, 1);
+    assert_int_equal(report.n_extra, 2);
+    assert_int_equal(report.n_missing, sh_store_n_slots(store) - 2);
+    assert_non_null(strstr(report.text, "; missing: _bn0.bias, "));
+    assert_non_null(strstr(report.text, " more"));
+    sh_weights_destroy(&w);
+    assert_ok(sh_weights_write(path, &some[2], 1, NULL, 0, NULL, NULL));
+    assert_ok(sh_weights_read(path, &w));
+    assert_int_equal(sh_weights_load(w, store, false, &report), SH_ERR_MISMATCH);
+    assert_non_null(strstr(sh_error_message(), "nothing for this network"));
+    sh_weights_destroy(&w);
+    sh_store_destroy(&store);
+    free((void *)some[1].data);
+}
+
+/* Where scripts/get-weights has put it; skipped without. */
+static void read__published_lite0_gives_the_trunk_all_it_needs(void **state)
+{
+    const char *source = getenv("SHOAL_SOURCE");
+    char file[4096];
+    sh_weights *w = NULL;
+    sh_load_report report;
+
+    (void)state;
+    snprintf(file, sizeof(file), "%s/weights/efficientnet_lite0.pth",
+             source != NULL ? source : ".");
+    if (access(file, R_OK) != 0) skip();
+    sh_store *store = make_store("efficientnet_lite0");
+
+    assert_ok(sh_weights_read(file, &w));
+    assert_ok(sh_weights_load(w, store, false, &report));
+    assert_int_equal(report.n_loaded, sh_store_n_slots(store) - 2);
+    assert_int_equal(report.n_misshaped, 0);
+    assert_int_equal(strncmp(report.text,
+                             "missing: head.weight, head.bias; extra: _fc.weight [1000, 1280], "
+                             "_fc.bias [1000], 49 counters num_batches_tracked",
+                             sizeof(report.text)),
+                     0);
+    sh_weights_destroy(&w);
+    sh_store_destroy(&store);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(write__is_read_back_in_order_with_metadata),
+        cmocka_unit_test(write__gives_the_same_bytes_twice),
+        cmocka_unit_test(write__refuses_two_tensors_of_one_name),
+        cmocka_unit_test(parse__refuses_headers_that_lie),
+        cmocka_unit_test(parse__refuses_foreign_and_short_files),
+        cmocka_unit_test(save__load_brings_every_weight_back),
+        cmocka_unit_test(load__reports_what_does_not_fit_and_strictly_refuses_it),
+        cmocka_unit_test(read__published_lite0_gives_the_trunk_all_it_needs),
+    };
+
+    return cmocka_run_group_tests(tests, make_folder, remove_folder);
+}
