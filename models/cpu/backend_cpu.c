@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: Apache-2.0
+/* The table of the CPU backend: memory, layouts, and which kernels are tried for each op. */
+#include "models/cpu/cpu.h"
+
+#include <omp.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "models/cpu/kernels.h"
+#include "models/host_memory.h"
+#include "models/ref/ref.h"
+
+enum { MAX_KERNELS = 4 };
+
+/* Fastest first; the reference follows. */
+static const sh_kernel *const own_kernels[SH_OP_COUNT][MAX_KERNELS] = {
+    [SH_OP_CONV] = {&sh_cpu_conv_pointwise, &sh_cpu_conv_depthwise, &sh_cpu_conv_onednn,
+                    &sh_cpu_conv_onednn_any},
+    [SH_OP_CONV_GRAD_X] = {&sh_cpu_conv_grad_x_pointwise, &sh_cpu_conv_grad_x_depthwise,
+                           &sh_cpu_conv_grad_x_onednn, &sh_cpu_conv_grad_x_onednn_any},
+    [SH_OP_CONV_GRAD_W] = {&sh_cpu_conv_grad_w_pointwise, &sh_cpu_conv_grad_w_depthwise,
+                           &sh_cpu_conv_grad_w_onednn, &sh_cpu_conv_grad_w_onednn_any},
+    [SH_OP_CONV_GRAD] = {&sh_cpu_conv_grad_pointwise, &sh_cpu_conv_grad_depthwise},
+    [SH_OP_BN_STATS] = {&sh_cpu_bn_stats},
+    [SH_OP_BN_APPLY] = {&sh_cpu_bn_apply},
+    [SH_OP_BN_GRAD_REDUCE] = {&sh_cpu_bn_grad_reduce},
+    [SH_OP_BN_GRAD_APPLY] = {&sh_cpu_bn_grad_apply},
+    [SH_OP_ACT] = {&sh_cpu_act},
+    [SH_OP_ACT_GRAD] = {&sh_cpu_act_grad},
+    [SH_OP_ADD] = {&sh_cpu_add},
+    [SH_OP_AVG_POOL] = {&sh_cpu_avg_pool},
+    [SH_OP_AVG_POOL_GRAD] = {&sh_cpu_avg_pool_grad},
+    [SH_OP_LINEAR] = {&sh_cpu_linear},
+    [SH_OP_LINEAR_GRAD_X] = {&sh_cpu_linear_grad_x},
+    [SH_OP_LINEAR_GRAD_W] = {&sh_cpu_linear_grad_w},
+    [SH_OP_CAST] = {&sh_cpu_cast},
+};
+
+static const sh_kernel *kernel_lists[SH_OP_COUNT][MAX_KERNELS + 2];
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+static void build_lists(void)
+{
+    for (int op = 0; op < SH_OP_COUNT; op++) {
+        int n = 0;
+        for (int i = 0; i < MAX_KERNELS && own_kernels[op][i]; i++)
+            kernel_lists[op][n++] = own_kernels[op][i];
+        kernel_lists[op][n] = sh_ref_kernel((sh_op)op);
+    }
+}
+
+static const sh_kernel *const *kernels_of(sh_op op)
+{
+    pthread_once(&once, build_lists);
+    return kernel_lists[op];
+}
+
+/* Images stay row-major, which oneDNN's first convolutions like best; maps are blocked. */
+static sh_layout layout_of(sh_dtype dtype, const int64_t dims[4], bool is_image_input)
+{
+    bool is_map = dims[2] * dims[3] > 1 && (dtype == SH_F32 || dtype == SH_BF16);
+
+    return is_map && !is_image_input ? SH_NCHW16C : SH_NCHW;
+}
+
+/* A fused node is worth making exactly where one of our own kernels takes it. */
+static bool can_fuse(const sh_node_desc *fused)
+{
+    for (int i = 0; i < MAX_KERNELS && own_kernels[fused->op][i]; i++)
+        if (own_kernels[fused->op][i]->why_not(fused) == NULL) return true;
+    return false;
+}
+
+bool sh_cpu_is_blocked(const sh_tensor_desc *d)
+{
+    return d->layout == SH_NCHW16C && (d->dtype == SH_F32 || d->dtype == SH_BF16);
+}
+
+int sh_cpu_threads(void)
+{
+    return omp_get_max_threads();
+}
+
+bool sh_cpu_is_large(size_t n_bytes)
+{
+    long cache = sysconf(_SC_LEVEL3_CACHE_SIZE);
+
+    return n_bytes > (cache > 0 ? (size_t)cache : (size_t)32 << 20) / 2;
+}
+
+/* ---- instruction sets ---- */
+
+#if defined(__x86_64__)
+extern const sh_cpu_simd sh_cpu_simd_avx512bf16, sh_cpu_simd_avx512;
+#endif
+extern const sh_cpu_simd sh_cpu_simd_generic;
+
+static const sh_cpu_simd *chosen;
+static pthread_once_t simd_once = PTHREAD_ONCE_INIT;
+
+static void choose_simd(void)
+{
+    const sh_cpu_simd *runs[3];
+    const char *wanted = getenv("SHOAL_CPU_ISA");
+    int n = 0;
+
+#if defined(__x86_64__)
+    bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                  __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+    if (avx512 && __builtin_cpu_supports("avx512bf16")) runs[n++] = &sh_cpu_simd_avx512bf16;
+    if (avx512) runs[n++] = &sh_cpu_simd_avx512;
+#endif
+    runs[n++] = &sh_cpu_simd_generic;
+    chosen = runs[0];
+    for (int i = 0; i < n && wanted; i++)
+        if (strcmp(runs[i]->name, wanted) == 0) chosen = runs[i];
+}
+
+const sh_cpu_simd *sh_cpu_simd_get(void)
+{
+    pthread_once(&simd_once, choose_simd);
+    return chosen;
+}
+
+const char *sh_cpu_isa(void)
+{
+    return sh_cpu_simd_get()->name;
+}
+
+const sh_backend sh_backend_cpu = {.name = "cpu",
+                                   .layout_of = layout_of,
+                                   .kernels_of = kernels_of,
+                                   .can_fuse = can_fuse,
+                                   .alloc = sh_host_memory_alloc,
+                                   .free = sh_host_memory_free,
+                                   .bytes = sh_host_memory_bytes,
+                                   .device_ptr = sh_host_memory_device_ptr,
+                                   .copy_in = sh_host_memory_copy_in,
+                                   .copy_out = sh_host_memory_copy_out,
+                                   .host_view = sh_host_memory_view};

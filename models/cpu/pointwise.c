@@ -1,0 +1,418 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * 1x1 convolutions as products of tiles, with batch norm fused on both sides.
+ *
+ * The work is cut into items (an image, a few small ones, or a part of a large one), an item into
+ * tiles of about a hundred pixels whose operands stay in the caches of one core: load (normalise),
+ * multiply, store (sum). Nothing but the operands themselves passes through memory. Weight
+ * gradients gather in one copy per thread and are added in thread order.
+ */
+#include "models/cpu/conv.h"
+
+#include <omp.h>
+#include <stdlib.h>
+
+enum { TILE_PIXELS = 126, MAX_TILE_PIXELS = 160 };
+
+typedef struct plan {
+    const sh_cpu_simd *simd;
+    sh_cpu_conv conv;
+    int64_t n_images, in_blocks, out_blocks, hw;
+    int64_t group; /* images per item */
+    int64_t parts; /* items per group */
+    int64_t tiles; /* per group */
+    int64_t n_items, max_pixels;
+    int n_threads;
+    sh_dtype dtype, tile; /* of tensors, of products */
+    bool stream;
+    /* scratch */
+    size_t panels_at, norms_at, records_at, threads_at, thread_bytes;
+    size_t x_bytes, dy_bytes, pairs_bytes, c_bytes;
+} plan;
+
+static const char *why_not(const sh_node_desc *d)
+{
+    sh_cpu_conv c = sh_cpu_conv_of(d);
+    const sh_op_attrs *a = c.attrs;
+
+    if (c.w->dims[2] != 1 || c.w->dims[3] != 1) return "not 1x1";
+    if (a->stride[0] != 1 || a->stride[1] != 1) return "strided";
+    if (a->pad[0] || a->pad[1] || a->pad[2] || a->pad[3]) return "padded";
+    if (a->groups != 1) return "grouped";
+    return sh_cpu_conv_why_not(&c);
+}
+
+/* Small images are taken several at a time, as many as leave the threads evenly loaded. */
+static int64_t choose_group(int64_t n_images, int64_t hw, int64_t n_threads)
+{
+    int64_t best = 1, best_cost = INT64_MAX;
+
+    for (int64_t g = 1; g == 1 || (g <= n_images && g * hw <= MAX_TILE_PIXELS); g++) {
+        int64_t groups = (n_images + g - 1) / g;
+        int64_t cost = (groups + n_threads - 1) / n_threads * g;
+        if (cost <= best_cost) best = g, best_cost = cost;
+    }
+    return best;
+}
+
+static void lay_out_work(plan *p)
+{
+    p->n_threads = sh_cpu_threads();
+    p->group = choose_group(p->n_images, p->hw, p->n_threads);
+    int64_t groups = (p->n_images + p->group - 1) / p->group;
+    p->tiles = p->group > 1 ? 1 : (p->hw + TILE_PIXELS - 1) / TILE_PIXELS;
+    p->parts = 1;
+    if (groups % p->n_threads != 0 && groups < 8 * p->n_threads) {
+        p->parts = 4 * p->n_threads;
+        if (p->parts > p->tiles) p->parts = p->tiles;
+    }
+    p->n_items = groups * p->parts;
+    p->max_pixels = p->group > 1 ? p->group * p->hw : (p->hw + p->tiles - 1) / p->tiles + 1;
+}
+
+static size_t take(size_t *at, size_t n_bytes)
+{
+    size_t here = *at;
+
+    *at += sh_cpu_align(n_bytes);
+    return here;
+}
+
+static void lay_out_scratch(plan *p, size_t *scratch_bytes)
+{
+    const sh_cpu_conv *c = &p->conv;
+    size_t element = sh_dtype_size(p->tile), pixels = (size_t)p->max_pixels * 16;
+    size_t weights = (size_t)(p->in_blocks * p->out_blocks) * 256;
+    int64_t record_blocks = c->wants_stats ? p->out_blocks : p->in_blocks;
+    size_t record = c->wants_stats ? sizeof(sh_cpu_moments) : sizeof(sh_cpu_grad_sums);
+    size_t at = 0;
+
+    p->x_bytes = sh_cpu_align((size_t)p->in_blocks * pixels * element);
+    p->dy_bytes = sh_cpu_align((size_t)p->out_blocks * pixels * element);
+    p->c_bytes = sh_cpu_align(2 * pixels * sizeof(float));
+    bool pairs = c->wants_dw && p->tile == SH_BF16;
+    p->pairs_bytes = pairs ? (size_t)(p->in_blocks + p->out_blocks) * (pixels + 16) * 2 : 0;
+    p->thread_bytes = p->x_bytes + p->dy_bytes + p->c_bytes + sh_cpu_align(p->pairs_bytes);
+    if (c->wants_dw) p->thread_bytes += weights * sizeof(float);
+
+    p->panels_at = take(&at, weights * element);
+    p->norms_at = take(&at, sh_cpu_conv_norm_bytes(c));
+    p->records_at = take(&at, (size_t)(p->n_items * record_blocks) * record);
+    p->threads_at = take(&at, (size_t)p->n_threads * p->thread_bytes);
+    *scratch_bytes = at;
+}
+
+static sh_status prepare(const sh_node_desc *d, void **state, size_t *scratch_bytes)
+{
+    sh_status st = SH_OK;
+    plan *p = calloc(1, sizeof(*p));
+
+    SH_CHECK(p != NULL, SH_ERR_NO_MEMORY, "pointwise convolution");
+    p->simd = sh_cpu_simd_get();
+    p->conv = sh_cpu_conv_of(d);
+    p->n_images = p->conv.x->dims[0];
+    p->hw = p->conv.x->dims[2] * p->conv.x->dims[3];
+    p->in_blocks = sh_cpu_blocks(p->conv.x->dims[1]);
+    p->out_blocks = sh_cpu_blocks(p->conv.y->dims[1]);
+    p->dtype = p->conv.x->dtype;
+    p->tile = p->dtype == SH_BF16 && p->simd->dot_bf16 ? SH_BF16 : SH_F32;
+    p->stream = sh_cpu_is_large(sh_tensor_bytes(d->op == SH_OP_CONV ? p->conv.y : p->conv.x));
+    lay_out_work(p);
+    lay_out_scratch(p, scratch_bytes);
+    *state = p;
+out:
+    return st;
+}
+
+/* ---- one run ---- */
+
+typedef struct run {
+    const plan *p;
+    sh_cpu_conv_data data;
+    sh_cpu_conv_norms norms;
+    char *scratch;
+} run;
+
+/* Pixels of one tile: images [n, n + group), pixels [begin, end) of each. */
+typedef struct tile {
+    int64_t n, n_images, begin, pixels; /* pixels of one image */
+} tile;
+
+static char *at_pixel(const plan *p, const void *base, int64_t blocks, int64_t n, int64_t block,
+                      int64_t pixel)
+{
+    int64_t element = ((n * blocks + block) * p->hw + pixel) * 16;
+
+    return (char *)base + (size_t)element * sh_dtype_size(p->dtype);
+}
+
+/** Pack the weights as panels, w[out][k] at the given strides. */
+static void pack(const run *r, int64_t n_out, int64_t n_k, int64_t out_stride, int64_t k_stride)
+{
+    const plan *p = r->p;
+    int64_t blocks = sh_cpu_blocks(n_out), step = p->simd->panel_blocks(0, blocks);
+
+#pragma omp parallel for schedule(static)
+    for (int64_t b = 0; b < blocks; b += step)
+        p->simd->pack(r->data.w, n_out, n_k, out_stride, k_stride, b, r->scratch + p->panels_at,
+                      p->tile);
+}
+
+/** The tile of x in products' form: itself where it already has it. Returns the block stride. */
+static const void *load_x(const run *r, const tile *t, char *to, int64_t *stride)
+{
+    const plan *p = r->p;
+    int64_t pixels = t->n_images * t->pixels;
+    size_t size = sh_dtype_size(p->tile);
+
+    if (!r->norms.x.scale && p->dtype == p->tile && t->n_images == 1) {
+        *stride = p->hw * 16;
+        return at_pixel(p, r->data.x, p->in_blocks, t->n, 0, t->begin);
+    }
+    for (int64_t b = 0; b < p->in_blocks; b++) {
+        sh_cpu_affine norm = sh_cpu_norm_block(&r->norms.x, b);
+        for (int64_t i = 0; i < t->n_images; i++)
+            p->simd->tile_load(at_pixel(p, r->data.x, p->in_blocks, t->n + i, b, t->begin),
+                               p->dtype, t->pixels, &norm,
+                               to + (size_t)((b * pixels + i * t->pixels) * 16) * size, p->tile);
+    }
+    *stride = pixels * 16;
+    return to;
+}
+
+static const void *load_dy(const run *r, const tile *t, char *to, int64_t *stride)
+{
+    const plan *p = r->p;
+    int64_t pixels = t->n_images * t->pixels;
+    size_t size = sh_dtype_size(p->tile);
+
+    if (!p->conv.has_grad && p->dtype == p->tile && t->n_images == 1) {
+        *stride = p->hw * 16;
+        return at_pixel(p, r->data.dy, p->out_blocks, t->n, 0, t->begin);
+    }
+    for (int64_t b = 0; b < p->out_blocks; b++) {
+        sh_cpu_bn_grad grad = {.a = NULL};
+        if (p->conv.has_grad) grad = sh_cpu_grad_block(&r->norms.y, b);
+        for (int64_t i = 0; i < t->n_images; i++) {
+            const char *g = at_pixel(p, r->data.dy, p->out_blocks, t->n + i, b, t->begin);
+            const char *y =
+                p->conv.has_grad ? at_pixel(p, r->data.y, p->out_blocks, t->n + i, b, t->begin) : g;
+            p->simd->tile_load_grad(g, y, p->dtype, t->pixels, p->conv.has_grad ? &grad : NULL,
+                                    to + (size_t)((b * pixels + i * t->pixels) * 16) * size,
+                                    p->tile);
+        }
+    }
+    *stride = pixels * 16;
+    return to;
+}
+
+static const void *panel_at(const run *r, int64_t block, int64_t k_blocks)
+{
+    return r->scratch + r->p->panels_at +
+           (size_t)(block * 16 * k_blocks * 16) * sh_dtype_size(r->p->tile);
+}
+
+static void forward_tile(const run *r, const tile *t, sh_cpu_moments *moments, char *mine)
+{
+    const plan *p = r->p;
+    int64_t stride = 0, pixels = t->n_images * t->pixels;
+    const void *x = load_x(r, t, mine, &stride);
+    float *c = (float *)(mine + p->x_bytes + p->dy_bytes);
+
+    for (int64_t b = 0; b < p->out_blocks;) {
+        int n = p->simd->panel_blocks(b, p->out_blocks);
+        p->simd->tile_product(x, stride, p->in_blocks, panel_at(r, b, p->in_blocks), n, pixels, c,
+                              p->tile);
+        for (int64_t k = 0; k < n; k++, b++) {
+            float bias[16] = {0};
+            for (int64_t o = b * 16; r->data.bias && o < p->conv.y->dims[1] && o < b * 16 + 16; o++)
+                bias[o - b * 16] = r->data.bias[o];
+            for (int64_t i = 0; i < t->n_images; i++)
+                p->simd->tile_store(
+                    c + (k * pixels + i * t->pixels) * 16, t->pixels, r->data.bias ? bias : NULL,
+                    at_pixel(p, r->data.out_y, p->out_blocks, t->n + i, b, t->begin), p->dtype,
+                    p->stream, moments ? &moments[b] : NULL);
+        }
+    }
+}
+
+/** dW of this tile into the thread's copy; x and dy as the products took them. */
+static void outer_tile(const run *r, const tile *t, const void *x, int64_t x_stride, const void *dy,
+                       int64_t dy_stride, char *mine)
+{
+    const plan *p = r->p;
+    int64_t pixels = t->n_images * t->pixels;
+    uint16_t *pairs = (uint16_t *)(mine + p->x_bytes + p->dy_bytes + p->c_bytes);
+    float *dw = (float *)((char *)pairs + sh_cpu_align(p->pairs_bytes));
+
+    if (p->tile == SH_BF16) {
+        int64_t stride = (pixels + 1) / 2 * 32;
+        uint16_t *second = pairs + p->in_blocks * stride;
+        for (int64_t b = 0; b < p->in_blocks; b++)
+            p->simd->tile_pair((const uint16_t *)x + b * x_stride, pixels, pairs + b * stride);
+        for (int64_t b = 0; b < p->out_blocks; b++)
+            p->simd->tile_pair((const uint16_t *)dy + b * dy_stride, pixels, second + b * stride);
+        x = pairs, dy = second, x_stride = dy_stride = stride;
+    }
+    p->simd->tile_outer(x, x_stride, p->in_blocks, dy, dy_stride, p->out_blocks, pixels, dw,
+                        p->tile);
+}
+
+static void backward_tile(const run *r, const tile *t, sh_cpu_grad_sums *sums, char *mine)
+{
+    const plan *p = r->p;
+    int64_t x_stride = 0, dy_stride = 0, pixels = t->n_images * t->pixels;
+    const void *dy = load_dy(r, t, mine + p->x_bytes, &dy_stride);
+    float *c = (float *)(mine + p->x_bytes + p->dy_bytes);
+
+    if (p->conv.wants_dw) {
+        const void *x = load_x(r, t, mine, &x_stride);
+        outer_tile(r, t, x, x_stride, dy, dy_stride, mine);
+    }
+    for (int64_t b = 0; p->conv.wants_dx && b < p->in_blocks;) {
+        int n = p->simd->panel_blocks(b, p->in_blocks);
+        p->simd->tile_product(dy, dy_stride, p->out_blocks, panel_at(r, b, p->out_blocks), n,
+                              pixels, c, p->tile);
+        for (int64_t k = 0; k < n; k++, b++) {
+            sh_cpu_affine norm = sh_cpu_norm_block(&r->norms.x, b);
+            for (int64_t i = 0; i < t->n_images; i++) {
+                char *dx = at_pixel(p, r->data.dx, p->in_blocks, t->n + i, b, t->begin);
+                const char *x = NULL;
+                if (sums) x = at_pixel(p, r->data.x, p->in_blocks, t->n + i, b, t->begin);
+                p->simd->tile_store_grad(
+                    c + (k * pixels + i * t->pixels) * 16, t->pixels, x, dx, p->dtype, p->stream,
+                    &norm, sums ? r->norms.x.mean + b * 16 : NULL, sums ? &sums[b] : NULL);
+            }
+        }
+    }
+}
+
+static void run_item(const run *r, int64_t item, bool forward, char *mine)
+{
+    const plan *p = r->p;
+    int64_t part = item % p->parts, first = p->tiles * part / p->parts;
+    tile t = {.n = item / p->parts * p->group};
+    sh_cpu_moments *moments = NULL;
+    sh_cpu_grad_sums *sums = NULL;
+
+    if (forward && p->conv.wants_stats) {
+        moments = (sh_cpu_moments *)(r->scratch + p->records_at) + item * p->out_blocks;
+        for (int64_t b = 0; b < p->out_blocks; b++) moments[b].count = 0;
+    }
+    if (!forward && p->conv.has_sums) {
+        sums = (sh_cpu_grad_sums *)(r->scratch + p->records_at) + item * p->in_blocks;
+        memset(sums, 0, (size_t)p->in_blocks * sizeof(*sums));
+    }
+    t.n_images = p->n_images - t.n < p->group ? p->n_images - t.n : p->group;
+    for (int64_t i = first; i < p->tiles * (part + 1) / p->parts; i++) {
+        t.begin = p->hw * i / p->tiles;
+        t.pixels = p->hw * (i + 1) / p->tiles - t.begin;
+        if (forward)
+            forward_tile(r, &t, moments, mine);
+        else
+            backward_tile(r, &t, sums, mine);
+    }
+}
+
+static void run_items(const run *r, bool forward)
+{
+    const plan *p = r->p;
+    size_t dw_at = p->x_bytes + p->dy_bytes + p->c_bytes + sh_cpu_align(p->pairs_bytes);
+
+#pragma omp parallel num_threads(p->n_threads)
+    {
+        char *mine = r->scratch + p->threads_at + (size_t)omp_get_thread_num() * p->thread_bytes;
+        if (p->conv.wants_dw) memset(mine + dw_at, 0, p->thread_bytes - dw_at);
+#pragma omp for schedule(static)
+        for (int64_t i = 0; i < p->n_items; i++) run_item(r, i, forward, mine);
+    }
+}
+
+/** Add the threads' copies and turn them round: dw [O][I]. */
+static void finish_dw(const run *r)
+{
+    const plan *p = r->p;
+    int64_t n_in = p->conv.x->dims[1], n_out = p->conv.y->dims[1];
+    size_t dw_at = p->x_bytes + p->dy_bytes + p->c_bytes + sh_cpu_align(p->pairs_bytes);
+    char *first = r->scratch + p->threads_at + dw_at;
+
+#pragma omp parallel for schedule(static)
+    for (int64_t b = 0; b < p->out_blocks * p->in_blocks; b++) {
+        float square[16][16];
+        memcpy(square, (float *)first + b * 256, sizeof(square));
+        for (int t = 1; t < p->n_threads; t++) {
+            const float *other = (float *)(first + (size_t)t * p->thread_bytes) + b * 256;
+            for (int i = 0; i < 256; i++) square[i / 16][i % 16] += other[i];
+        }
+        int64_t o0 = b / p->in_blocks * 16, i0 = b % p->in_blocks * 16;
+        for (int64_t o = o0; o < o0 + 16 && o < n_out; o++)
+            for (int64_t i = i0; i < i0 + 16 && i < n_in; i++)
+                r->data.dw[o * n_in + i] = square[i - i0][o - o0];
+    }
+}
+
+/** dbias = sums of dy, image by image. */
+static void finish_dbias(const run *r)
+{
+    const plan *p = r->p;
+
+#pragma omp parallel for schedule(static)
+    for (int64_t b = 0; b < p->out_blocks; b++) {
+        double sum[16] = {0};
+        for (int64_t n = 0; n < p->n_images; n++) {
+            float part[16];
+            p->simd->pool(at_pixel(p, r->data.dy, p->out_blocks, n, b, 0), p->hw, p->dtype, part);
+            for (int i = 0; i < 16; i++) sum[i] += (double)part[i];
+        }
+        for (int64_t o = b * 16; o < b * 16 + 16 && o < p->conv.y->dims[1]; o++)
+            r->data.dbias[o] = (float)sum[o - b * 16];
+    }
+}
+
+static run start(const sh_node_desc *d, const plan *p, const sh_kernel_args *args)
+{
+    run r = {.p = p, .data = sh_cpu_conv_locate(d, args), .scratch = args->scratch};
+
+    r.norms = sh_cpu_conv_norms_make(&p->conv, &r.data, r.scratch + p->norms_at);
+    return r;
+}
+
+static sh_status run_forward(const sh_node_desc *d, void *state, const sh_kernel_args *args)
+{
+    const plan *p = state;
+    run r = start(d, p, args);
+    int64_t n_in = p->conv.x->dims[1];
+
+    pack(&r, p->conv.y->dims[1], n_in, n_in, 1);
+    run_items(&r, true);
+    if (p->conv.wants_stats)
+        sh_cpu_finish_moments((sh_cpu_moments *)(r.scratch + p->records_at), p->n_items,
+                              p->conv.y->dims[1], r.data.mean, r.data.var);
+    return SH_OK;
+}
+
+static sh_status run_backward(const sh_node_desc *d, void *state, const sh_kernel_args *args)
+{
+    const plan *p = state;
+    run r = start(d, p, args);
+    int64_t n_in = p->conv.x->dims[1];
+
+    if (p->conv.wants_dx) pack(&r, n_in, p->conv.y->dims[1], 1, n_in);
+    run_items(&r, false);
+    if (p->conv.wants_dw) finish_dw(&r);
+    if (p->conv.wants_dbias) finish_dbias(&r);
+    if (p->conv.has_sums)
+        sh_cpu_finish_sums((sh_cpu_grad_sums *)(r.scratch + p->records_at), p->n_items, n_in,
+                           r.data.x_var, p->conv.attrs->eps, r.data.dgamma, r.data.dbeta);
+    return SH_OK;
+}
+
+#define POINTWISE(kernel_op, function)                                                             \
+    {                                                                                              \
+        .name = "cpu:pointwise", .op = kernel_op, .why_not = why_not, .prepare = prepare,          \
+        .run = function, .release = free                                                           \
+    }
+const sh_kernel sh_cpu_conv_pointwise = POINTWISE(SH_OP_CONV, run_forward);
+const sh_kernel sh_cpu_conv_grad_x_pointwise = POINTWISE(SH_OP_CONV_GRAD_X, run_backward);
+const sh_kernel sh_cpu_conv_grad_w_pointwise = POINTWISE(SH_OP_CONV_GRAD_W, run_backward);
+const sh_kernel sh_cpu_conv_grad_pointwise = POINTWISE(SH_OP_CONV_GRAD, run_backward);

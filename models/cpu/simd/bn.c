@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: Apache-2.0
+/* Batch norm over slabs. Sums run in four interleaved strands, added pairwise: the order depends on
+ * the number of pixels alone. */
+#include "models/cpu/simd/parts.h"
+
+enum { STRANDS = 4 };
+
+SH_INLINE void moments(const void *x, int64_t pixels, sh_cpu_moments *m, const sh_dtype dtype)
+{
+    vf s[STRANDS] = {{0}}, q[STRANDS] = {{0}};
+    int64_t p = 0;
+
+    if (m->count == 0) {
+        memset(m, 0, sizeof(*m));
+        vec_store(m->shift, 0, vec_load(x, 0, dtype), SH_F32);
+    }
+    vf shift = vec_load(m->shift, 0, SH_F32);
+    for (; p + STRANDS <= pixels; p += STRANDS) {
+        SH_UNROLL
+        for (int i = 0; i < STRANDS; i++) {
+            vf v = vec_load(x, (p + i) * LANES, dtype) - shift;
+            s[i] += v;
+            q[i] += v * v;
+        }
+    }
+    for (; p < pixels; p++) {
+        vf v = vec_load(x, p * LANES, dtype) - shift;
+        s[0] += v;
+        q[0] += v * v;
+    }
+    moments_add(m, (s[0] + s[1]) + (s[2] + s[3]), (q[0] + q[1]) + (q[2] + q[3]), pixels);
+}
+
+void SH_SIMD(moments)(const void *x, int64_t pixels, sh_dtype dtype, sh_cpu_moments *m)
+{
+    if (dtype == SH_BF16)
+        moments(x, pixels, m, SH_BF16);
+    else
+        moments(x, pixels, m, SH_F32);
+}
+
+SH_INLINE void bn_apply(const void *x, const void *residual, void *y, int64_t pixels,
+                        const sh_cpu_affine *norm, const sh_dtype dtype, const bool has_residual)
+{
+    vf scale = vec_load(norm->scale, 0, SH_F32), shift = vec_load(norm->shift, 0, SH_F32);
+    vf lo = vec_set(norm->lo), hi = vec_set(norm->hi);
+
+    for (int64_t i = 0; i < pixels * LANES; i += LANES) {
+        vf v = vec_load(x, i, dtype) * scale + shift;
+        if (has_residual) v += vec_load(residual, i, dtype);
+        vec_store(y, i, vec_min(vec_max(v, lo), hi), dtype);
+    }
+}
+
+void SH_SIMD(bn_apply)(const void *x, const void *residual, void *y, int64_t pixels, sh_dtype dtype,
+                       const sh_cpu_affine *norm)
+{
+    if (dtype == SH_BF16 && residual)
+        bn_apply(x, residual, y, pixels, norm, SH_BF16, true);
+    else if (dtype == SH_BF16)
+        bn_apply(x, residual, y, pixels, norm, SH_BF16, false);
+    else if (residual)
+        bn_apply(x, residual, y, pixels, norm, SH_F32, true);
+    else
+        bn_apply(x, residual, y, pixels, norm, SH_F32, false);
+}
+
+SH_INLINE void bn_grad_reduce(const void *dy, const void *x, const void *y, int64_t pixels,
+                              const sh_cpu_affine *norm, const float *mean, sh_cpu_grad_sums *sums,
+                              const sh_dtype dtype, const bool has_y)
+{
+    vf scale = vec_load(norm->scale, 0, SH_F32), shift = vec_load(norm->shift, 0, SH_F32);
+    vf lo = vec_set(norm->lo), hi = vec_set(norm->hi), m = vec_load(mean, 0, SH_F32);
+    vf s[2] = {{0}}, q[2] = {{0}};
+
+    for (int64_t p = 0; p < pixels; p++) {
+        vf v = vec_load(x, p * LANES, dtype);
+        vf a = has_y ? vec_load(y, p * LANES, dtype) : v * scale + shift;
+        vf g = vec_inside(vec_load(dy, p * LANES, dtype), a, lo, hi);
+        s[p & 1] += g;
+        q[p & 1] += g * (v - m);
+    }
+    vec_store(sums->g, 0, vec_load(sums->g, 0, SH_F32) + (s[0] + s[1]), SH_F32);
+    vec_store(sums->gx, 0, vec_load(sums->gx, 0, SH_F32) + (q[0] + q[1]), SH_F32);
+}
+
+void SH_SIMD(bn_grad_reduce)(const void *dy, const void *x, const void *y, int64_t pixels,
+                             sh_dtype dtype, const sh_cpu_affine *norm, const float *mean,
+                             sh_cpu_grad_sums *sums)
+{
+    if (dtype == SH_BF16 && y)
+        bn_grad_reduce(dy, x, y, pixels, norm, mean, sums, SH_BF16, true);
+    else if (dtype == SH_BF16)
+        bn_grad_reduce(dy, x, y, pixels, norm, mean, sums, SH_BF16, false);
+    else if (y)
+        bn_grad_reduce(dy, x, y, pixels, norm, mean, sums, SH_F32, true);
+    else
+        bn_grad_reduce(dy, x, y, pixels, norm, mean, sums, SH_F32, false);
+}
+
+SH_INLINE void bn_grad_apply(const void *dy, const void *x, const void *y, void *dx,
+                             void *dresidual, int64_t pixels, const sh_cpu_affine *norm,
+                             const sh_cpu_bn_grad *grad, const sh_dtype dtype)
+{
+    vf scale = vec_load(norm->scale, 0, SH_F32), shift = vec_load(norm->shift, 0, SH_F32);
+    vf lo = vec_set(norm->lo), hi = vec_set(norm->hi);
+    vf a = vec_load(grad->a, 0, SH_F32), b = vec_load(grad->b, 0, SH_F32);
+    vf c = vec_load(grad->c, 0, SH_F32);
+
+    for (int64_t i = 0; i < pixels * LANES; i += LANES) {
+        vf v = vec_load(x, i, dtype);
+        vf act = y ? vec_load(y, i, dtype) : v * scale + shift;
+        vf g = vec_inside(vec_load(dy, i, dtype), act, lo, hi);
+        if (dresidual) vec_store(dresidual, i, g, dtype);
+        vec_store(dx, i, a * g + (b * v + c), dtype);
+    }
+}
+
+void SH_SIMD(bn_grad_apply)(const void *dy, const void *x, const void *y, void *dx, void *dresidual,
+                            int64_t pixels, sh_dtype dtype, const sh_cpu_affine *norm,
+                            const sh_cpu_bn_grad *grad)
+{
+    if (dtype == SH_BF16)
+        bn_grad_apply(dy, x, y, dx, dresidual, pixels, norm, grad, SH_BF16);
+    else
+        bn_grad_apply(dy, x, y, dx, dresidual, pixels, norm, grad, SH_F32);
+}
+
+void SH_SIMD(pool)(const void *x, int64_t pixels, sh_dtype dtype, float *sum)
+{
+    vf s = {0};
+
+    for (int64_t p = 0; p < pixels; p++) s += vec_load(x, p * LANES, dtype);
+    vec_store(sum, 0, s, SH_F32);
+}
+
+void SH_SIMD(fill)(const float *value, void *y, int64_t pixels, sh_dtype dtype)
+{
+    vf v = vec_load(value, 0, SH_F32);
+
+    for (int64_t p = 0; p < pixels; p++) vec_store(y, p * LANES, v, dtype);
+}

@@ -1,0 +1,259 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * Depthwise convolution of one slab, forward and both gradients.
+ *
+ * Rows are brought into small rings of f32 rows with their zero padding, normalised on the way
+ * where the program asks for it, so that the loops over pixels know neither borders nor dtypes.
+ * Rings stay in the first-level cache; each operand is read from memory once and each result
+ * written once.
+ */
+#include "models/cpu/simd/rows.h"
+
+typedef struct ring {
+    float *rows; /* [n_rows][width][16] */
+    int64_t n_rows, width;
+    int64_t begin; /* pixel at which loaded data begins; the border around it stays zero */
+    int64_t next;  /* first row not yet loaded */
+} ring;
+
+SH_INLINE int64_t max_of(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
+
+/* Ring of x rows: position j holds column j - pad. */
+static ring ring_of_x(const sh_cpu_dw *dw, float *rows)
+{
+    int64_t span = (dw->ow - 1) * dw->stride[1] + (dw->kw - 1) * dw->dilation[1] + 1;
+
+    return (ring){.rows = rows,
+                  .n_rows = (int64_t)(dw->kh - 1) * dw->dilation[0] + 1,
+                  .width = max_of(span, dw->pad[1] + dw->w),
+                  .begin = dw->pad[1]};
+}
+
+/* Ring of dy rows: column ox stands at ox stride + begin, zeros between. */
+static ring ring_of_dy(const sh_cpu_dw *dw, float *rows)
+{
+    int64_t border = (int64_t)(dw->kw - 1) * dw->dilation[1];
+
+    return (ring){.rows = rows,
+                  .n_rows = (int64_t)(dw->kh - 1) * dw->dilation[0] / dw->stride[0] + 2,
+                  .width = border + max_of(dw->w + dw->pad[1], (dw->ow - 1) * dw->stride[1] + 1),
+                  .begin = border};
+}
+
+static int64_t ring_floats(const ring *r)
+{
+    return r->n_rows * r->width * LANES;
+}
+
+static float *ring_row(const ring *r, int64_t row)
+{
+    return r->rows + row % r->n_rows * r->width * LANES;
+}
+
+int64_t SH_SIMD(dw_rows)(const sh_cpu_dw *dw)
+{
+    ring x = ring_of_x(dw, NULL), dy = ring_of_dy(dw, NULL);
+
+    return ring_floats(&x) + ring_floats(&dy) +
+           (max_of(x.width, dy.width) + max_of(dw->w, dw->ow)) * LANES;
+}
+
+/* Rows below 0 and beyond the end are zeros. */
+SH_INLINE const float *row_or_zero(const ring *r, int64_t row, int64_t n_rows, const float *zero)
+{
+    return row < 0 || row >= n_rows ? zero : ring_row(r, row);
+}
+
+SH_INLINE void load_x_rows(const sh_cpu_dw *dw, const void *x, ring *r, int64_t end,
+                           const sh_dtype dtype)
+{
+    for (; r->next < end && r->next < dw->h; r->next++) {
+        const char *from = (const char *)x + r->next * dw->w * LANES * (dtype == SH_BF16 ? 2 : 4);
+        row_load(from, dw->w, &dw->norm, ring_row(r, r->next) + r->begin * LANES, dtype, SH_F32);
+    }
+}
+
+/* One row of outputs from K rows of inputs. */
+SH_INLINE void forward_row(const float *const *rows, const float *weights, float *y, int64_t ow,
+                           const int K, const int64_t stride, const int64_t dilation)
+{
+    vf w[25];
+
+    SH_UNROLL
+    for (int i = 0; i < K * K; i++) w[i] = vec_load(weights, i * LANES, SH_F32);
+    for (int64_t ox = 0; ox < ow; ox++) {
+        vf a[5];
+        SH_UNROLL
+        for (int i = 0; i < K; i++) {
+            const float *r = rows[i] + ox * stride * LANES;
+            a[i] = vec_load(r, 0, SH_F32) * w[i * K];
+            SH_UNROLL
+            for (int j = 1; j < K; j++)
+                a[i] += vec_load(r, j * dilation * LANES, SH_F32) * w[i * K + j];
+        }
+        vf sum = a[0] + (a[1] + a[2]);
+        if (K == 5) sum += a[3] + a[4];
+        vec_store(y, ox * LANES, sum, SH_F32);
+    }
+}
+
+SH_INLINE void forward_any(const float *const *rows, const float *weights, float *y, int64_t ow,
+                           const int K, int64_t stride, int64_t dilation)
+{
+    if (stride == 1 && dilation == 1)
+        forward_row(rows, weights, y, ow, K, 1, 1);
+    else if (stride == 2 && dilation == 1)
+        forward_row(rows, weights, y, ow, K, 2, 1);
+    else
+        forward_row(rows, weights, y, ow, K, stride, dilation);
+}
+
+SH_INLINE void dw_forward(const sh_cpu_dw *dw, const void *x, const float *weights, void *y,
+                          sh_cpu_moments *m, float *scratch, const sh_dtype dtype, const int K)
+{
+    ring rx = ring_of_x(dw, scratch);
+    float *zero = scratch + ring_floats(&rx), *out = zero + rx.width * LANES;
+
+    memset(scratch, 0, sizeof(float) * (size_t)(ring_floats(&rx) + rx.width * LANES));
+    for (int64_t oy = 0; oy < dw->oh; oy++) {
+        const float *rows[5];
+        int64_t top = oy * dw->stride[0] - dw->pad[0];
+
+        load_x_rows(dw, x, &rx, top + (int64_t)(K - 1) * dw->dilation[0] + 1, dtype);
+        for (int i = 0; i < K; i++)
+            rows[i] = row_or_zero(&rx, top + (int64_t)i * dw->dilation[0], dw->h, zero);
+        forward_any(rows, weights, out, dw->ow, K, dw->stride[1], dw->dilation[1]);
+        char *to = (char *)y + oy * dw->ow * LANES * (dtype == SH_BF16 ? 2 : 4);
+        row_store(out, dw->ow, NULL, to, dw->stream, m, dtype);
+    }
+}
+
+void SH_SIMD(dw_forward)(const sh_cpu_dw *dw, const void *x, const float *weights, void *y,
+                         sh_cpu_moments *m, float *rows)
+{
+    if (dw->dtype == SH_BF16 && dw->kh == 3)
+        dw_forward(dw, x, weights, y, m, rows, SH_BF16, 3);
+    else if (dw->dtype == SH_BF16)
+        dw_forward(dw, x, weights, y, m, rows, SH_BF16, 5);
+    else if (dw->kh == 3)
+        dw_forward(dw, x, weights, y, m, rows, SH_F32, 3);
+    else
+        dw_forward(dw, x, weights, y, m, rows, SH_F32, 5);
+}
+
+/* dweights of R kernel rows from one row of dy: R K accumulators live in registers. */
+SH_INLINE void outer_row(const float *const *rows, const float *dy, float *dweights, int64_t ow,
+                         const int K, const int R, const int64_t stride, const int64_t dilation)
+{
+    vf acc[25];
+
+    SH_UNROLL
+    for (int i = 0; i < R * K; i++) acc[i] = vec_load(dweights, i * LANES, SH_F32);
+    for (int64_t ox = 0; ox < ow; ox++) {
+        vf g = vec_load(dy, ox * stride * LANES, SH_F32);
+        SH_UNROLL
+        for (int i = 0; i < R; i++) {
+            const float *r = rows[i] + ox * stride * LANES;
+            SH_UNROLL
+            for (int j = 0; j < K; j++)
+                acc[i * K + j] += g * vec_load(r, j * dilation * LANES, SH_F32);
+        }
+    }
+    SH_UNROLL
+    for (int i = 0; i < R * K; i++) vec_store(dweights, i * LANES, acc[i], SH_F32);
+}
+
+SH_INLINE void outer_any(const float *const *rows, const float *dy, float *dweights, int64_t ow,
+                         const int K, int64_t stride, int64_t dilation)
+{
+    if (stride == 1 && dilation == 1)
+        outer_row(rows, dy, dweights, ow, K, K, 1, 1);
+    else if (stride == 2 && dilation == 1)
+        outer_row(rows, dy, dweights, ow, K, K, 2, 1);
+    else
+        outer_row(rows, dy, dweights, ow, K, K, stride, dilation);
+}
+
+SH_INLINE void load_dy_row(const sh_cpu_dw *dw, const void *g, const void *y,
+                           const sh_cpu_bn_grad *grad, const ring *r, int64_t oy, float *line,
+                           const sh_dtype dtype)
+{
+    int64_t skip = oy * dw->ow * LANES * (dtype == SH_BF16 ? 2 : 4);
+    float *to = ring_row(r, oy) + r->begin * LANES;
+
+    if (dw->stride[1] == 1) {
+        row_load_grad((const char *)g + skip, (const char *)y + skip, dw->ow, grad, to, dtype,
+                      SH_F32);
+        return;
+    }
+    row_load_grad((const char *)g + skip, (const char *)y + skip, dw->ow, grad, line, dtype,
+                  SH_F32);
+    for (int64_t ox = 0; ox < dw->ow; ox++)
+        vec_store(to, ox * dw->stride[1] * LANES, vec_load(line, ox * LANES, SH_F32), SH_F32);
+}
+
+/* Rows of dy that reach input row iy, in the order of the kernel turned round. */
+SH_INLINE void rows_of_dx(const sh_cpu_dw *dw, const ring *r, int64_t iy, const float *zero,
+                          const float **rows, const int K)
+{
+    for (int i = 0; i < K; i++) {
+        int64_t t = iy + dw->pad[0] - (int64_t)(K - 1 - i) * dw->dilation[0];
+        bool hit = t >= 0 && t % dw->stride[0] == 0;
+        const float *row = hit ? row_or_zero(r, t / dw->stride[0], dw->oh, zero) : zero;
+        rows[i] = row + dw->pad[1] * LANES;
+    }
+}
+
+SH_INLINE void dw_backward(const sh_cpu_dw *dw, const void *g, const void *y,
+                           const sh_cpu_bn_grad *grad, const void *x, const float *weights,
+                           float *dweights, void *dx, const float *mean, sh_cpu_grad_sums *sums,
+                           float *scratch, const sh_dtype dtype, const int K)
+{
+    ring rx = ring_of_x(dw, scratch), ry = ring_of_dy(dw, scratch + ring_floats(&rx));
+    float *zero = ry.rows + ring_floats(&ry), *line = zero + max_of(rx.width, ry.width) * LANES;
+    int64_t bytes = LANES * (dtype == SH_BF16 ? 2 : 4), iy = 0;
+    vf turned[25]; /* the kernel turned round: dx is a forward convolution of the spread dy */
+
+    memset(scratch, 0, sizeof(float) * (size_t)(line - scratch));
+    for (int i = 0; i < K * K; i++)
+        turned[i] = vec_load(weights, (int64_t)(K * K - 1 - i) * LANES, SH_F32);
+    for (int64_t oy = 0; oy < dw->oh; oy++) {
+        const float *rows[5];
+        int64_t top = oy * dw->stride[0] - dw->pad[0];
+
+        load_dy_row(dw, g, y, grad, &ry, oy, line, dtype);
+        if (dweights) {
+            load_x_rows(dw, x, &rx, top + (int64_t)(K - 1) * dw->dilation[0] + 1, dtype);
+            for (int i = 0; i < K; i++)
+                rows[i] = row_or_zero(&rx, top + (int64_t)i * dw->dilation[0], dw->h, zero);
+            outer_any(rows, ring_row(&ry, oy) + ry.begin * LANES, dweights, dw->ow, K,
+                      dw->stride[1], dw->dilation[1]);
+        }
+        int64_t end = oy == dw->oh - 1 ? dw->h : top + dw->stride[0];
+        for (; dx && iy < end && iy < dw->h; iy++) {
+            rows_of_dx(dw, &ry, iy, zero, rows, K);
+            forward_any(rows, (const float *)turned, line, dw->w, K, 1, dw->dilation[1]);
+            row_store_grad(line, dw->w, sums ? (const char *)x + iy * dw->w * bytes : NULL,
+                           (char *)dx + iy * dw->w * bytes, dw->stream, &dw->norm, mean, sums,
+                           dtype);
+        }
+    }
+}
+
+void SH_SIMD(dw_backward)(const sh_cpu_dw *dw, const void *g, const void *y,
+                          const sh_cpu_bn_grad *grad, const void *x, const float *weights,
+                          float *dweights, void *dx, const float *mean, sh_cpu_grad_sums *sums,
+                          float *rows)
+{
+    if (dw->dtype == SH_BF16 && dw->kh == 3)
+        dw_backward(dw, g, y, grad, x, weights, dweights, dx, mean, sums, rows, SH_BF16, 3);
+    else if (dw->dtype == SH_BF16)
+        dw_backward(dw, g, y, grad, x, weights, dweights, dx, mean, sums, rows, SH_BF16, 5);
+    else if (dw->kh == 3)
+        dw_backward(dw, g, y, grad, x, weights, dweights, dx, mean, sums, rows, SH_F32, 3);
+    else
+        dw_backward(dw, g, y, grad, x, weights, dweights, dx, mean, sums, rows, SH_F32, 5);
+}

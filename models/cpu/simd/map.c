@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: Apache-2.0
+/* Maps over flat arrays. The last elements go through the same sixteen lanes as the others, so that
+ * an element's bits do not depend on where it stands. */
+#include "models/cpu/simd/parts.h"
+#include "models/ops.h"
+
+/** The first `n` < 16 elements at i, the rest zero. */
+SH_INLINE vf load_part(const void *p, int64_t i, int64_t n, const sh_dtype dtype)
+{
+    float part[LANES] = {0};
+
+    for (int64_t k = 0; k < n; k++)
+        part[k] = dtype == SH_BF16 ? sh_bf16_to_f32(((const uint16_t *)p)[i + k])
+                                   : ((const float *)p)[i + k];
+    return vec_load(part, 0, SH_F32);
+}
+
+SH_INLINE void store_part(void *p, int64_t i, int64_t n, vf a, const sh_dtype dtype)
+{
+    float part[LANES];
+
+    vec_store(part, 0, vec_rounded(a, dtype), SH_F32);
+    for (int64_t k = 0; k < n; k++) {
+        if (dtype == SH_BF16)
+            ((uint16_t *)p)[i + k] = sh_bf16_from_f32(part[k]);
+        else
+            ((float *)p)[i + k] = part[k];
+    }
+}
+
+/** exp for |x| <= 87, to 2 units in the last place: 2^n times a polynomial on [-ln 2 / 2, ln 2 /
+ * 2]. */
+SH_INLINE vf vec_exp(vf x)
+{
+    vf n = x * vec_set(1.44269504f);
+    vi whole =
+        __builtin_convertvector(n + (vf)(((vi)n & (vi)vec_set(-0.0f)) | (vi)vec_set(0.5f)), vi);
+    vf t = __builtin_convertvector(whole, vf);
+    vf r = (x - t * vec_set(0.693359375f)) + t * vec_set(2.12194440e-4f);
+    vf e = vec_set(1.0f / 5040);
+
+    e = e * r + vec_set(1.0f / 720);
+    e = e * r + vec_set(1.0f / 120);
+    e = e * r + vec_set(1.0f / 24);
+    e = e * r + vec_set(1.0f / 6);
+    e = e * r + vec_set(0.5f);
+    e = e * r + vec_set(1.0f);
+    e = e * r + vec_set(1.0f);
+    return e * (vf)((whole + 127) << 23);
+}
+
+SH_INLINE vf vec_sigmoid(vf x)
+{
+    vf e = vec_exp(vec_min(vec_max(-x, vec_set(-87)), vec_set(87)));
+
+    return vec_set(1) / (vec_set(1) + e);
+}
+
+/** Near 0, 2 sigmoid(2 x) - 1 cancels; an odd polynomial takes over. */
+SH_INLINE vf vec_tanh(vf x)
+{
+    vf far = vec_set(2) * vec_sigmoid(vec_set(2) * x) - vec_set(1);
+    vf s = x * x;
+    vf p = vec_set(-17.0f / 315) + s * vec_set(62.0f / 2835);
+    vf near = x + x * s * (vec_set(-1.0f / 3) + s * (vec_set(2.0f / 15) + s * p));
+    vi small = s < vec_set(0.04f);
+
+    return (vf)((small & (vi)near) | (~small & (vi)far));
+}
+
+SH_INLINE vf act_forward(vf x, const int act)
+{
+    switch (act) {
+    case SH_ACT_RELU: return vec_max(x, vec_set(0));
+    case SH_ACT_RELU6: return vec_min(vec_max(x, vec_set(0)), vec_set(6));
+    case SH_ACT_SIGMOID: return vec_sigmoid(x);
+    case SH_ACT_TANH: return vec_tanh(x);
+    default: return x;
+    }
+}
+
+SH_INLINE vf act_backward(vf dy, vf y, const int act)
+{
+    switch (act) {
+    case SH_ACT_RELU: return vec_keep(y > vec_set(0), dy);
+    case SH_ACT_RELU6: return vec_inside(dy, y, vec_set(0), vec_set(6));
+    case SH_ACT_SIGMOID: return dy * (y * (vec_set(1) - y));
+    case SH_ACT_TANH: return dy * (vec_set(1) - y * y);
+    default: return dy;
+    }
+}
+
+SH_INLINE void act_any(const void *x, void *y, int64_t n, const sh_dtype dtype, const int act)
+{
+    int64_t i = 0;
+
+    for (; i + LANES <= n; i += LANES)
+        vec_store(y, i, act_forward(vec_load(x, i, dtype), act), dtype);
+    if (i < n) store_part(y, i, n - i, act_forward(load_part(x, i, n - i, dtype), act), dtype);
+}
+
+void SH_SIMD(act)(const void *x, void *y, int64_t n, sh_dtype dtype, int act)
+{
+    if (dtype == SH_BF16) {
+        act_any(x, y, n, SH_BF16, act);
+        return;
+    }
+    switch (act) {
+    case SH_ACT_RELU: act_any(x, y, n, SH_F32, SH_ACT_RELU); break;
+    case SH_ACT_RELU6: act_any(x, y, n, SH_F32, SH_ACT_RELU6); break;
+    default: act_any(x, y, n, SH_F32, act); break;
+    }
+}
+
+SH_INLINE void act_grad_any(const void *dy, const void *y, void *dx, int64_t n,
+                            const sh_dtype dtype, const int act)
+{
+    int64_t i = 0;
+
+    for (; i + LANES <= n; i += LANES)
+        vec_store(dx, i, act_backward(vec_load(dy, i, dtype), vec_load(y, i, dtype), act), dtype);
+    if (i < n) {
+        vf g = act_backward(load_part(dy, i, n - i, dtype), load_part(y, i, n - i, dtype), act);
+        store_part(dx, i, n - i, g, dtype);
+    }
+}
+
+void SH_SIMD(act_grad)(const void *dy, const void *y, void *dx, int64_t n, sh_dtype dtype, int act)
+{
+    if (dtype == SH_BF16)
+        act_grad_any(dy, y, dx, n, SH_BF16, act);
+    else
+        act_grad_any(dy, y, dx, n, SH_F32, act);
+}
+
+SH_INLINE void add_any(const void *a, const void *b, void *y, int64_t n, const sh_dtype dtype)
+{
+    int64_t i = 0;
+
+    for (; i + LANES <= n; i += LANES)
+        vec_store(y, i, vec_load(a, i, dtype) + vec_load(b, i, dtype), dtype);
+    if (i < n)
+        store_part(y, i, n - i, load_part(a, i, n - i, dtype) + load_part(b, i, n - i, dtype),
+                   dtype);
+}
+
+void SH_SIMD(add)(const void *a, const void *b, void *y, int64_t n, sh_dtype dtype)
+{
+    if (dtype == SH_BF16)
+        add_any(a, b, y, n, SH_BF16);
+    else
+        add_any(a, b, y, n, SH_F32);
+}
+
+SH_INLINE void cast_any(const void *x, void *y, int64_t n, const sh_dtype from, const sh_dtype to)
+{
+    int64_t i = 0;
+
+    for (; i + LANES <= n; i += LANES) vec_store(y, i, vec_load(x, i, from), to);
+    if (i < n) store_part(y, i, n - i, load_part(x, i, n - i, from), to);
+}
+
+void SH_SIMD(cast)(const void *x, sh_dtype from, void *y, sh_dtype to, int64_t n)
+{
+    if (from == to)
+        memmove(y, x, (size_t)n * sh_dtype_size(from));
+    else if (from == SH_F32)
+        cast_any(x, y, n, SH_F32, SH_BF16);
+    else
+        cast_any(x, y, n, SH_BF16, SH_F32);
+}
+
+float SH_SIMD(dot)(const void *a, sh_dtype a_dtype, const float *b, int64_t n)
+{
+    vf s[4] = {{0}};
+    int64_t i = 0;
+
+    for (; i + 4 * LANES <= n; i += 4 * LANES) {
+        SH_UNROLL
+        for (int k = 0; k < 4; k++)
+            s[k] += vec_load(a, i + k * LANES, a_dtype) * vec_load(b, i + k * LANES, SH_F32);
+    }
+    for (; i + LANES <= n; i += LANES) s[0] += vec_load(a, i, a_dtype) * vec_load(b, i, SH_F32);
+    if (i < n) s[1] += load_part(a, i, n - i, a_dtype) * load_part(b, i, n - i, SH_F32);
+    return vec_sum((s[0] + s[1]) + (s[2] + s[3]));
+}
+
+void SH_SIMD(axpy)(float alpha, const void *x, sh_dtype dtype, float *y, int64_t n)
+{
+    vf a = vec_set(alpha);
+    int64_t i = 0;
+
+    for (; i + LANES <= n; i += LANES)
+        vec_store(y, i, a * vec_load(x, i, dtype) + vec_load(y, i, SH_F32), SH_F32);
+    if (i < n)
+        store_part(y, i, n - i, a * load_part(x, i, n - i, dtype) + load_part(y, i, n - i, SH_F32),
+                   SH_F32);
+}

@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: Apache-2.0
+/* What the files of this folder share, and the prototypes that simd/table.c collects. */
+#ifndef SH_MODELS_CPU_SIMD_PARTS_H
+#define SH_MODELS_CPU_SIMD_PARTS_H
+
+#include "models/cpu/simd/simd.h"
+#include "models/cpu/simd/vec.h"
+
+/** Add the sums of `pixels` values, taken around m->shift. */
+SH_INLINE void moments_add(sh_cpu_moments *m, vf sum, vf square, int64_t pixels)
+{
+    vec_store(m->sum, 0, vec_load(m->sum, 0, SH_F32) + sum, SH_F32);
+    vec_store(m->square, 0, vec_load(m->square, 0, SH_F32) + square, SH_F32);
+    m->count += pixels;
+}
+
+/* One declaration per slot of sh_cpu_simd, of the slot's own type. */
+#define SH_SIMD_SLOTS(X)                                                                           \
+    X(cast)                                                                                        \
+    X(add) X(act) X(act_grad) X(dot) X(axpy) X(moments) X(bn_apply) X(bn_grad_reduce)              \
+        X(bn_grad_apply) X(pool) X(fill) X(dw_rows) X(dw_forward) X(dw_backward) X(tile_load)      \
+            X(tile_load_grad) X(tile_pair) X(pack) X(panel_blocks) X(tile_product) X(tile_outer)   \
+                X(tile_store) X(tile_store_grad)
+#define SH_SIMD_DECLARE(slot) extern __typeof__(*((sh_cpu_simd *)0)->slot) SH_SIMD(slot);
+SH_SIMD_SLOTS(SH_SIMD_DECLARE)
+
+#endif

@@ -1,0 +1,312 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * Products of tiles for 1x1 convolutions.
+ *
+ * A panel holds the weights of one or two output blocks, k by k: [k][blocks * 16], or in pairs of k
+ * for the bf16 dot product, [k / 2][blocks * 16][2]. A product keeps up to 14 pixels x 2 blocks in
+ * registers: each weight vector loaded serves 14 pixels, each input broadcast two blocks.
+ */
+#include "models/cpu/simd/rows.h"
+
+enum { PIXELS = 14, BLOCKS = 2, INPUTS = 8, OUTER_BLOCKS = 3 };
+
+void SH_SIMD(tile_load)(const void *x, sh_dtype from, int64_t pixels, const sh_cpu_affine *norm,
+                        void *tile, sh_dtype to)
+{
+    if (from == SH_F32)
+        row_load(x, pixels, norm, tile, SH_F32, SH_F32);
+    else if (to == SH_F32)
+        row_load(x, pixels, norm, tile, SH_BF16, SH_F32);
+    else
+        row_load(x, pixels, norm, tile, SH_BF16, SH_BF16);
+}
+
+void SH_SIMD(tile_load_grad)(const void *g, const void *y, sh_dtype from, int64_t pixels,
+                             const sh_cpu_bn_grad *grad, void *tile, sh_dtype to)
+{
+    if (from == SH_F32)
+        row_load_grad(g, y, pixels, grad, tile, SH_F32, SH_F32);
+    else if (to == SH_F32)
+        row_load_grad(g, y, pixels, grad, tile, SH_BF16, SH_F32);
+    else
+        row_load_grad(g, y, pixels, grad, tile, SH_BF16, SH_BF16);
+}
+
+void SH_SIMD(tile_pair)(const void *tile, int64_t pixels, void *pairs)
+{
+    const uint16_t *from = tile;
+    uint32_t *to = pairs;
+
+    for (int64_t p = 0; p < pixels; p += 2) {
+        vu first = __builtin_convertvector(*(const vh_any *)(from + p * LANES), vu);
+        vu second = {0};
+        if (p + 1 < pixels)
+            second = __builtin_convertvector(*(const vh_any *)(from + (p + 1) * LANES), vu);
+        second = first | second << 16;
+        memcpy(to + p / 2 * LANES, &second, sizeof(second));
+    }
+}
+
+int SH_SIMD(panel_blocks)(int64_t first, int64_t n_blocks)
+{
+    return n_blocks - first >= BLOCKS ? BLOCKS : (int)(n_blocks - first);
+}
+
+/* Through 16 x 16 squares, so that reads and writes both stay within a few cache lines. */
+void SH_SIMD(pack)(const float *w, int64_t n_out, int64_t n_k, int64_t out_stride, int64_t k_stride,
+                   int64_t first, void *packed, sh_dtype dtype)
+{
+    int64_t k_end = (n_k + 15) / 16 * 16, blocks = (n_out + 15) / 16;
+    int64_t wide = SH_SIMD(panel_blocks)(first, blocks) * LANES;
+    size_t base = (size_t)(first * LANES * k_end);
+
+    for (int64_t kb = 0; kb < k_end; kb += LANES) {
+        for (int64_t i = 0; i < wide; i++) {
+            int64_t o = first * LANES + i;
+            const float *from = w + o * out_stride + kb * k_stride;
+            int64_t n = o < n_out ? (n_k - kb < LANES ? n_k - kb : LANES) : 0;
+            for (int64_t k = 0; k < LANES; k++) {
+                float v = k < n ? from[k * k_stride] : 0;
+                if (dtype == SH_BF16)
+                    ((uint16_t *)packed)[base + (size_t)(((kb + k) / 2 * wide + i) * 2 + k % 2)] =
+                        sh_bf16_from_f32(v);
+                else
+                    ((float *)packed)[base + (size_t)((kb + k) * wide + i)] = v;
+            }
+        }
+    }
+}
+
+/* M pixels x N blocks; a and c at the first pixel. */
+SH_INLINE void product_f32(const float *a, int64_t a_stride, int64_t k_blocks, const float *w,
+                           float *c, int64_t c_stride, const int M, const int N)
+{
+    vf acc[PIXELS * BLOCKS];
+
+    SH_UNROLL
+    for (int i = 0; i < M * N; i++) acc[i] = (vf){0};
+    for (int64_t b = 0; b < k_blocks; b++, a += a_stride) {
+        for (int k = 0; k < LANES; k++, w += N * LANES) {
+            vf w0 = vec_load(w, 0, SH_F32), w1 = N > 1 ? vec_load(w, LANES, SH_F32) : w0;
+            SH_UNROLL
+            for (int m = 0; m < M; m++) {
+                vf x = vec_set(a[m * LANES + k]);
+                acc[m * N] += x * w0;
+                if (N > 1) acc[m * N + 1] += x * w1;
+            }
+        }
+    }
+    SH_UNROLL
+    for (int n = 0; n < N; n++) {
+        SH_UNROLL
+        for (int m = 0; m < M; m++) vec_store(c, n * c_stride + m * LANES, acc[m * N + n], SH_F32);
+    }
+}
+
+#ifdef __AVX512BF16__
+SH_INLINE __m512 dot_pair(__m512 acc, uint32_t pair, __m512 w)
+{
+    return _mm512_dpbf16_ps(acc, (__m512bh)_mm512_set1_epi32((int)pair), (__m512bh)w);
+}
+
+SH_INLINE void product_bf16(const uint16_t *a, int64_t a_stride, int64_t k_blocks,
+                            const uint16_t *w, float *c, int64_t c_stride, const int M, const int N)
+{
+    __m512 acc[PIXELS * BLOCKS];
+
+    SH_UNROLL
+    for (int i = 0; i < M * N; i++) acc[i] = _mm512_setzero_ps();
+    for (int64_t b = 0; b < k_blocks; b++, a += a_stride) {
+        for (int k = 0; k < LANES; k += 2, w += 2 * N * LANES) {
+            __m512 w0 = _mm512_loadu_ps(w), w1 = N > 1 ? _mm512_loadu_ps(w + 2 * LANES) : w0;
+            SH_UNROLL
+            for (int m = 0; m < M; m++) {
+                uint32_t x;
+                memcpy(&x, a + m * LANES + k, sizeof(x));
+                acc[m * N] = dot_pair(acc[m * N], x, w0);
+                if (N > 1) acc[m * N + 1] = dot_pair(acc[m * N + 1], x, w1);
+            }
+        }
+    }
+    SH_UNROLL
+    for (int n = 0; n < N; n++) {
+        SH_UNROLL
+        for (int m = 0; m < M; m++) _mm512_storeu_ps(c + n * c_stride + m * LANES, acc[m * N + n]);
+    }
+}
+#else
+SH_INLINE void product_bf16(const uint16_t *a, int64_t a_stride, int64_t k_blocks,
+                            const uint16_t *w, float *c, int64_t c_stride, const int M, const int N)
+{
+    (void)a, (void)a_stride, (void)k_blocks, (void)w, (void)c, (void)c_stride, (void)M, (void)N;
+}
+#endif
+
+SH_INLINE void product(const void *a, int64_t a_stride, int64_t k_blocks, const void *w, float *c,
+                       int64_t c_stride, const int M, const int N, const sh_dtype dtype)
+{
+    if (dtype == SH_BF16)
+        product_bf16(a, a_stride, k_blocks, w, c, c_stride, M, N);
+    else
+        product_f32(a, a_stride, k_blocks, w, c, c_stride, M, N);
+}
+
+#define PRODUCT_CASE(M)                                                                            \
+    case M: product(a, a_stride, k_blocks, w, c, c_stride, M, N, dtype); break;
+
+SH_INLINE void product_of(int64_t m, const void *a, int64_t a_stride, int64_t k_blocks,
+                          const void *w, float *c, int64_t c_stride, const int N,
+                          const sh_dtype dtype)
+{
+    switch (m) {
+        PRODUCT_CASE(1)
+        PRODUCT_CASE(2)
+        PRODUCT_CASE(3)
+        PRODUCT_CASE(4)
+        PRODUCT_CASE(5)
+        PRODUCT_CASE(6)
+        PRODUCT_CASE(7)
+        PRODUCT_CASE(8)
+        PRODUCT_CASE(9)
+        PRODUCT_CASE(10)
+        PRODUCT_CASE(11)
+        PRODUCT_CASE(12)
+        PRODUCT_CASE(13)
+        PRODUCT_CASE(14)
+    default: break;
+    }
+}
+
+/* Pixels are dealt evenly to as few register tiles as hold them. */
+SH_INLINE void products(const void *a, int64_t a_stride, int64_t k_blocks, const void *w,
+                        int64_t pixels, float *c, const int N, const sh_dtype dtype)
+{
+    int64_t n = (pixels + PIXELS - 1) / PIXELS, size = dtype == SH_BF16 ? 2 : 4;
+
+    for (int64_t i = 0; i < n; i++) {
+        int64_t begin = pixels * i / n, end = pixels * (i + 1) / n;
+        product_of(end - begin, (const char *)a + begin * LANES * size, a_stride, k_blocks, w,
+                   c + begin * LANES, pixels * LANES, N, dtype);
+    }
+}
+
+void SH_SIMD(tile_product)(const void *a, int64_t a_stride, int64_t k_blocks, const void *panel,
+                           int n_blocks, int64_t pixels, float *c, sh_dtype dtype)
+{
+    if (dtype == SH_BF16 && n_blocks == 2)
+        products(a, a_stride, k_blocks, panel, pixels, c, 2, SH_BF16);
+    else if (dtype == SH_BF16)
+        products(a, a_stride, k_blocks, panel, pixels, c, 1, SH_BF16);
+    else if (n_blocks == 2)
+        products(a, a_stride, k_blocks, panel, pixels, c, 2, SH_F32);
+    else
+        products(a, a_stride, k_blocks, panel, pixels, c, 1, SH_F32);
+}
+
+/* dw[n][k .. k + 7] of one input block and N output blocks; steps are pixels, or pairs of them. */
+SH_INLINE void outer(const void *x, const void *dy, int64_t dy_stride, int64_t steps, float *dw,
+                     int64_t dw_stride, const int N, const sh_dtype dtype)
+{
+    vf acc[INPUTS * OUTER_BLOCKS];
+    int64_t step = dtype == SH_BF16 ? 2 * LANES : LANES;
+
+    SH_UNROLL
+    for (int n = 0; n < N; n++) {
+        SH_UNROLL
+        for (int k = 0; k < INPUTS; k++)
+            acc[k * N + n] = vec_load(dw, n * dw_stride + k * LANES, SH_F32);
+    }
+    for (int64_t s = 0; s < steps; s++) {
+#ifdef __AVX512BF16__
+        if (dtype == SH_BF16) {
+            const uint16_t *xs = (const uint16_t *)x + s * step;
+            const uint16_t *ds = (const uint16_t *)dy + s * step;
+            SH_UNROLL
+            for (int k = 0; k < INPUTS; k++) {
+                uint32_t pair;
+                memcpy(&pair, xs + 2 * k, sizeof(pair));
+                SH_UNROLL
+                for (int n = 0; n < N; n++)
+                    acc[k * N + n] = (vf)dot_pair((__m512)acc[k * N + n], pair,
+                                                  _mm512_loadu_ps(ds + n * dy_stride));
+            }
+            continue;
+        }
+#endif
+        const float *xs = (const float *)x + s * step, *ds = (const float *)dy + s * step;
+        vf d0 = vec_load(ds, 0, SH_F32), d1 = N > 1 ? vec_load(ds, dy_stride, SH_F32) : d0;
+        vf d2 = N > 2 ? vec_load(ds, 2 * dy_stride, SH_F32) : d0;
+        SH_UNROLL
+        for (int k = 0; k < INPUTS; k++) {
+            vf v = vec_set(xs[k]);
+            acc[k * N] += v * d0;
+            if (N > 1) acc[k * N + 1] += v * d1;
+            if (N > 2) acc[k * N + 2] += v * d2;
+        }
+    }
+    SH_UNROLL
+    for (int n = 0; n < N; n++) {
+        SH_UNROLL
+        for (int k = 0; k < INPUTS; k++)
+            vec_store(dw, n * dw_stride + k * LANES, acc[k * N + n], SH_F32);
+    }
+}
+
+SH_INLINE void outers(const void *x, int64_t x_stride, int64_t in_blocks, const void *dy,
+                      int64_t dy_stride, int64_t steps, float *dw, const int N,
+                      const sh_dtype dtype)
+{
+    int64_t size = dtype == SH_BF16 ? 2 : 4, per_input = dtype == SH_BF16 ? 2 : 1;
+    int64_t dw_stride = in_blocks * LANES * LANES;
+
+    for (int64_t b = 0; b < in_blocks; b++)
+        for (int64_t k = 0; k < LANES; k += INPUTS)
+            outer((const char *)x + (b * x_stride + k * per_input) * size, dy, dy_stride, steps,
+                  dw + (b * LANES + k) * LANES, dw_stride, N, dtype);
+}
+
+void SH_SIMD(tile_outer)(const void *x, int64_t x_stride, int64_t in_blocks, const void *dy,
+                         int64_t dy_stride, int64_t out_blocks, int64_t pixels, float *dw,
+                         sh_dtype dtype)
+{
+    int64_t steps = dtype == SH_BF16 ? (pixels + 1) / 2 : pixels;
+    int64_t size = dtype == SH_BF16 ? 2 : 4;
+
+    for (int64_t o = 0; o < out_blocks;) {
+        const void *d = (const char *)dy + o * dy_stride * size;
+        float *to = dw + o * in_blocks * LANES * LANES;
+        int64_t left = out_blocks - o, n = left >= 3 && left != 4 ? 3 : left >= 2 ? 2 : 1;
+        if (dtype == SH_BF16 && n == 3)
+            outers(x, x_stride, in_blocks, d, dy_stride, steps, to, 3, SH_BF16);
+        else if (dtype == SH_BF16 && n == 2)
+            outers(x, x_stride, in_blocks, d, dy_stride, steps, to, 2, SH_BF16);
+        else if (dtype == SH_BF16)
+            outers(x, x_stride, in_blocks, d, dy_stride, steps, to, 1, SH_BF16);
+        else if (n == 3)
+            outers(x, x_stride, in_blocks, d, dy_stride, steps, to, 3, SH_F32);
+        else if (n == 2)
+            outers(x, x_stride, in_blocks, d, dy_stride, steps, to, 2, SH_F32);
+        else
+            outers(x, x_stride, in_blocks, d, dy_stride, steps, to, 1, SH_F32);
+        o += n;
+    }
+}
+
+void SH_SIMD(tile_store)(const float *c, int64_t pixels, const float *bias, void *y, sh_dtype dtype,
+                         bool stream, sh_cpu_moments *m)
+{
+    if (dtype == SH_BF16)
+        row_store(c, pixels, bias, y, stream, m, SH_BF16);
+    else
+        row_store(c, pixels, bias, y, stream, m, SH_F32);
+}
+
+void SH_SIMD(tile_store_grad)(const float *c, int64_t pixels, const void *x, void *dx,
+                              sh_dtype dtype, bool stream, const sh_cpu_affine *norm,
+                              const float *mean, sh_cpu_grad_sums *sums)
+{
+    if (dtype == SH_BF16)
+        row_store_grad(c, pixels, x, dx, stream, norm, mean, sums, SH_BF16);
+    else
+        row_store_grad(c, pixels, x, dx, stream, norm, mean, sums, SH_F32);
+}

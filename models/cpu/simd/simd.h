@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * The serial inner kernels of the CPU backend, one table of them per instruction set. Files of
+ * models/cpu divide an op into pieces, deal these to threads and combine what they return.
+ *
+ * A *slab* is one image's block of 16 channels in SH_NCHW16C: [pixels][16]. Vectors of 16 floats
+ * belong to the block's channels; those of padding channels are zero, which keeps padding zero.
+ * In a *tile*, several blocks follow one another: [blocks][pixels][16], f32, or bf16 where said.
+ */
+#ifndef SH_MODELS_CPU_SIMD_SIMD_H
+#define SH_MODELS_CPU_SIMD_SIMD_H
+
+#include <stdbool.h>
+
+#include "base/tensor.h"
+
+/** Per channel: act(x * scale + shift), act being a clamp to [lo, hi] (infinite: no bound). */
+typedef struct sh_cpu_affine {
+    const float *scale, *shift; /* [16 * blocks]; scale NULL: x as it is */
+    float lo, hi;
+} sh_cpu_affine;
+
+/** Running sums of one channel block around a shift that keeps squares from cancelling. */
+typedef struct sh_cpu_moments {
+    float shift[16], sum[16], square[16];
+    int64_t count; /* 0: shift is still to be taken from the first pixel */
+} sh_cpu_moments;
+
+/** Sums that batch norm's gradient needs, for one channel block. */
+typedef struct sh_cpu_grad_sums {
+    float g[16];  /* sum of g */
+    float gx[16]; /* sum of g (x - mean) */
+} sh_cpu_grad_sums;
+
+/** dx = a g + b x + c per channel: batch norm's gradient once its sums are known. */
+typedef struct sh_cpu_bn_grad {
+    const float *a, *b, *c; /* [16 * blocks] */
+} sh_cpu_bn_grad;
+
+/** A depthwise convolution of one slab. */
+typedef struct sh_cpu_dw {
+    sh_dtype dtype;
+    int64_t h, w, oh, ow;
+    int kh, kw, stride[2], dilation[2], pad[2]; /* top and left */
+    bool stream;                                /* write results past the caches */
+    sh_cpu_affine norm; /* applied to x on load; vectors of this slab's block */
+} sh_cpu_dw;
+
+typedef struct sh_cpu_simd {
+    const char *name;
+    bool dot_bf16; /* tiles of bf16 products may be bf16; else they are always f32 */
+
+    /* ---- maps over n elements at any alignment ---- */
+    void (*cast)(const void *x, sh_dtype from, void *y, sh_dtype to, int64_t n);
+    void (*add)(const void *a, const void *b, void *y, int64_t n, sh_dtype dtype);
+    void (*act)(const void *x, void *y, int64_t n, sh_dtype dtype, int act);
+    void (*act_grad)(const void *dy, const void *y, void *dx, int64_t n, sh_dtype dtype, int act);
+    float (*dot)(const void *a, sh_dtype a_dtype, const float *b, int64_t n);
+    /** y += alpha x */
+    void (*axpy)(float alpha, const void *x, sh_dtype dtype, float *y, int64_t n);
+
+    /* ---- slabs ---- */
+    void (*moments)(const void *x, int64_t pixels, sh_dtype dtype, sh_cpu_moments *m);
+    void (*bn_apply)(const void *x, const void *residual, void *y, int64_t pixels, sh_dtype dtype,
+                     const sh_cpu_affine *norm);
+    /** g = dy where the activation (from y, or recomputed from x) passes it. */
+    void (*bn_grad_reduce)(const void *dy, const void *x, const void *y, int64_t pixels,
+                           sh_dtype dtype, const sh_cpu_affine *norm, const float *mean,
+                           sh_cpu_grad_sums *sums);
+    void (*bn_grad_apply)(const void *dy, const void *x, const void *y, void *dx, void *dresidual,
+                          int64_t pixels, sh_dtype dtype, const sh_cpu_affine *norm,
+                          const sh_cpu_bn_grad *grad);
+    void (*pool)(const void *x, int64_t pixels, sh_dtype dtype, float *sum);
+    void (*fill)(const float *value, void *y, int64_t pixels, sh_dtype dtype);
+
+    /* ---- depthwise convolution; rows is scratch of dw_rows(dw) floats ---- */
+    int64_t (*dw_rows)(const sh_cpu_dw *dw);
+    /** weights [kh kw][16]. moments may be NULL. */
+    void (*dw_forward)(const sh_cpu_dw *dw, const void *x, const float *weights, void *y,
+                       sh_cpu_moments *moments, float *rows);
+    /** Adds to dweights [kh kw][16] (NULL: not wanted); writes dx (NULL: not wanted). The gradient
+     * of y is g, or where grad is given a g + b y + c. With sums, dx is masked by norm's activation
+     *  and summed. mean belongs to norm. */
+    void (*dw_backward)(const sh_cpu_dw *dw, const void *g, const void *y,
+                        const sh_cpu_bn_grad *grad, const void *x, const float *weights,
+                        float *dweights, void *dx, const float *mean, sh_cpu_grad_sums *sums,
+                        float *rows);
+
+    /* ---- pointwise convolution: products of tiles ---- */
+    /** Slab pixels to a block of a tile: normalised, as f32, or bf16 where `to` says. */
+    void (*tile_load)(const void *x, sh_dtype from, int64_t pixels, const sh_cpu_affine *norm,
+                      void *tile, sh_dtype to);
+    /** The same for a gradient: a g + b y + c. */
+    void (*tile_load_grad)(const void *g, const void *y, sh_dtype from, int64_t pixels,
+                           const sh_cpu_bn_grad *grad, void *tile, sh_dtype to);
+    /** Pairs of pixels interleaved, [pixels / 2][16][2] bf16, an odd last one paired with 0. */
+    void (*tile_pair)(const void *tile, int64_t pixels, void *pairs);
+    /** Weights w[out][k], at strides, as the panel that starts at output block `first`. `packed`
+     *  holds all panels: n_out times n_k elements, each rounded up to 16, padding zero. */
+    void (*pack)(const float *w, int64_t n_out, int64_t n_k, int64_t out_stride, int64_t k_stride,
+                 int64_t first, void *packed, sh_dtype dtype);
+    /** Blocks of the panel that starts at block `first` of n_blocks. */
+    int (*panel_blocks)(int64_t first, int64_t n_blocks);
+    /** c [panel blocks][pixels][16] f32 = tile a (block stride a_stride) times one panel. */
+    void (*tile_product)(const void *a, int64_t a_stride, int64_t k_blocks, const void *panel,
+                         int n_blocks, int64_t pixels, float *c, sh_dtype dtype);
+    /** dw [out blocks][16 in_blocks][16] += x^T dy over pixels (bf16: tiles of pairs). */
+    void (*tile_outer)(const void *x, int64_t x_stride, int64_t in_blocks, const void *dy,
+                       int64_t dy_stride, int64_t out_blocks, int64_t pixels, float *dw,
+                       sh_dtype dtype);
+    /** A block of c to a slab, with statistics of what was stored where wanted. */
+    void (*tile_store)(const float *c, int64_t pixels, const float *bias, void *y, sh_dtype dtype,
+                       bool stream, sh_cpu_moments *moments);
+    /** A block of a gradient to a slab: masked by norm's activation at x and summed. */
+    void (*tile_store_grad)(const float *c, int64_t pixels, const void *x, void *dx, sh_dtype dtype,
+                            bool stream, const sh_cpu_affine *norm, const float *mean,
+                            sh_cpu_grad_sums *sums);
+} sh_cpu_simd;
+
+/** The fastest table that this processor runs; SHOAL_CPU_ISA names a slower one. Never NULL. */
+const sh_cpu_simd *sh_cpu_simd_get(void);
+
+#endif

@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: Apache-2.0
+/* The table of one instruction set. */
+#include "models/cpu/simd/parts.h"
+
+#define NAME2(isa) #isa
+#define NAME(isa) NAME2(isa)
+#define SLOT(slot) .slot = SH_SIMD(slot),
+
+extern const sh_cpu_simd SH_SIMD(sh_cpu_simd);
+
+const sh_cpu_simd SH_SIMD(sh_cpu_simd) = {.name = NAME(SH_ISA),
+#ifdef __AVX512BF16__
+                                          .dot_bf16 = true,
+#endif
+                                          SH_SIMD_SLOTS(SLOT)};
