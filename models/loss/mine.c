@@ -15,6 +15,7 @@
 enum {
     BLOCK = 32, /* anchors: a panel of 48 columns is read from the L3 cache once for all */
     PANELS = 2, /* distances of 32 x 96 and a panel share the L1 cache */
+    LEAP = SH_TILE_COLS,
 };
 
 typedef struct block_scratch {
@@ -161,19 +162,18 @@ typedef struct draw_context {
     sh_triplet *choices;
 } draw_context;
 
-/* How many of the n distances to negatives violate the margin against one positive. */
-static int64_t count_violating(const sh_loss *loss, const float *d, int64_t n, float positive)
-{
-    sh_gap_sum sum;
-
-    loss->kernels->gaps(d, n, positive, &loss->rule, &sum);
-    return sum.n_triplets;
-}
-
-/* Column of violating negative number `wanted`, counted from column 0. */
+/* Column of violating negative number `wanted`, counted from column 0: by leaps, then steps. */
 static int32_t find_violating(const sh_loss *loss, const float *d, float positive, int64_t wanted)
 {
-    for (int64_t j = 0;; j++) {
+    int64_t j = 0;
+
+    for (;; j += LEAP) {
+        int64_t n = loss->kernels->count(d + j, LEAP, positive, &loss->rule);
+
+        if (wanted < n) break;
+        wanted -= n;
+    }
+    for (;; j++) {
         float gap = d[j] - positive;
 
         if (gap > loss->rule.above && gap <= loss->rule.upto && wanted-- == 0) return (int32_t)j;
@@ -193,7 +193,7 @@ static void draw_row(const sh_loss *loss, int64_t row, const float *d, const flo
         out[q] = (sh_triplet){-1, -1, SH_NO_TRIPLET, 0};
         if (q >= sh_groups_others(&loss->labels, row)) continue;
         int32_t positive = sh_groups_other(&loss->labels, row, q);
-        int64_t n = count_violating(loss, d, stride, positives[q]);
+        int64_t n = loss->kernels->count(d, stride, positives[q], &loss->rule);
 
         if (n == 0) continue;
         int64_t drawn = (int64_t)sh_rng_below(key, (uint64_t)positive, (uint64_t)n);
@@ -219,7 +219,7 @@ static void count_row(const sh_loss *loss, int64_t row, const float *d, const fl
     (void)scratch;
     for (int64_t q = 0; q < sh_groups_others(&loss->labels, row); q++)
         counts[sh_groups_other(&loss->labels, row, q)] =
-            (int32_t)count_violating(loss, d, stride, positives[q]);
+            (int32_t)loss->kernels->count(d, stride, positives[q], &loss->rule);
 }
 
 void sh_mine_count(const sh_loss *loss, int32_t *counts)

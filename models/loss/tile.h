@@ -77,7 +77,10 @@ typedef struct sh_tile_kernels {
     void (*select)(const float *d, int64_t n, int32_t first, const float *above, int64_t n_above,
                    sh_lanes *nearest, sh_lanes *farthest);
 
-    /** Sum over the n (a multiple of SH_LANES) distances to negatives d, for one d(a, p). */
+    /** How many of the n (a multiple of SH_LANES) distances to negatives d fit the rule. */
+    int64_t (*count)(const float *d, int64_t n, float positive, const sh_gap_rule *rule);
+
+    /** Their sums, for one d(a, p). */
     void (*gaps)(const float *d, int64_t n, float positive, const sh_gap_rule *rule,
                  sh_gap_sum *sum);
 

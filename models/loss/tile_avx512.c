@@ -87,7 +87,85 @@ TILE_TARGET static void avx512_select(const float *d, int64_t n, int32_t first, 
     }
 }
 
+static int64_t avx512_count(const float *d, int64_t n, float positive, const sh_gap_rule *rule);
+static void avx512_gaps(const float *d, int64_t n, float positive, const sh_gap_rule *rule,
+                        sh_gap_sum *sum);
+static void avx512_weigh(const float *d, int64_t n, const float *positive, int step,
+                         const sh_gap_rule *rule, float *weight);
+
 #include "models/loss/tile_body.h"
+
+TILE_TARGET static inline __mmask16 fitting(__m512 gap, const sh_gap_rule *rule)
+{
+    __mmask16 fits = _mm512_cmp_ps_mask(gap, _mm512_set1_ps(rule->above), _CMP_GT_OQ);
+
+    return _mm512_mask_cmp_ps_mask(fits, gap, _mm512_set1_ps(rule->upto), _CMP_LE_OQ);
+}
+
+TILE_TARGET static int64_t avx512_count(const float *d, int64_t n, float positive,
+                                        const sh_gap_rule *rule)
+{
+    __m512i total = _mm512_setzero_si512(), one = _mm512_set1_epi32(1);
+
+    for (int64_t j = 0; j < n; j += SH_LANES) {
+        __m512 gap = _mm512_sub_ps(_mm512_loadu_ps(d + j), _mm512_set1_ps(positive));
+
+        total = _mm512_mask_add_epi32(total, fitting(gap, rule), total, one);
+    }
+    return _mm512_reduce_add_epi32(total);
+}
+
+TILE_TARGET static void avx512_gaps(const float *d, int64_t n, float positive,
+                                    const sh_gap_rule *rule, sh_gap_sum *sum)
+{
+    __m512d low = _mm512_setzero_pd(), high = _mm512_setzero_pd();
+    __m512i n_triplets = _mm512_setzero_si512(), n_active = n_triplets;
+    __m512i one = _mm512_set1_epi32(1);
+    double loss[SH_LANES], weight[SH_LANES] = {0};
+
+    if (rule->soft) {
+        avx512_gaps_soft(d, n, positive, rule, sum);
+        return;
+    }
+    for (int64_t j = 0; j < n; j += SH_LANES) {
+        __m512 gap = _mm512_sub_ps(_mm512_loadu_ps(d + j), _mm512_set1_ps(positive));
+        __m512 cost = _mm512_sub_ps(_mm512_set1_ps(rule->margin), gap);
+        __mmask16 fits = fitting(gap, rule);
+        __mmask16 active = _mm512_mask_cmp_ps_mask(fits, cost, _mm512_setzero_ps(), _CMP_GT_OQ);
+
+        cost = _mm512_maskz_mov_ps(active, cost);
+        low = _mm512_add_pd(low, _mm512_cvtps_pd(_mm512_castps512_ps256(cost)));
+        high = _mm512_add_pd(high, _mm512_cvtps_pd(_mm512_extractf32x8_ps(cost, 1)));
+        n_triplets = _mm512_mask_add_epi32(n_triplets, fits, n_triplets, one);
+        n_active = _mm512_mask_add_epi32(n_active, active, n_active, one);
+    }
+    _mm512_storeu_pd(loss, low);
+    _mm512_storeu_pd(loss + SH_LANES / 2, high);
+    avx512_add_lanes(loss, weight, sum);
+    sum->n_triplets = _mm512_reduce_add_epi32(n_triplets);
+    sum->n_active = _mm512_reduce_add_epi32(n_active);
+    sum->weight = sum->n_active;
+}
+
+TILE_TARGET static void avx512_weigh(const float *d, int64_t n, const float *positive, int step,
+                                     const sh_gap_rule *rule, float *weight)
+{
+    __m512 one = _mm512_set1_ps(1), margin = _mm512_set1_ps(rule->margin);
+
+    if (rule->soft) {
+        avx512_weigh_soft(d, n, positive, step, rule, weight);
+        return;
+    }
+    for (int64_t j = 0; j < n; j += SH_LANES) {
+        __m512 own = step ? _mm512_loadu_ps(positive + j) : _mm512_set1_ps(positive[0]);
+        __m512 gap = _mm512_sub_ps(_mm512_loadu_ps(d + j), own), sum = _mm512_loadu_ps(weight + j);
+        __mmask16 active = fitting(gap, rule);
+
+        active = _mm512_mask_cmp_ps_mask(active, _mm512_sub_ps(margin, gap), _mm512_setzero_ps(),
+                                         _CMP_GT_OQ);
+        _mm512_storeu_ps(weight + j, _mm512_mask_add_ps(sum, active, sum, one));
+    }
+}
 
 const sh_tile_kernels *sh_tile_kernels_avx512(void)
 {

@@ -2,7 +2,8 @@
 /**
  * The kernels of tile.h in plain C, to be compiled for one instruction set after another: the
  * including file defines TILE_NAME(name), which gives each function its name, and TILE_TARGET, its
- * target attribute. With TILE_HAND_WRITTEN it brings its own `distances` and `select`. No reduction
+ * target attribute. With TILE_HAND_WRITTEN it brings its own
+ * `distances`, `select`, `count`, `gaps` and `weigh`. No reduction
  * runs across lanes in an order that the compiler may choose, and every fused operation is written
  * as fmaf, so all compilations give the same bits.
  */
@@ -92,48 +93,85 @@ TILE_TARGET static void TILE_NAME(pairs)(const sh_packed *p, int64_t row, const 
     }
 }
 
+TILE_TARGET static void TILE_NAME(add_lanes)(const double *loss, const double *weight,
+                                             sh_gap_sum *sum)
+{
+    sum->loss = sum->weight = 0;
+    for (int l = 0; l < SH_LANES; l++) {
+        sum->loss += loss[l];
+        sum->weight += weight[l];
+    }
+}
+
+TILE_TARGET static void TILE_NAME(gaps_soft)(const float *d, int64_t n, float positive,
+                                             const sh_gap_rule *rule, sh_gap_sum *sum)
+{
+    double loss[SH_LANES] = {0}, weight[SH_LANES] = {0};
+    int32_t n_triplets = 0;
+
+    for (int64_t j = 0; j < n; j++) {
+        float gap = d[j] - positive;
+
+        if (!(gap > rule->above && gap <= rule->upto)) continue;
+        n_triplets++;
+        loss[j % SH_LANES] += sh_loss_softplus(-gap);
+        weight[j % SH_LANES] += sh_loss_sigmoid(-gap);
+    }
+    TILE_NAME(add_lanes)(loss, weight, sum);
+    sum->n_triplets = sum->n_active = n_triplets; /* a soft loss is never zero */
+}
+
+TILE_TARGET static void TILE_NAME(weigh_soft)(const float *d, int64_t n, const float *positive,
+                                              int step, const sh_gap_rule *rule, float *weight)
+{
+    for (int64_t j = 0; j < n; j++) {
+        float gap = d[j] - positive[j * step];
+
+        if (gap > rule->above && gap <= rule->upto) weight[j] += (float)sh_loss_sigmoid(-gap);
+    }
+}
+
+#ifndef TILE_HAND_WRITTEN
+TILE_TARGET static int64_t TILE_NAME(count)(const float *d, int64_t n, float positive,
+                                            const sh_gap_rule *rule)
+{
+    int32_t total = 0;
+
+    for (int64_t j = 0; j < n; j++) {
+        float gap = d[j] - positive;
+
+        total += (gap > rule->above) & (gap <= rule->upto);
+    }
+    return total;
+}
+
 TILE_TARGET static void TILE_NAME(gaps)(const float *d, int64_t n, float positive,
                                         const sh_gap_rule *rule, sh_gap_sum *sum)
 {
     double loss[SH_LANES] = {0}, weight[SH_LANES] = {0};
-    int32_t n_triplets[SH_LANES] = {0}, n_active[SH_LANES] = {0};
 
+    if (rule->soft) {
+        TILE_NAME(gaps_soft)(d, n, positive, rule, sum);
+        return;
+    }
+    sum->n_triplets = (int32_t)TILE_NAME(count)(d, n, positive, rule);
     for (int64_t j = 0; j < n; j += SH_LANES)
         for (int l = 0; l < SH_LANES; l++) {
-            float gap = d[j + l] - positive;
-            bool fits = (gap > rule->above) & (gap <= rule->upto);
+            float gap = d[j + l] - positive, cost = rule->margin - gap;
+            bool active = (gap > rule->above) & (gap <= rule->upto) & (cost > 0);
 
-            n_triplets[l] += fits;
-            if (rule->soft) {
-                if (!fits) continue;
-                loss[l] += sh_loss_softplus(-gap);
-                weight[l] += sh_loss_sigmoid(-gap);
-            } else {
-                float cost = rule->margin - gap;
-                bool active = fits & (cost > 0);
-
-                loss[l] += active ? cost : 0;
-                n_active[l] += active;
-            }
+            loss[l] += active ? cost : 0;
+            weight[l] += active ? 1 : 0;
         }
-    *sum = (sh_gap_sum){0};
-    for (int l = 0; l < SH_LANES; l++) {
-        sum->loss += loss[l];
-        sum->n_triplets += n_triplets[l];
-        sum->n_active += rule->soft ? n_triplets[l] : n_active[l];
-        sum->weight += rule->soft ? weight[l] : n_active[l];
-    }
+    TILE_NAME(add_lanes)(loss, weight, sum);
+    sum->n_active = (int32_t)sum->weight;
 }
 
 TILE_TARGET static void TILE_NAME(weigh)(const float *d, int64_t n, const float *positive, int step,
                                          const sh_gap_rule *rule, float *weight)
 {
     if (rule->soft) {
-        for (int64_t j = 0; j < n; j++) {
-            float gap = d[j] - positive[j * step];
-
-            if (gap > rule->above && gap <= rule->upto) weight[j] += (float)sh_loss_sigmoid(-gap);
-        }
+        TILE_NAME(weigh_soft)(d, n, positive, step, rule, weight);
         return;
     }
     for (int64_t j = 0; j < n; j++) {
@@ -143,6 +181,7 @@ TILE_TARGET static void TILE_NAME(weigh)(const float *d, int64_t n, const float 
         weight[j] += active ? 1.0f : 0.0f;
     }
 }
+#endif
 
 TILE_TARGET static double TILE_NAME(direct)(const float *x, const float *y, int64_t dim)
 {
@@ -194,6 +233,7 @@ static const sh_tile_kernels TILE_NAME(kernels) = {
     .distances = TILE_NAME(distances),
     .pairs = TILE_NAME(pairs),
     .select = TILE_NAME(select),
+    .count = TILE_NAME(count),
     .gaps = TILE_NAME(gaps),
     .weigh = TILE_NAME(weigh),
     .direct = TILE_NAME(direct),

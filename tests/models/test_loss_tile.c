@@ -162,6 +162,7 @@ static void gaps__have_the_same_bits_in_every_table(void **state)
             float weight[N] = {0};
 
             list[t]->gaps(d, N, 1.0f, &rule, &sum);
+            assert_int_equal(list[t]->count(d, N, 1.0f, &rule), sum.n_triplets);
             list[t]->weigh(d, N, positives, 1, &rule, weight);
             list[t]->weigh(d, N, positives + 50, 0, &rule, weight);
             if (t == n_kernels - 1) {
