@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/cpu.h"
 #include "base/file.h"
 #include "models/weights/weights.h"
 #include "trainer/infer.h"
@@ -39,11 +40,9 @@ static sh_status configure(const sh_config *config, int threads, sh_infer_config
                              .normalize = config->embedding.normalize};
     SH_TRY(sh_net_find(config->net, &out->net));
     SH_TRY(sh_config_loader(config, false, &out->loader));
-    if (threads > 0) {
-        omp_set_num_threads(threads);
-        out->loader.threads = threads;
-    }
-    if (out->loader.threads < 1) out->loader.threads = omp_get_max_threads();
+    if (threads <= 0) threads = sh_cpu_cores_granted();
+    omp_set_num_threads(threads);
+    out->loader.threads = threads;
     out->loader.cache_bytes = 0; /* every crop is read once */
 out:
     return st;

@@ -124,6 +124,10 @@ SH_MUST_CHECK sh_status sh_eval_floor(const sh_eval_data *data, const float *emb
 SH_MUST_CHECK sh_status sh_eval_individuals(const sh_eval_data *data, const sh_query *queries,
                                             const sh_rank_scores *per_fish, json_t **out);
 
+/** Hash of the content of RUN/model.safetensors, as 32 hex digits and a NUL: what an evaluation or
+ * a threshold belongs to. */
+SH_MUST_CHECK sh_status sh_eval_model_hash(const char *run, char text[33]);
+
 /** A number, or null where it is not finite (JSON knows neither NaN nor infinity). */
 json_t *sh_json_number(double value);
 

@@ -348,6 +348,7 @@ sh_status sh_eval_run(const sh_eval_options *options, sh_eval_result *out)
     sh_eval_result r = {0};
     sh_embedder *embedder = NULL;
     json_t *stamps = NULL;
+    char model[33];
     sh_config *config = malloc(sizeof(*config));
 
     SH_CHECK(config != NULL, SH_ERR_NO_MEMORY, "configuration");
@@ -358,6 +359,8 @@ sh_status sh_eval_run(const sh_eval_options *options, sh_eval_result *out)
                        "net", config->net, "part",
                        options->n_data > 0 ? "other data" : sh_part_name(options->part), "stamps");
     SH_CHECK(r.json != NULL, SH_ERR_NO_MEMORY, "evaluation");
+    SH_TRY(sh_eval_model_hash(options->run, model));
+    json_object_set_new(r.json, "model", json_string(model));
 
     uint64_t seed = (uint64_t)config->seed;
 

@@ -117,7 +117,7 @@ out:
 
 /* ---- kept with the run ---- */
 
-static sh_status hash_model(const char *run, char text[33])
+sh_status sh_eval_model_hash(const char *run, char text[33])
 {
     sh_status st = SH_OK;
     char path[SH_RUN_PATH];
@@ -239,7 +239,7 @@ sh_status sh_thresholds_of_run(const char *run, int threads, sh_thresholds *out)
     sh_status st = SH_OK;
     char model[33];
 
-    SH_TRY(hash_model(run, model));
+    SH_TRY(sh_eval_model_hash(run, model));
     st = read_thresholds(run, model, out);
     if (st == SH_ERR_NOT_FOUND) {
         sh_error_clear();
