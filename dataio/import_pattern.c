@@ -13,6 +13,7 @@
 
 #include "base/cli.h"
 #include "dataio/import.h"
+#include "dataio/split.h"
 
 enum { MAX_TOKENS = 64, MAX_TEXT = 4096, MAX_DIGITS = 9 };
 
@@ -24,6 +25,7 @@ typedef enum field {
     FIELD_CAMERA,
     FIELD_DATE,
     FIELD_FRAME,
+    FIELD_SPLIT,
     FIELD_ANY,
     N_FIELDS
 } field;
@@ -54,27 +56,45 @@ typedef struct capture {
     uint8_t *failed; /* bit (token, position): the rest from here is known not to match */
 } capture;
 
-/* Side of `text` by a list "l=left,r=right" (NULL: left, right, unknown themselves). */
-static bool parse_side(const char *argument, const char *text, size_t n, sh_side *out)
+static const char *const side_names[] = {
+    [SH_SIDE_UNKNOWN] = "unknown", [SH_SIDE_LEFT] = "left", [SH_SIDE_RIGHT] = "right"};
+static const char *const part_names[] = {[SH_PART_NONE] = "none",
+                                         [SH_PART_TRAIN] = "train",
+                                         [SH_PART_VAL] = "val",
+                                         [SH_PART_TEST] = "test"};
+
+/* Fields whose text is one of a list: the words that they end up as. */
+static const struct {
+    const char *const *words;
+    int n;
+    const char *itself; /* the list where a pattern has none */
+    const char *example;
+} choices[N_FIELDS] = {
+    [FIELD_SIDE] = {side_names, (int)SH_COUNT(side_names), "left=left,right=right,unknown=unknown",
+                    "{side:l=left,r=right}"},
+    [FIELD_SPLIT] = {part_names, (int)SH_COUNT(part_names),
+                     "train=train,val=val,test=test,none=none",
+                     "{split:training=train,testing=test}"},
+};
+
+/* Which word `text` stands for by the list "l=left,r=right" (NULL: the words themselves). */
+static bool parse_choice(field f, const char *list, const char *text, size_t n, int *out)
 {
-    static const char *const names[] = {
-        [SH_SIDE_UNKNOWN] = "unknown", [SH_SIDE_LEFT] = "left", [SH_SIDE_RIGHT] = "right"};
-    const char *entry = argument != NULL ? argument : "left=left,right=right,unknown=unknown";
+    const char *entry = list != NULL ? list : choices[f].itself;
 
     while (entry != NULL && *entry != '\0') {
         const char *equals = strchr(entry, '='), *comma = strchr(entry, ',');
-        size_t n_value = comma != NULL ? (size_t)(comma - entry) : strlen(entry);
+        size_t n_entry = comma != NULL ? (size_t)(comma - entry) : strlen(entry);
 
-        if (equals == NULL || (size_t)(equals - entry) > n_value) return false;
-        n_value -= (size_t)(equals + 1 - entry);
-        for (int s = 0; s < 3; s++) {
-            if (strlen(names[s]) != n_value || strncmp(equals + 1, names[s], n_value) != 0)
+        if (equals == NULL || (size_t)(equals - entry) >= n_entry) return false;
+        size_t n_word = n_entry - (size_t)(equals + 1 - entry);
+
+        for (int w = 0; w < choices[f].n && (size_t)(equals - entry) == n; w++) {
+            if (strncmp(entry, text, n) != 0 || strlen(choices[f].words[w]) != n_word ||
+                strncmp(equals + 1, choices[f].words[w], n_word) != 0)
                 continue;
-            if ((size_t)(equals - entry) == n && strncmp(entry, text, n) == 0) {
-                *out = (sh_side)s;
-                return true;
-            }
-            break;
+            *out = w;
+            return true;
         }
         entry = comma != NULL ? comma + 1 : NULL;
     }
@@ -116,13 +136,14 @@ static bool parse_frame(const char *text, size_t n, int32_t *out)
 
 static bool fits(const token *t, const char *text, size_t n)
 {
-    sh_side side;
+    int choice;
     int64_t time;
     int32_t frame;
 
     switch (t->field) {
     case FIELD_ANY: return true;
-    case FIELD_SIDE: return parse_side(t->argument, text, n, &side);
+    case FIELD_SIDE:
+    case FIELD_SPLIT: return parse_choice(t->field, t->argument, text, n, &choice);
     case FIELD_DATE: return parse_date(t->argument, text, n, &time);
     case FIELD_FRAME: return parse_frame(text, n, &frame);
     default: return n > 0;
@@ -164,7 +185,7 @@ static sh_status find_field(const char *pattern, const char *name, token *out)
 
     SH_FAIL(SH_ERR_USAGE,
             "--pattern '%s': no field '%s'%s%s%s; fields are individual, side, species, recording, "
-            "camera, date, frame and *",
+            "camera, date, frame, split and *",
             pattern, name, closest != NULL ? " (did you mean '" : "",
             closest != NULL ? closest : "", closest != NULL ? "'?)" : "");
 out:
@@ -175,21 +196,19 @@ static sh_status check_argument(const char *pattern, const token *t)
 {
     sh_status st = SH_OK;
     const char *entry = t->argument;
+    bool is_choice = choices[t->field].words != NULL;
 
     if (entry == NULL) goto out;
-    SH_CHECK(t->field == FIELD_SIDE || t->field == FIELD_DATE, SH_ERR_USAGE,
+    SH_CHECK(is_choice || t->field == FIELD_DATE, SH_ERR_USAGE,
              "--pattern '%s': {%s} takes no argument", pattern, field_names[t->field]);
-    while (t->field == FIELD_SIDE && entry != NULL) {
+    while (is_choice && entry != NULL) {
         const char *equals = strchr(entry, '=');
-        char one[64];
-        sh_side side;
+        int choice;
 
         SH_CHECK(equals != NULL &&
-                     snprintf(one, sizeof(one), "%.*s", (int)strcspn(entry, ","), entry) <
-                         (int)sizeof(one) &&
-                     parse_side(one, entry, (size_t)(equals - entry), &side),
-                 SH_ERR_USAGE, "--pattern '%s': {side:%s} must read like {side:l=left,r=right}",
-                 pattern, t->argument);
+                     parse_choice(t->field, entry, entry, (size_t)(equals - entry), &choice),
+                 SH_ERR_USAGE, "--pattern '%s': {%s:%s} must read like %s", pattern,
+                 field_names[t->field], t->argument, choices[t->field].example);
         entry = strchr(entry, ',');
         if (entry != NULL) entry++;
     }
@@ -281,6 +300,7 @@ static sh_status fill_labels(const sh_pattern *p, const capture *c, sh_strings *
 {
     sh_status st = SH_OK;
     sh_labels labels = SH_LABELS_NONE;
+    int choice = 0;
 
     for (int k = 0; k < p->n_tokens; k++) {
         const token *t = &p->tokens[k];
@@ -293,7 +313,13 @@ static sh_status fill_labels(const sh_pattern *p, const capture *c, sh_strings *
         case FIELD_SPECIES: SH_TRY(keep_text(texts, text, n, &labels.species)); break;
         case FIELD_RECORDING: SH_TRY(keep_text(texts, text, n, &labels.recording)); break;
         case FIELD_CAMERA: SH_TRY(keep_text(texts, text, n, &labels.camera)); break;
-        case FIELD_SIDE: parse_side(t->argument, text, n, &labels.side); break;
+        case FIELD_SIDE:
+            if (parse_choice(t->field, t->argument, text, n, &choice))
+                labels.side = (sh_side)choice;
+            break;
+        case FIELD_SPLIT:
+            if (parse_choice(t->field, t->argument, text, n, &choice)) labels.split = choice;
+            break;
         case FIELD_DATE: parse_date(t->argument, text, n, &labels.time); break;
         case FIELD_FRAME: parse_frame(text, n, &labels.frame); break;
         default: break;

@@ -186,33 +186,6 @@ out:
     return st;
 }
 
-typedef struct drop_row {
-    char *name, *reason;
-} drop_row;
-
-static int compare_drops(const void *a, const void *b)
-{
-    return strcmp(((const drop_row *)a)->name, ((const drop_row *)b)->name);
-}
-
-/* Folders list their entries in any order; what the pack says of them is sorted. */
-static sh_status sort_drops(sh_drop_list *list)
-{
-    sh_status st = SH_OK;
-    drop_row *rows = malloc(((size_t)list->n + 1) * sizeof(*rows));
-
-    SH_CHECK(rows != NULL, SH_ERR_NO_MEMORY, "%lld names", (long long)list->n);
-    for (int64_t i = 0; i < list->n; i++) rows[i] = (drop_row){list->names[i], list->reasons[i]};
-    qsort(rows, (size_t)list->n, sizeof(*rows), compare_drops);
-    for (int64_t i = 0; i < list->n; i++) {
-        list->names[i] = rows[i].name;
-        list->reasons[i] = rows[i].reason;
-    }
-out:
-    free(rows);
-    return st;
-}
-
 sh_status sh_import_plan_folders(const char *const *sources, int n_sources,
                                  const sh_folder_rules *rules, sh_import_plan *out)
 {
@@ -236,7 +209,7 @@ sh_status sh_import_plan_folders(const char *const *sources, int n_sources,
         else
             SH_TRY(visit_file(&p, sources[i], slash != NULL ? slash + 1 : sources[i]));
     }
-    SH_TRY(sort_drops(&out->dropped));
+    SH_TRY(sh_drop_list_sort(&out->dropped));
     SH_TRY(sh_import_plan_sort(out));
 out:
     for (int i = 0; i < p.n_patterns; i++) sh_pattern_free(&p.patterns[i]);

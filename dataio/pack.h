@@ -39,6 +39,8 @@ typedef struct sh_drop_list {
     int64_t n, capacity;
 } sh_drop_list;
 SH_MUST_CHECK sh_status sh_drop_list_add(sh_drop_list *list, const char *name, const char *reason);
+/** Bytewise by name; rows of one name by reason. */
+SH_MUST_CHECK sh_status sh_drop_list_sort(sh_drop_list *list);
 void sh_drop_list_clear(sh_drop_list *list);
 
 /** Whether text is well-formed UTF-8. */

@@ -69,6 +69,35 @@ out:
     return st;
 }
 
+typedef struct drop_row {
+    char *name, *reason;
+} drop_row;
+
+static int compare_drops(const void *a, const void *b)
+{
+    const drop_row *x = a, *y = b;
+    int by_name = strcmp(x->name, y->name);
+
+    return by_name != 0 ? by_name : strcmp(x->reason, y->reason);
+}
+
+sh_status sh_drop_list_sort(sh_drop_list *list)
+{
+    sh_status st = SH_OK;
+    drop_row *rows = malloc(((size_t)list->n + 1) * sizeof(*rows));
+
+    SH_CHECK(rows != NULL, SH_ERR_NO_MEMORY, "%lld names", (long long)list->n);
+    for (int64_t i = 0; i < list->n; i++) rows[i] = (drop_row){list->names[i], list->reasons[i]};
+    qsort(rows, (size_t)list->n, sizeof(*rows), compare_drops);
+    for (int64_t i = 0; i < list->n; i++) {
+        list->names[i] = rows[i].name;
+        list->reasons[i] = rows[i].reason;
+    }
+out:
+    free(rows);
+    return st;
+}
+
 void sh_drop_list_clear(sh_drop_list *list)
 {
     for (int64_t i = 0; i < list->n; i++) {

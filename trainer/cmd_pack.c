@@ -214,7 +214,8 @@ sh_status sh_cmd_pack(int argc, char **argv)
         {"--pattern", NULL, SH_FLAG_LIST, &f.patterns, "P",
          "what names mean, e.g. '{individual}_{side:l=left,r=right}_{date:%Y%m%d}_{*}.jpg'; "
          "fields: "
-         "individual, side, species, recording, camera, date, frame, *; with a '/' it is matched "
+         "individual, side, species, recording, camera, date, frame, split, *; with a '/' it is "
+         "matched "
          "against the path below SOURCE; may be given several times, the first match wins"},
         {"--unmatched", NULL, SH_FLAG_STRING, &f.unmatched, "unlabelled",
          "import what matches no pattern without a label instead of leaving it out"},
