@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/cli.h"
 #include "base/log.h"
@@ -62,8 +63,18 @@ static int unknown_command(const char *word)
     return EXIT_USAGE;
 }
 
+/* Threads that wait by spinning starve each other when cores are shared - with the loader, with
+ * other ranks, with other jobs: a step became 4 to 10 times slower (docs/decisions.md). libgomp
+ * reads its settings before main, so they are set for a second start of the same program. */
+static void wait_passively(char **argv)
+{
+    if (getenv("OMP_WAIT_POLICY") != NULL || getenv("GOMP_SPINCOUNT") != NULL) return;
+    if (setenv("GOMP_SPINCOUNT", "10000", 1) == 0) execv("/proc/self/exe", argv);
+}
+
 int main(int argc, char **argv)
 {
+    wait_passively(argv);
     if (argc < 2 || strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 ||
         strcmp(argv[1], "help") == 0) {
         print_help(argc < 2 ? stderr : stdout);
