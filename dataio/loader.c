@@ -108,18 +108,20 @@ static sh_status decode_crop(worker *w, int64_t index, const sh_image **image)
     sh_image_format format = SH_IMAGE_UNKNOWN;
     int min_width, min_height;
 
-    SH_TRY(sh_dataset_read(l->dataset, index, &w->data, &w->data_capacity, &n_bytes, &format));
-    double read = sh_clock_seconds();
-
-    w->stats.read_seconds += read - start;
     sh_loader_decode_size(&l->config, crop->width, crop->height, &min_width, &min_height);
-    if (format == SH_IMAGE_RAW)
+    if (crop->format == SH_IMAGE_RAW) { /* reading is all there is to it */
         SH_TRY(sh_dataset_decode(l->dataset, index, l->config.channels, min_width, min_height,
                                  &w->image));
-    else
+        w->stats.read_seconds += sh_clock_seconds() - start;
+    } else {
+        SH_TRY(sh_dataset_read(l->dataset, index, &w->data, &w->data_capacity, &n_bytes, &format));
+        double read = sh_clock_seconds();
+
         SH_TRY(sh_image_decode(w->data, n_bytes, crop->name, l->config.channels, min_width,
                                min_height, &w->image));
-    w->stats.decode_seconds += sh_clock_seconds() - read;
+        w->stats.read_seconds += read - start;
+        w->stats.decode_seconds += sh_clock_seconds() - read;
+    }
     put_cached(l, index, &w->image);
     *image = &w->image;
 out:
