@@ -79,6 +79,7 @@ sh_status sh_pickle_run(const uint8_t *data, size_t n_bytes, const char *label, 
     m->data = data;
     m->n_bytes = n_bytes;
     m->label = label;
+    SH_TRY(grow(m, &m->stack)); /* never NULL, so that positions in it can be computed */
     while (m->root == NULL) {
         const uint8_t *code = NULL;
 
