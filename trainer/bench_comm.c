@@ -9,6 +9,7 @@
 #include "base/cli.h"
 #include "base/clock.h"
 #include "comm/comm.h"
+#include "trainer/bench_comm.h"
 #include "trainer/commands.h"
 
 enum { MAX_REPEATS = 1000, BUCKET_ELEMS = 512 * 1024, N_WARM_UP = 2 };
@@ -16,6 +17,7 @@ enum { MAX_REPEATS = 1000, BUCKET_ELEMS = 512 * 1024, N_WARM_UP = 2 };
 typedef struct bench {
     int64_t megabytes, shards, repeats, rows, dim;
     bool json;
+    sh_bench_ranks step; /* whole steps instead, where a net is named */
     sh_comm *comm;
     sh_reducer *reducers[2]; /* by sh_reduce_mode */
     int64_t n_elems;
@@ -38,19 +40,18 @@ static int compare_doubles(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-static double median(double *values, int n)
+double sh_bench_comm_median(double *values, int n)
 {
     qsort(values, (size_t)n, sizeof(*values), compare_doubles);
     return n % 2 ? values[n / 2] : (values[n / 2 - 1] + values[n / 2]) / 2;
 }
 
-/* Of the slowest rank. */
-static sh_status slowest(bench *b, double *seconds)
+sh_status sh_bench_comm_slowest(sh_comm *comm, double *seconds)
 {
     sh_status st = SH_OK;
     int64_t nanoseconds = (int64_t)(*seconds * 1e9);
 
-    SH_TRY(sh_comm_max(b->comm, &nanoseconds, 1));
+    SH_TRY(sh_comm_max(comm, &nanoseconds, 1));
     *seconds = (double)nanoseconds * 1e-9;
 out:
     return st;
@@ -82,7 +83,7 @@ static sh_status time_sum(bench *b, sh_reduce_mode mode, double *seconds)
 
     SH_CHECK(total[0] == expected && total[b->n_elems - 1] == expected, SH_ERR_INTERNAL,
              "the sum over %lld shards is wrong", (long long)b->shards);
-    SH_TRY(slowest(b, seconds));
+    SH_TRY(sh_bench_comm_slowest(b->comm, seconds));
 out:
     return st;
 }
@@ -105,7 +106,7 @@ static sh_status time_gather(bench *b, float *all, size_t *n_bytes, double *seco
 
     SH_TRY(sh_comm_gather_all(b->comm, (char *)all + before, all, n_bytes));
     *seconds = sh_clock_seconds() - start;
-    SH_TRY(slowest(b, seconds));
+    SH_TRY(sh_bench_comm_slowest(b->comm, seconds));
 out:
     return st;
 }
@@ -120,11 +121,11 @@ static sh_status time_memory(bench *b, double *copy_seconds, double *add_seconds
 
     memcpy(b->copy_to, b->copy_from, (size_t)b->n_elems * sizeof(float));
     *copy_seconds = sh_clock_seconds() - start;
-    SH_TRY(slowest(b, copy_seconds));
+    SH_TRY(sh_bench_comm_slowest(b->comm, copy_seconds));
     start = sh_clock_seconds();
     sh_tree_add(b->copy_to, b->copy_to, b->copy_from, b->n_elems);
     *add_seconds = sh_clock_seconds() - start;
-    SH_TRY(slowest(b, add_seconds));
+    SH_TRY(sh_bench_comm_slowest(b->comm, add_seconds));
 out:
     return st;
 }
@@ -150,14 +151,14 @@ static sh_status measure(bench *b, result *out)
         SH_TRY(time_gather(b, all, n_bytes, &gather[at]));
         ratio[at] = exact[at] / fast[at];
     }
-    double copy_seconds = median(copy, n), add_seconds = median(add, n);
+    double copy_seconds = sh_bench_comm_median(copy, n), add_seconds = sh_bench_comm_median(add, n);
     double own_adds = (double)((b->shards + size - 1) / size - 1);
     double others = (double)(size - 1) / size;
 
-    out->exact_ms = 1e3 * median(exact, n);
-    out->fast_ms = 1e3 * median(fast, n);
-    out->exact_over_fast = median(ratio, n);
-    out->gather_ms = 1e3 * median(gather, n);
+    out->exact_ms = 1e3 * sh_bench_comm_median(exact, n);
+    out->fast_ms = 1e3 * sh_bench_comm_median(fast, n);
+    out->exact_over_fast = sh_bench_comm_median(ratio, n);
+    out->gather_ms = 1e3 * sh_bench_comm_median(gather, n);
     out->copy_gb_per_s = 2e-9 * (double)b->n_elems * sizeof(float) / copy_seconds;
     /* Each rank adds its own leaves, receives (size - 1) / size of a vector, adds that, and
      * receives as much again. */
@@ -225,6 +226,10 @@ static sh_status run(bench *b)
     sh_status st = SH_OK;
     result r = {0};
 
+    if (b->step.net != NULL) {
+        SH_TRY(sh_bench_comm_step(b->comm, &b->step));
+        goto out;
+    }
     SH_TRY(prepare(b));
     SH_TRY(measure(b, &r));
     if (sh_comm_rank(b->comm) == 0) print_result(b, &r);
@@ -240,7 +245,12 @@ out:
 
 sh_status sh_bench_comm(int argc, char **argv)
 {
-    bench b = {.megabytes = 14, .shards = 0, .repeats = 20, .rows = 8192, .dim = 128};
+    bench b = {.megabytes = 14,
+               .shards = 0,
+               .repeats = 20,
+               .rows = 8192,
+               .dim = 128,
+               .step = {.dtype = "f32", .batch = 64}};
     const sh_flag flags[] = {
         {"--mb", NULL, SH_FLAG_INT, &b.megabytes, "MB",
          "size of the vector, 10^6 bytes (default 14: MobileNetV2)"},
@@ -249,14 +259,25 @@ sh_status sh_bench_comm(int argc, char **argv)
         {"--rows", NULL, SH_FLAG_INT, &b.rows, "N", "embeddings gathered (default 8192)"},
         {"--dim", NULL, SH_FLAG_INT, &b.dim, "D", "floats of an embedding (default 128)"},
         {"--repeats", NULL, SH_FLAG_INT, &b.repeats, "N", "pairs of sums (default 20)"},
+        {"--net", NULL, SH_FLAG_STRING, &b.step.net, "NAME",
+         "time whole training steps of this network instead"},
+        {"--size", NULL, SH_FLAG_INT, &b.step.size, "PIXELS",
+         "with --net: height and width (default: the net's)"},
+        {"--batch", NULL, SH_FLAG_INT, &b.step.batch, "N",
+         "with --net: images over all ranks, 4 of a fish (default 64)"},
+        {"--threads", NULL, SH_FLAG_INT, &b.step.threads, "N",
+         "with --net: threads per rank (default: the cores granted to it)"},
+        {"--dtype", NULL, SH_FLAG_STRING, &b.step.dtype, "TYPE",
+         "with --net: f32 or bf16 (default f32)"},
         {"--json", NULL, SH_FLAG_BOOL, &b.json, NULL, "print one JSON object"},
     };
     const sh_cli cli = {
-        .usage = "shoal bench comm [--mb 14] [--shards S]",
+        .usage = "shoal bench comm [--mb 14] [--shards S] [--net NAME]",
         .summary = "Times the sum over shards, exact and fast, and the gathering of embeddings.",
         .flags = flags,
         .n_flags = SH_COUNT(flags),
-        .epilogue = "  mpirun -n 2 shoal bench comm --shards 4\n",
+        .epilogue = "  mpirun -n 2 shoal bench comm --shards 4\n"
+                    "  mpirun -n 2 shoal bench comm --net mobilenet_v2 --size 175 --threads 1\n",
     };
     sh_status st = SH_OK;
     sh_string_list args = {0};
@@ -274,6 +295,9 @@ sh_status sh_bench_comm(int argc, char **argv)
     SH_TRY(sh_comm_create(0, &b.comm));
     if (b.shards == 0) b.shards = sh_comm_size(b.comm);
     b.n_elems = b.megabytes * 1000000 / (int64_t)sizeof(float);
+    b.step.shards = b.shards;
+    b.step.repeats = b.repeats;
+    b.step.json = b.json;
     SH_TRY(run(&b));
 out:
     sh_comm_destroy(&b.comm);

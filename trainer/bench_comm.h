@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: Apache-2.0
+/** Inside of `shoal bench comm`: whole training steps over the ranks of a job. */
+#ifndef SH_TRAINER_BENCH_COMM_H
+#define SH_TRAINER_BENCH_COMM_H
+
+#include "comm/comm.h"
+
+typedef struct sh_bench_ranks {
+    const char *net, *dtype;
+    int64_t size, batch, shards, threads; /* size 0: the net's; threads 0: cores per rank */
+    int64_t repeats;
+    bool json;
+} sh_bench_ranks;
+
+/** Time steps with the exact and with the fast sum in alternation and print. Collective. */
+SH_MUST_CHECK sh_status sh_bench_comm_step(sh_comm *comm, const sh_bench_ranks *config);
+
+/** Seconds of the slowest rank, in place. Collective. */
+SH_MUST_CHECK sh_status sh_bench_comm_slowest(sh_comm *comm, double *seconds);
+
+/** Sorts values[n]. */
+double sh_bench_comm_median(double *values, int n);
+
+#endif

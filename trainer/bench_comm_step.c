@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: Apache-2.0
+/* Whole training steps over ranks: `shoal bench comm --net ...`, which scripts/compare-ranks drives
+ * with several ranks of one thread and one rank of several. */
+#include <omp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/rng.h"
+#include "trainer/bench_comm.h"
+#include "trainer/step.h"
+
+enum { MAX_STEPS = 1000, WARM_UP = 2, PER_FISH = 4, DIM = 128 };
+
+typedef struct bench {
+    const sh_bench_ranks *config;
+    sh_comm *comm;
+    sh_step *steps[2]; /* by sh_reduce_mode; FAST only with several ranks */
+    int n_modes;
+    sh_slot_plan *slots;
+    void *pixels;
+    int64_t n_run[2];
+} bench;
+
+static sh_status create_steps(bench *b)
+{
+    sh_status st = SH_OK;
+    const sh_bench_ranks *c = b->config;
+    sh_step_config config = {
+        .batch = c->batch,
+        .n_shards = (int)c->shards,
+        .embedding_dim = DIM,
+        .normalize = true,
+        .loss = {.kind = SH_LOSS_SEMI_HARD,
+                 .distance = SH_EUCLIDEAN,
+                 .margin = 0.2f,
+                 .reduction = SH_MEAN},
+        .optim = {.kind = SH_OPTIM_ADAM, .beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f},
+        .seed = 1};
+
+    SH_TRY(sh_net_find(c->net, &config.net));
+    SH_TRY(sh_backend_find("cpu", &config.backend));
+    config.dropout = config.net->dropout;
+    config.height = config.width = c->size > 0 ? (int)c->size : config.net->default_size;
+    config.dtype = strcmp(c->dtype, "bf16") == 0 ? SH_BF16 : SH_F32;
+    SH_CHECK(config.dtype == SH_BF16 || strcmp(c->dtype, "f32") == 0, SH_ERR_USAGE,
+             "--dtype %s: f32 or bf16", c->dtype);
+    for (int mode = 0; mode < b->n_modes; mode++) {
+        config.reduce = (sh_reduce_mode)mode;
+        SH_TRY(sh_step_create(&config, b->comm, &b->steps[mode]));
+        SH_TRY(sh_store_init(sh_step_store(b->steps[mode]), 1));
+    }
+out:
+    return st;
+}
+
+/* Random images, the same for every shard: only time is looked at. */
+static sh_status create_batch(bench *b)
+{
+    sh_status st = SH_OK;
+    sh_tensor_desc desc = sh_step_input_desc(b->steps[0], 0); /* no shard is larger */
+    sh_rng_key key = sh_rng_make(1, SH_RNG_TEST, 0, 0);
+    int64_t n = sh_tensor_stored_elems(&desc);
+
+    b->slots = calloc((size_t)b->config->batch, sizeof(*b->slots));
+    b->pixels = malloc(sh_tensor_bytes(&desc));
+    SH_CHECK(b->slots != NULL && b->pixels != NULL, SH_ERR_NO_MEMORY, "no memory for the batch");
+    for (int64_t i = 0; i < b->config->batch; i++) {
+        b->slots[i].label = (int32_t)(i / PER_FISH);
+        b->slots[i].fish = b->slots[i].label;
+    }
+    for (int64_t i = 0; i < n; i++) {
+        float value = sh_rng_range(key, (uint64_t)i, -2, 2);
+
+        if (desc.dtype == SH_BF16)
+            ((uint16_t *)b->pixels)[i] = sh_bf16_from_f32(value);
+        else
+            ((float *)b->pixels)[i] = value;
+    }
+out:
+    return st;
+}
+
+static sh_status give_pixels(void *context, int shard, const void **pixels)
+{
+    (void)shard;
+    *pixels = ((bench *)context)->pixels;
+    return SH_OK;
+}
+
+static sh_status time_step(bench *b, int mode, double *seconds, sh_step_stats *stats)
+{
+    sh_status st = SH_OK;
+
+    SH_TRY(sh_comm_barrier(b->comm));
+    double start = sh_clock_seconds();
+
+    SH_TRY(sh_step_run(b->steps[mode], b->n_run[mode]++, 1e-4, b->slots, give_pixels, b, stats));
+    *seconds = sh_clock_seconds() - start;
+    SH_TRY(sh_bench_comm_slowest(b->comm, seconds));
+out:
+    return st;
+}
+
+static void print_steps(const bench *b, double exact, double fast, double ratio, double reduce,
+                        double update)
+{
+    const sh_bench_ranks *c = b->config;
+    double per_image = 1e3 / (double)c->batch;
+    int size = sh_comm_size(b->comm);
+
+    if (c->json) {
+        printf("{\"ranks\": %d, \"threads\": %lld, \"shards\": %lld, \"batch\": %lld, "
+               "\"net\": \"%s\", \"dtype\": \"%s\", \"ms_per_image\": %.4f, "
+               "\"fast_ms_per_image\": %.4f, \"exact_over_fast\": %.5f, \"reduce_ms\": %.3f, "
+               "\"update_ms\": %.3f}\n",
+               size, (long long)c->threads, (long long)c->shards, (long long)c->batch, c->net,
+               c->dtype, exact * per_image, fast * per_image, ratio, reduce * 1e3, update * 1e3);
+        return;
+    }
+    printf(
+        "%s, %s, batch %lld in %lld shards, %d rank(s) x %lld thread(s), medians of %lld steps\n",
+        c->net, c->dtype, (long long)c->batch, (long long)c->shards, size, (long long)c->threads,
+        (long long)c->repeats);
+    printf("  step, exact sum  %9.3f ms/image (waiting for the sum %.2f ms a step, update %.2f)\n",
+           exact * per_image, reduce * 1e3, update * 1e3);
+    if (size > 1)
+        printf("  step, fast sum   %9.3f ms/image; exact / fast %.4f (median of pairs)\n",
+               fast * per_image, ratio);
+}
+
+static sh_status measure(bench *b)
+{
+    static double seconds[2][MAX_STEPS], ratio[MAX_STEPS], reduce[MAX_STEPS], update[MAX_STEPS];
+    sh_status st = SH_OK;
+    int n = (int)b->config->repeats;
+
+    for (int i = -WARM_UP; i < n; i++) {
+        int at = i < 0 ? 0 : i;
+
+        for (int turn = 0; turn < b->n_modes; turn++) {
+            int mode = b->n_modes == 2 ? (i + turn) & 1 : 0;
+            sh_step_stats stats;
+
+            SH_TRY(time_step(b, mode, &seconds[mode][at], &stats));
+            if (mode != SH_REDUCE_EXACT) continue;
+            reduce[at] = stats.seconds_reduce;
+            update[at] = stats.seconds_update;
+        }
+        if (b->n_modes == 1) seconds[SH_REDUCE_FAST][at] = seconds[SH_REDUCE_EXACT][at];
+        ratio[at] = seconds[SH_REDUCE_EXACT][at] / seconds[SH_REDUCE_FAST][at];
+    }
+    double pairs = sh_bench_comm_median(ratio, n);
+
+    if (sh_comm_rank(b->comm) == 0)
+        print_steps(b, sh_bench_comm_median(seconds[SH_REDUCE_EXACT], n),
+                    sh_bench_comm_median(seconds[SH_REDUCE_FAST], n), pairs,
+                    sh_bench_comm_median(reduce, n), sh_bench_comm_median(update, n));
+out:
+    return st;
+}
+
+sh_status sh_bench_comm_step(sh_comm *comm, const sh_bench_ranks *config)
+{
+    sh_status st = SH_OK;
+    sh_bench_ranks c = *config;
+    bench b = {.config = &c, .comm = comm, .n_modes = sh_comm_size(comm) > 1 ? 2 : 1};
+
+    if (c.threads == 0) c.threads = sh_comm_cores_per_rank(comm);
+    SH_CHECK(c.batch >= 2 * PER_FISH && c.batch % PER_FISH == 0 && c.shards <= c.batch &&
+                 c.repeats <= MAX_STEPS && c.threads > 0 && c.size >= 0,
+             SH_ERR_USAGE, "--batch: a multiple of %d, at least %d and at least --shards", PER_FISH,
+             2 * PER_FISH);
+    omp_set_num_threads((int)c.threads);
+    SH_TRY(create_steps(&b));
+    SH_TRY(create_batch(&b));
+    SH_TRY(measure(&b));
+out:
+    sh_step_destroy(&b.steps[SH_REDUCE_EXACT]);
+    sh_step_destroy(&b.steps[SH_REDUCE_FAST]);
+    free(b.slots);
+    free(b.pixels);
+    return st;
+}
