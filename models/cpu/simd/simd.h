@@ -50,6 +50,12 @@ typedef struct sh_cpu_simd {
     const char *name;
     bool dot_bf16; /* tiles of bf16 products may be bf16; else they are always f32 */
 
+    /** n rounds of multiply-adds in registers, for measuring peak; returns their operations, a
+     *  multiply-add counting as two. */
+    double (*burn)(int64_t n, sh_dtype dtype);
+    /** c = a + 3 b past the caches, for measuring bandwidth; n a multiple of 16. */
+    void (*triad)(const float *a, const float *b, float *c, int64_t n);
+
     /* ---- maps over n elements at any alignment ---- */
     void (*cast)(const void *x, sh_dtype from, void *y, sh_dtype to, int64_t n);
     void (*add)(const void *a, const void *b, void *y, int64_t n, sh_dtype dtype);

@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+/** Measuring the nodes of a program, for the benches: in their place within a run, and singly with
+ *  cold caches; each beside what arithmetic and memory allow. */
+#ifndef SH_TRAINER_BENCH_NODES_H
+#define SH_TRAINER_BENCH_NODES_H
+
+#include "models/cpu/peaks.h"
+#include "models/program.h"
+
+/** Tensors up to this size are expected in the caches and cost the roofline nothing. */
+#define SH_BENCH_CACHED_BYTES 16e6
+
+typedef struct sh_bench_node {
+    sh_node_info info;
+    double seconds;       /* median within a run */
+    double cold_seconds;  /* median of single runs with cold caches */
+    double limit_seconds; /* max(operations / peak, bytes / bandwidth) */
+} sh_bench_node;
+
+/** Run the whole program n_runs times, then every node singly, n_cold times, in program order.
+ *  *nodes has sh_program_n_nodes entries; the caller frees. */
+SH_MUST_CHECK sh_status sh_bench_nodes(sh_program *program, const sh_run_args *args,
+                                       const sh_cpu_peaks *peaks, sh_dtype dtype, int n_runs,
+                                       int n_cold, sh_bench_node **nodes);
+
+/** Sum over all convolution passes (forward, gradient of the weights, gradient of the input except
+ *  of images) of max(operations / peak, bytes of x and y / bandwidth where above
+ *  SH_BENCH_CACHED_BYTES), in seconds: what the convolutions alone must take. */
+double sh_bench_roofline(const sh_program *program, sh_dtype dtype, double flops_per_second,
+                         double bytes_per_second);
+
+/** Median; sorts values. n > 0. */
+double sh_bench_median(double *values, int n);
+
+#endif

@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * `shoal bench ops`: the distinct nodes of a network's training program, each with its rate and its
+ * share of what arithmetic or memory allows, within a run and singly with cold caches.
+ */
+#include <omp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cli.h"
+#include "base/cpu.h"
+#include "models/zoo/zoo.h"
+#include "trainer/bench_nodes.h"
+#include "trainer/commands.h"
+
+enum { DIM = 128, N_RUNS = 9, N_COLD = 3 };
+
+typedef struct bench {
+    const char *net_name, *dtype_name, *backend_name;
+    int64_t size, batch, threads;
+    bool json;
+
+    const sh_net *net;
+    const sh_backend *backend;
+    sh_dtype dtype;
+    sh_store *store;
+    sh_program *program;
+    sh_buffer *arena, *reduce;
+    sh_cpu_peaks peaks;
+} bench;
+
+static sh_status build(bench *b)
+{
+    sh_status st = SH_OK;
+    const int64_t dims[4] = {b->batch, b->net->in_channels, b->size, b->size};
+    sh_value cotangent;
+
+    SH_TRY(sh_backend_find(b->backend_name, &b->backend));
+    SH_TRY(sh_store_create(b->backend, &b->store));
+    const sh_program_config config = {.backend = b->backend,
+                                      .store = b->store,
+                                      .dtype = b->dtype,
+                                      .training = true,
+                                      .share = 1,
+                                      .prefix = ""};
+    SH_TRY(sh_program_create(&config, &b->program));
+    sh_value image = sh_program_input(b->program, "image", dims);
+    sh_value features = sh_net_embedding(b->program, b->net, image, DIM, b->net->dropout, true);
+    sh_value output = sh_program_output(b->program, "embedding", features);
+    SH_TRY(sh_program_differentiate(b->program, output, SH_NO_VALUE, &cotangent, NULL));
+    SH_TRY(sh_store_allocate(b->store));
+    SH_TRY(sh_store_init(b->store, 1));
+    SH_TRY(sh_program_plan(b->program));
+    SH_TRY(b->backend->alloc(sh_program_arena_bytes(b->program), &b->arena));
+    int64_t n_reduce = sh_store_n_params(b->store) + sh_store_n_states(b->store);
+    SH_TRY(b->backend->alloc((size_t)n_reduce * sizeof(float), &b->reduce));
+out:
+    return st;
+}
+
+static bool is_same(const sh_bench_node *a, const sh_bench_node *b)
+{
+    return strcmp(a->info.op, b->info.op) == 0 && strcmp(a->info.kernel, b->info.kernel) == 0 &&
+           a->info.flops == b->info.flops && a->info.bytes == b->info.bytes &&
+           memcmp(&a->info.in0, &b->info.in0, sizeof(a->info.in0)) == 0;
+}
+
+/* Print node i with all that equal it; they are skipped later. */
+static void print_row(const bench *b, const sh_bench_node *nodes, int n, int i)
+{
+    const sh_node_info *f = &nodes[i].info;
+    double peak = b->dtype == SH_BF16 ? b->peaks.bf16_flops : b->peaks.f32_flops;
+    double seconds = 0, cold = 0;
+    int count = 0;
+
+    for (int k = 0; k < i; k++)
+        if (is_same(&nodes[k], &nodes[i])) return;
+    for (int k = i; k < n; k++) {
+        if (!is_same(&nodes[k], &nodes[i])) continue;
+        seconds += nodes[k].seconds;
+        cold += nodes[k].cold_seconds;
+        count++;
+    }
+    double s = seconds / count;
+    char shape[64];
+    snprintf(shape, sizeof(shape), "%lldx%lldx%lldx%lld", (long long)f->in0.dims[0],
+             (long long)f->in0.dims[1], (long long)f->in0.dims[2], (long long)f->in0.dims[3]);
+    if (b->json) {
+        printf("%s{\"op\": \"%s\", \"kernel\": \"%s\", \"input\": \"%s\", \"count\": %d, \"ms\": "
+               "%.4f, \"cold_ms\": %.4f, \"flops_per_second\": %.4g, \"bytes_per_second\": %.4g, "
+               "\"share_of_limit\": %.4f}",
+               i > 0 ? ", " : "", f->op, f->kernel, shape, count, s * 1e3, cold / count * 1e3,
+               f->flops / s, f->bytes / s, nodes[i].limit_seconds / s);
+        return;
+    }
+    printf("%-16s %-26.26s %-20s %3d %9.3f %9.3f %8.1f %5.0f%% %7.1f %5.0f%% %6.0f%%\n", f->op,
+           f->kernel, shape, count, s * 1e3, cold / count * 1e3, f->flops / s * 1e-9,
+           100 * f->flops / s / peak, f->bytes / s * 1e-9, 100 * f->bytes / s / b->peaks.bytes,
+           100 * nodes[i].limit_seconds / s);
+}
+
+static sh_status measure(bench *b)
+{
+    sh_status st = SH_OK;
+    sh_bench_node *nodes = NULL;
+
+    SH_TRY(build(b));
+    SH_TRY(sh_cpu_measure_peaks(&b->peaks));
+    const sh_run_args args = {.arena = b->arena, .reduce = b->reduce};
+    SH_TRY(sh_bench_nodes(b->program, &args, &b->peaks, b->dtype, N_RUNS, N_COLD, &nodes));
+    int n = sh_program_n_nodes(b->program);
+    if (b->json) {
+        printf("{\"bench\": \"ops\", \"net\": \"%s\", \"dtype\": \"%s\", \"ops\": [", b->net_name,
+               b->dtype_name);
+    } else {
+        printf("%s %lldx%lld, batch %lld, %s, %lld threads; peak %.0f GFLOP/s, memory %.1f GB/s\n",
+               b->net_name, (long long)b->size, (long long)b->size, (long long)b->batch,
+               b->dtype_name, (long long)b->threads,
+               (b->dtype == SH_BF16 ? b->peaks.bf16_flops : b->peaks.f32_flops) * 1e-9,
+               b->peaks.bytes * 1e-9);
+        printf("%-16s %-26s %-20s %3s %9s %9s %8s %6s %7s %6s %7s\n", "op", "kernel", "input", "x",
+               "ms", "cold ms", "GFLOP/s", "peak", "GB/s", "memory", "limit");
+    }
+    for (int i = 0; i < n; i++) print_row(b, nodes, n, i);
+    if (b->json) printf("]}\n");
+out:
+    free(nodes);
+    return st;
+}
+
+sh_status sh_bench_ops(int argc, char **argv)
+{
+    sh_status st = SH_OK;
+    bench b = {.net_name = "mobilenet_v2", .dtype_name = "f32", .backend_name = "cpu", .batch = 32};
+    const sh_flag flags[] = {
+        {"--net", NULL, SH_FLAG_STRING, &b.net_name, "NAME", "network (default mobilenet_v2)"},
+        {"--size", NULL, SH_FLAG_INT, &b.size, "PIXELS", "height and width (default: the net's)"},
+        {"--batch", NULL, SH_FLAG_INT, &b.batch, "N", "images (default 32)"},
+        {"--threads", NULL, SH_FLAG_INT, &b.threads, "N", "threads (default: all cores granted)"},
+        {"--dtype", NULL, SH_FLAG_STRING, &b.dtype_name, "TYPE", "f32 or bf16 (default f32)"},
+        {"--backend", NULL, SH_FLAG_STRING, &b.backend_name, "NAME", "cpu or ref (default cpu)"},
+        {"--json", NULL, SH_FLAG_BOOL, &b.json, NULL, "one JSON object instead of the table"},
+    };
+    const sh_cli cli = {.usage = "shoal bench ops [--net NAME] [--size N] [--batch N] "
+                                 "[--threads N] [--dtype f32|bf16] [--json]",
+                        .summary = "Time the distinct ops of a network's training step.",
+                        .flags = flags,
+                        .n_flags = (int)SH_COUNT(flags)};
+    sh_string_list args = {0};
+    bool helped = false;
+
+    SH_TRY(sh_cli_parse(&cli, argc, argv, &args, &helped));
+    if (helped) goto out;
+    SH_TRY(sh_net_find(b.net_name, &b.net));
+    if (b.size == 0) b.size = b.net->default_size;
+    if (b.threads == 0) b.threads = sh_cpu_cores_granted();
+    b.dtype = strcmp(b.dtype_name, "bf16") == 0 ? SH_BF16 : SH_F32;
+    SH_CHECK(b.dtype == SH_BF16 || strcmp(b.dtype_name, "f32") == 0, SH_ERR_USAGE,
+             "--dtype %s: f32 or bf16", b.dtype_name);
+    SH_CHECK(b.size > 0 && b.threads > 0 && b.batch > 0, SH_ERR_USAGE,
+             "sizes and counts must be positive");
+    omp_set_num_threads((int)b.threads);
+    SH_TRY(measure(&b));
+out:
+    sh_program_destroy(&b.program);
+    if (b.backend) {
+        b.backend->free(&b.arena);
+        b.backend->free(&b.reduce);
+    }
+    sh_store_destroy(&b.store);
+    free(args.items);
+    return st;
+}

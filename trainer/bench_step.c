@@ -1,0 +1,283 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * `shoal bench step`: a whole training step - forward, semi-hard triplet loss, backward, Adam - as
+ * training runs it (trainer/step.h), against the roofline of its convolutions with peaks measured
+ * here and now, and against the same nodes run one by one with cold caches.
+ */
+#include <omp.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/cli.h"
+#include "base/clock.h"
+#include "base/cpu.h"
+#include "base/rng.h"
+#include "trainer/bench_nodes.h"
+#include "trainer/commands.h"
+#include "trainer/step.h"
+
+enum { PER_FISH = 4, DIM = 128, N_WARM_UP = 2, N_COLD = 3 };
+
+typedef struct bench {
+    const char *net_name, *dtype_name, *backend_name;
+    int64_t size, batch, threads, repeats;
+    bool json, nodes;
+
+    const sh_net *net;
+    sh_dtype dtype;
+    sh_comm *comm;
+    sh_step *step;
+    sh_slot_plan *slots;
+    void *pixels;
+    sh_cpu_peaks peaks;
+} bench;
+
+typedef struct result {
+    double ms_per_image; /* median of whole steps */
+    double best_ms_per_image;
+    double roofline_ms_per_image;  /* peaks measured in this run */
+    double reference_ms_per_image; /* peaks of docs: 234 / 468 GFLOP/s, 40 GB/s */
+    double loss_ms, update_ms, cold_nodes_ms, step_ms;
+    double flops, bytes;
+    int64_t resident_bytes;
+} result;
+
+static sh_status create_step(bench *b)
+{
+    sh_status st = SH_OK;
+    sh_step_config config = {
+        .net = b->net,
+        .dtype = b->dtype,
+        .height = (int)b->size,
+        .width = (int)b->size,
+        .batch = b->batch,
+        .n_shards = (int)((b->batch + 31) / 32),
+        .embedding_dim = DIM,
+        .dropout = b->net->dropout,
+        .normalize = true,
+        .loss = {.kind = SH_LOSS_SEMI_HARD,
+                 .distance = SH_EUCLIDEAN,
+                 .margin = 0.2f,
+                 .reduction = SH_MEAN},
+        .optim = {.kind = SH_OPTIM_ADAM, .beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f},
+        .seed = 1};
+
+    SH_TRY(sh_backend_find(b->backend_name, &config.backend));
+    SH_TRY(sh_comm_create(1, &b->comm));
+    SH_TRY(sh_step_create(&config, b->comm, &b->step));
+    SH_TRY(sh_store_init(sh_step_store(b->step), 1));
+out:
+    return st;
+}
+
+/* Random images and labels; every shard sees the same images. */
+static sh_status create_batch(bench *b)
+{
+    sh_status st = SH_OK;
+    sh_tensor_desc desc = sh_step_input_desc(b->step, 0);
+    int64_t n = sh_tensor_stored_elems(&desc);
+    sh_rng_key key = sh_rng_make(1, SH_RNG_TEST, 0, 0);
+
+    b->slots = calloc((size_t)b->batch, sizeof(*b->slots));
+    b->pixels = malloc(sh_tensor_bytes(&desc));
+    SH_CHECK(b->slots && b->pixels, SH_ERR_NO_MEMORY, "a batch of %lld images",
+             (long long)b->batch);
+    for (int64_t i = 0; i < b->batch; i++) {
+        int32_t fish = (int32_t)(i / PER_FISH);
+        b->slots[i] = (sh_slot_plan){.crop = i, .label = fish, .fish = fish};
+    }
+    for (int64_t i = 0; i < n; i++) {
+        float v = sh_rng_range(key, (uint64_t)i, -2, 2);
+        if (desc.dtype == SH_BF16)
+            ((uint16_t *)b->pixels)[i] = sh_bf16_from_f32(v);
+        else
+            ((float *)b->pixels)[i] = v;
+    }
+out:
+    return st;
+}
+
+static sh_status give_pixels(void *context, int shard, const void **pixels)
+{
+    (void)shard;
+    *pixels = ((bench *)context)->pixels;
+    return SH_OK;
+}
+
+static sh_status time_steps(bench *b, result *r)
+{
+    sh_status st = SH_OK;
+    int n = (int)b->repeats;
+    double *step = calloc(3 * (size_t)n, sizeof(*step)), *loss = step + n, *update = loss + n;
+
+    SH_CHECK(step != NULL, SH_ERR_NO_MEMORY, "times of %d steps", n);
+    for (int i = -N_WARM_UP; i < n; i++) {
+        sh_step_stats stats;
+        double start = sh_clock_seconds();
+        SH_TRY(sh_step_run(b->step, i + N_WARM_UP, 1e-4, b->slots, give_pixels, b, &stats));
+        if (i < 0) continue;
+        step[i] = sh_clock_seconds() - start;
+        loss[i] = stats.seconds_loss;
+        update[i] = stats.seconds_reduce + stats.seconds_update;
+    }
+    r->step_ms = sh_bench_median(step, n) * 1e3;
+    r->ms_per_image = r->step_ms / (double)b->batch;
+    r->best_ms_per_image = step[0] * 1e3 / (double)b->batch;
+    r->loss_ms = sh_bench_median(loss, n) * 1e3;
+    r->update_ms = sh_bench_median(update, n) * 1e3;
+    r->resident_bytes = sh_cpu_peak_resident_bytes();
+out:
+    free(step);
+    return st;
+}
+
+static void print_nodes(const sh_bench_node *nodes, int n)
+{
+    printf("\n%-4s %-14s %-34s %-26s %-24s %8s %8s %6s  %s\n", "", "op", "of", "kernel", "input",
+           "ms", "cold ms", "share", "faster ones not taken");
+    for (int i = 0; i < n; i++) {
+        const sh_node_info *f = &nodes[i].info;
+        char shape[64];
+        snprintf(shape, sizeof(shape), "%lldx%lldx%lldx%lld", (long long)f->in0.dims[0],
+                 (long long)f->in0.dims[1], (long long)f->in0.dims[2], (long long)f->in0.dims[3]);
+        printf("%-4s %-14s %-34.34s %-26.26s %-24s %8.3f %8.3f %5.0f%%  %s\n",
+               f->phase == SH_PHASE_FORWARD ? "fwd" : "bwd", f->op, f->label, f->kernel, shape,
+               nodes[i].seconds * 1e3, nodes[i].cold_seconds * 1e3,
+               100 * nodes[i].limit_seconds / nodes[i].seconds, f->refusals);
+    }
+}
+
+static void print_table(const bench *b, const result *r, double nodes_ms)
+{
+    const sh_cpu_peaks *p = &b->peaks;
+
+    printf("%s %lldx%lld, batch %lld, %s, %lld threads, backend %s\n", b->net_name,
+           (long long)b->size, (long long)b->size, (long long)b->batch, b->dtype_name,
+           (long long)b->threads, b->backend_name);
+    printf("measured peaks         %.0f GFLOP/s f32, %.0f bf16; memory %.1f GB/s (read %.1f, triad "
+           "%.1f)\n",
+           p->f32_flops * 1e-9, p->bf16_flops * 1e-9, p->bytes * 1e-9, p->read_bytes * 1e-9,
+           p->triad_bytes * 1e-9);
+    printf("whole step             %8.3f ms/image, median of %lld steps (best %.3f)\n",
+           r->ms_per_image, (long long)b->repeats, r->best_ms_per_image);
+    printf("roofline, these peaks  %8.3f ms/image: %.0f %% reached\n", r->roofline_ms_per_image,
+           100 * r->roofline_ms_per_image / r->ms_per_image);
+    printf("roofline, reference    %8.3f ms/image (234 GFLOP/s f32, 468 bf16, 40 GB/s): %.0f %%\n",
+           r->reference_ms_per_image, 100 * r->reference_ms_per_image / r->ms_per_image);
+    printf("whole step             %8.2f ms: nodes %.2f, loss %.2f, update %.2f\n", r->step_ms,
+           nodes_ms, r->loss_ms, r->update_ms);
+    printf("nodes run singly, cold %8.2f ms + loss and update %.2f: whole step / sum = %.3f\n",
+           r->cold_nodes_ms, r->loss_ms + r->update_ms,
+           r->step_ms / (r->cold_nodes_ms + r->loss_ms + r->update_ms));
+    printf("work                   %8.2f GFLOP, %.2f GB through nodes\n", r->flops * 1e-9,
+           r->bytes * 1e-9);
+    printf("resident memory        %8.3f GB at most\n", (double)r->resident_bytes * 1e-9);
+}
+
+static void print_json(const bench *b, const result *r)
+{
+    printf("{\"bench\": \"step\", \"net\": \"%s\", \"size\": %lld, \"batch\": %lld, \"dtype\": "
+           "\"%s\", \"threads\": %lld, \"ms_per_image\": %.4f, \"best_ms_per_image\": %.4f, "
+           "\"roofline_ms_per_image\": %.4f, \"roofline_share\": %.4f, "
+           "\"reference_roofline_ms_per_image\": %.4f, \"step_over_cold_nodes\": %.4f, "
+           "\"resident_bytes\": %lld, \"flops\": %.6g, \"bytes\": %.6g, \"peak_f32_flops\": %.5g, "
+           "\"peak_bf16_flops\": %.5g, \"memory_bytes_per_second\": %.5g}\n",
+           b->net_name, (long long)b->size, (long long)b->batch, b->dtype_name,
+           (long long)b->threads, r->ms_per_image, r->best_ms_per_image, r->roofline_ms_per_image,
+           r->roofline_ms_per_image / r->ms_per_image, r->reference_ms_per_image,
+           r->step_ms / (r->cold_nodes_ms + r->loss_ms + r->update_ms),
+           (long long)r->resident_bytes, r->flops, r->bytes, b->peaks.f32_flops,
+           b->peaks.bf16_flops, b->peaks.bytes);
+}
+
+static sh_status measure(bench *b)
+{
+    sh_status st = SH_OK;
+    result r = {0};
+    sh_bench_node *nodes = NULL;
+    double nodes_ms = 0;
+
+    SH_TRY(create_step(b));
+    SH_TRY(create_batch(b));
+    SH_TRY(time_steps(b, &r));
+    SH_TRY(sh_cpu_measure_peaks(&b->peaks));
+    sh_program *program = sh_step_program(b->step, 0);
+    int n = sh_program_n_nodes(program);
+    sh_run_args args = sh_step_run_args(b->step, 0);
+    SH_TRY(sh_bench_nodes(program, &args, &b->peaks, b->dtype, 7, N_COLD, &nodes));
+    int n_shards = sh_step_get_config(b->step)->n_shards;
+    for (int i = 0; i < n; i++) {
+        r.flops += nodes[i].info.flops * n_shards;
+        r.bytes += nodes[i].info.bytes * n_shards;
+        r.cold_nodes_ms += nodes[i].cold_seconds * 1e3 * n_shards;
+        nodes_ms += nodes[i].seconds * 1e3 * n_shards;
+    }
+    bool is_bf16 = b->dtype == SH_BF16;
+    double per_image = 1e3 * n_shards / (double)b->batch;
+    r.roofline_ms_per_image =
+        per_image * sh_bench_roofline(program, b->dtype,
+                                      is_bf16 ? b->peaks.bf16_flops : b->peaks.f32_flops,
+                                      b->peaks.bytes);
+    r.reference_ms_per_image =
+        per_image * sh_bench_roofline(program, b->dtype, is_bf16 ? 468e9 : 234e9, 40e9);
+    if (b->json) {
+        print_json(b, &r);
+    } else {
+        print_table(b, &r, nodes_ms);
+        print_nodes(nodes, n);
+    }
+out:
+    free(nodes);
+    return st;
+}
+
+sh_status sh_bench_step(int argc, char **argv)
+{
+    sh_status st = SH_OK;
+    bench b = {.net_name = "mobilenet_v2",
+               .dtype_name = "f32",
+               .backend_name = "cpu",
+               .batch = 32,
+               .repeats = 20};
+    const sh_flag flags[] = {
+        {"--net", NULL, SH_FLAG_STRING, &b.net_name, "NAME", "network (default mobilenet_v2)"},
+        {"--size", NULL, SH_FLAG_INT, &b.size, "PIXELS", "height and width (default: the net's)"},
+        {"--batch", NULL, SH_FLAG_INT, &b.batch, "N", "images, 4 of a fish (default 32)"},
+        {"--threads", NULL, SH_FLAG_INT, &b.threads, "N", "threads (default: all cores granted)"},
+        {"--dtype", NULL, SH_FLAG_STRING, &b.dtype_name, "TYPE", "f32 or bf16 (default f32)"},
+        {"--backend", NULL, SH_FLAG_STRING, &b.backend_name, "NAME", "cpu or ref (default cpu)"},
+        {"--repeats", NULL, SH_FLAG_INT, &b.repeats, "N", "steps measured (default 20)"},
+        {"--json", NULL, SH_FLAG_BOOL, &b.json, NULL, "one JSON object instead of the table"},
+    };
+    const sh_cli cli = {.usage = "shoal bench step [--net NAME] [--size N] [--batch N] "
+                                 "[--threads N] [--dtype f32|bf16] [--json]",
+                        .summary = "Time a whole training step against the roofline of its "
+                                   "convolutions and against its nodes run singly.",
+                        .flags = flags,
+                        .n_flags = (int)SH_COUNT(flags)};
+    sh_string_list args = {0};
+    bool helped = false;
+
+    SH_TRY(sh_cli_parse(&cli, argc, argv, &args, &helped));
+    if (helped) goto out;
+    SH_TRY(sh_net_find(b.net_name, &b.net));
+    if (b.size == 0) b.size = b.net->default_size;
+    if (b.threads == 0) b.threads = sh_cpu_cores_granted();
+    b.dtype = strcmp(b.dtype_name, "bf16") == 0 ? SH_BF16 : SH_F32;
+    SH_CHECK(b.dtype == SH_BF16 || strcmp(b.dtype_name, "f32") == 0, SH_ERR_USAGE,
+             "--dtype %s: f32 or bf16", b.dtype_name);
+    SH_CHECK(b.batch >= 2 * PER_FISH && b.batch % PER_FISH == 0, SH_ERR_USAGE,
+             "--batch %lld: a multiple of %d, at least %d", (long long)b.batch, PER_FISH,
+             2 * PER_FISH);
+    SH_CHECK(b.size > 0 && b.threads > 0 && b.repeats > 0, SH_ERR_USAGE,
+             "sizes and counts must be positive");
+    omp_set_num_threads((int)b.threads);
+    SH_TRY(measure(&b));
+out:
+    sh_step_destroy(&b.step);
+    sh_comm_destroy(&b.comm);
+    free(b.slots);
+    free(b.pixels);
+    free(args.items);
+    return st;
+}
