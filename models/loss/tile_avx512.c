@@ -92,6 +92,8 @@ static void avx512_gaps(const float *d, int64_t n, float positive, const sh_gap_
                         sh_gap_sum *sum);
 static void avx512_weigh(const float *d, int64_t n, const float *positive, int step,
                          const sh_gap_rule *rule, float *weight);
+static void avx512_pull(float *g, const float *x, int64_t dim, int64_t row, const int32_t *others,
+                        const float *coefficients, int64_t n_terms);
 
 #include "models/loss/tile_body.h"
 
@@ -164,6 +166,40 @@ TILE_TARGET static void avx512_weigh(const float *d, int64_t n, const float *pos
         active = _mm512_mask_cmp_ps_mask(active, _mm512_sub_ps(margin, gap), _mm512_setzero_ps(),
                                          _CMP_GT_OQ);
         _mm512_storeu_ps(weight + j, _mm512_mask_add_ps(sum, active, sum, one));
+    }
+}
+
+/* Product and sum are rounded apart, as in the plain kernel. */
+TILE_TARGET static void avx512_pull(float *g, const float *x, int64_t dim, int64_t row,
+                                    const int32_t *others, const float *coefficients,
+                                    int64_t n_terms)
+{
+    enum { DEPTH = 4 }; /* vectors that stay in registers over all terms */
+
+    for (int64_t k = 0; k < dim; k += DEPTH * SH_LANES) {
+        __m512 acc[DEPTH], own[DEPTH];
+        __mmask16 mask[DEPTH];
+
+        for (int v = 0; v < DEPTH; v++) {
+            int64_t left = dim - k - v * SH_LANES;
+
+            mask[v] = (__mmask16)(left >= SH_LANES ? 0xFFFF : left > 0 ? (1 << left) - 1 : 0);
+            acc[v] = _mm512_maskz_loadu_ps(mask[v], g + k + v * SH_LANES);
+            own[v] = _mm512_maskz_loadu_ps(mask[v], x + row * dim + k + v * SH_LANES);
+        }
+        for (int64_t t = 0; t < n_terms; t++) {
+            const float *other = x + others[t] * dim + k;
+            __m512 coefficient = _mm512_set1_ps(coefficients[t]);
+
+            for (int v = 0; v < DEPTH; v++) {
+                __m512 there = _mm512_maskz_loadu_ps(mask[v], other + v * SH_LANES);
+                __m512 pulled = _mm512_mul_ps(coefficient, _mm512_sub_ps(own[v], there));
+
+                acc[v] = _mm512_add_ps(acc[v], pulled);
+            }
+        }
+        for (int v = 0; v < DEPTH; v++)
+            _mm512_mask_storeu_ps(g + k + v * SH_LANES, mask[v], acc[v]);
     }
 }
 

@@ -2,10 +2,9 @@
 /**
  * The kernels of tile.h in plain C, to be compiled for one instruction set after another: the
  * including file defines TILE_NAME(name), which gives each function its name, and TILE_TARGET, its
- * target attribute. With TILE_HAND_WRITTEN it brings its own
- * `distances`, `select`, `count`, `gaps` and `weigh`. No reduction
- * runs across lanes in an order that the compiler may choose, and every fused operation is written
- * as fmaf, so all compilations give the same bits.
+ * target attribute. With TILE_HAND_WRITTEN it brings its own `distances`, `select`, `count`, `gaps`,
+ * `weigh` and `pull`. No reduction runs across lanes in an order that the compiler may choose, and
+ * every fused operation is written as fmaf, so all compilations give the same bits.
  */
 
 TILE_TARGET static void TILE_NAME(norms)(const sh_packed *p, int64_t panel)
@@ -203,6 +202,7 @@ TILE_TARGET static double TILE_NAME(direct)(const float *x, const float *y, int6
     return sum;
 }
 
+#ifndef TILE_HAND_WRITTEN
 TILE_TARGET static void TILE_NAME(pull)(float *g, const float *x, int64_t dim, int64_t row,
                                         const int32_t *others, const float *coefficients,
                                         int64_t n_terms)
@@ -226,6 +226,7 @@ TILE_TARGET static void TILE_NAME(pull)(float *g, const float *x, int64_t dim, i
         for (int64_t t = 0; t < n_terms; t++)
             g[k] += coefficients[t] * (x[row * dim + k] - x[others[t] * dim + k]);
 }
+#endif
 
 static const sh_tile_kernels TILE_NAME(kernels) = {
     .name = TILE_LABEL,
