@@ -1,44 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <cmocka.h>
-
-#include "base/file.h"
-#include "dataio/pack.h"
-
-static char folder[] = "/tmp/shoal-test-pack-XXXXXX";
-
-static const char *in_folder(const char *name)
-{
-    static char paths[8][256];
-    static int next = 0;
-    char *path = paths[next++ % 8];
-
-    snprintf(path, sizeof(paths[0]), "%s/%s", folder, name);
-    return path;
-}
-
-static void must(sh_status st)
-{
-    if (st != SH_OK) fail_msg("%s: %s", sh_status_name(st), sh_error_message());
-}
-
-static void fill(sh_image *image, int seed)
-{
-    size_t n = (size_t)image->width * (size_t)image->height * (size_t)image->channels;
-
-    image->pixels = realloc(image->pixels, n);
-    image->capacity = n;
-    for (size_t i = 0; i < n; i++) image->pixels[i] = (uint8_t)(i * 7 + (size_t)seed * 31);
-}
+#include "tests/dataio/pack_fixture.h"
 
 /* n crops of 3 fish in 2 recordings, every format in turn. */
 static sh_status write_pack(const char *path, int n, uint64_t shard_bytes)
@@ -61,10 +25,7 @@ static sh_status write_pack(const char *path, int n, uint64_t shard_bytes)
         labels.side = (sh_side)(i % 3);
         labels.frame = i;
         labels.time = i % 2 ? SH_NO_TIME : 1000 + i;
-        image.width = 5 + i;
-        image.height = 9;
-        image.channels = i % 2 ? 3 : 1;
-        fill(&image, i);
+        fill_image(&image, 5 + i, 9, i % 2 ? 3 : 1, i);
         SH_TRY(sh_pack_writer_add_image(writer, name, &labels, &image, formats[i % 3], 90));
     }
     SH_TRY(sh_pack_writer_drop(writer, "bad.tif", "is a TIFF"));
@@ -281,11 +242,11 @@ static void two_packs__become_one_dataset_with_common_names(void **state)
 static void writer__refuses_bad_names_and_leaves_nothing_behind(void **state)
 {
     sh_pack_writer *writer = NULL;
-    sh_image image = {.width = 4, .height = 4, .channels = 1};
+    sh_image image = {0};
     sh_labels none = SH_LABELS_NONE;
 
     (void)state;
-    fill(&image, 0);
+    fill_image(&image, 4, 4, 1, 0);
     must(sh_pack_writer_create(in_folder("w.h5"), 0, &writer));
     assert_int_equal(sh_pack_writer_commit(writer), SH_ERR_USAGE);
     must(sh_pack_writer_add_image(writer, "x", &none, &image, SH_IMAGE_PNG, 0));
@@ -296,18 +257,6 @@ static void writer__refuses_bad_names_and_leaves_nothing_behind(void **state)
     sh_pack_writer_destroy(&writer);
     assert_false(sh_file_exists(in_folder("w.h5")));
     sh_image_clear(&image);
-}
-
-static int set_up(void **state)
-{
-    (void)state;
-    return mkdtemp(folder) == NULL;
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    return sh_file_remove_tree(folder) != SH_OK;
 }
 
 int main(void)
@@ -323,5 +272,5 @@ int main(void)
         cmocka_unit_test(writer__refuses_bad_names_and_leaves_nothing_behind),
     };
 
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    return cmocka_run_group_tests(tests, set_up_folder, tear_down_folder);
 }
