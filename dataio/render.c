@@ -11,6 +11,7 @@
 /* Bilinear interpolation reads two source pixels per axis; beyond this many per input pixel some
  * would never be looked at, so blocks of the crop are averaged first. */
 static const float MAX_FOOTPRINT = 1.5f;
+enum { MAX_BLOCK = 256 }; /* sums of larger blocks might overflow */
 
 /* All that is fixed for one crop before its rows are made. */
 typedef struct crop_plan {
@@ -123,6 +124,12 @@ out:
     return st;
 }
 
+static int choose_block(float footprint)
+{
+    if (footprint <= MAX_FOOTPRINT) return 1;
+    return footprint < MAX_BLOCK ? (int)(footprint + 0.5f) : MAX_BLOCK;
+}
+
 static sh_status plan_warp(renderer *r, const sh_loader_config *c, const sh_image *image,
                            crop_plan *plan)
 {
@@ -130,8 +137,7 @@ static sh_status plan_warp(renderer *r, const sh_loader_config *c, const sh_imag
     augment_affine *a = &plan->affine;
 
     augment_make_affine(c, &plan->draw, image->width, image->height, a);
-    int block_x = a->footprint_x > MAX_FOOTPRINT ? (int)(a->footprint_x + 0.5f) : 1;
-    int block_y = a->footprint_y > MAX_FOOTPRINT ? (int)(a->footprint_y + 0.5f) : 1;
+    int block_x = choose_block(a->footprint_x), block_y = choose_block(a->footprint_y);
 
     SH_TRY(warp_source_load(&r->source, image, block_x, block_y));
     for (int i = 0; i < 3; i++) {

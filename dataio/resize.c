@@ -22,6 +22,11 @@ out:
     return st;
 }
 
+static double triangle(int pixel, double centre, double radius)
+{
+    return fmax(0, 1 - fabs(pixel + 0.5 - centre) / radius);
+}
+
 sh_status resize_axis_plan(resize_axis *axis, int src_n, float lo, float hi, int n, int flip)
 {
     sh_status st = SH_OK;
@@ -32,7 +37,7 @@ sh_status resize_axis_plan(resize_axis *axis, int src_n, float lo, float hi, int
     taps = taps < src_n ? taps : src_n;
     SH_TRY(reserve(axis, (size_t)taps * (size_t)n));
     axis->n = n;
-    axis->taps = taps;
+    axis->taps = 1;
     memset(axis->weight, 0, (size_t)taps * (size_t)n * sizeof(*axis->weight));
     for (int i = 0; i < n; i++) {
         int out_i = flip ? n - 1 - i : i;
@@ -40,17 +45,15 @@ sh_status resize_axis_plan(resize_axis *axis, int src_n, float lo, float hi, int
         int first = (int)fmax(0, floor(centre - radius + 0.5));
         int end = (int)fmin(src_n, floor(centre + radius + 0.5));
 
-        if (first > src_n - 1) first = src_n - 1;
-        if (end <= first) end = first + 1;
-        for (int k = 0; k < end - first; k++)
-            sum += fmax(0, 1 - fabs((first + k + 0.5 - centre) / radius));
-        for (int k = 0; k < end - first; k++) {
-            double weight = fmax(0, 1 - fabs((first + k + 0.5 - centre) / radius));
-
-            axis->weight[(size_t)k * (size_t)n + (size_t)out_i] =
-                sum > 0 ? (float)(weight / sum) : k == 0;
-        }
+        /* Pixels at the triangle's very ends weigh nothing. */
+        while (first < end - 1 && triangle(first, centre, radius) == 0) first++;
+        while (end - 1 > first && triangle(end - 1, centre, radius) == 0) end--;
+        for (int k = first; k < end; k++) sum += triangle(k, centre, radius);
+        for (int k = first; k < end; k++)
+            axis->weight[(size_t)(k - first) * (size_t)n + (size_t)out_i] =
+                (float)(triangle(k, centre, radius) / sum);
         axis->start[out_i] = first;
+        if (end - first > axis->taps) axis->taps = end - first;
     }
 out:
     return st;

@@ -41,10 +41,11 @@ void resize_row(const sh_image *image, const resize_axis *x, const resize_axis *
 /** A crop as 32-bit pixels (red, green, blue, 255) with a border of transparent ones, reduced by
  *  averaging blocks so that bilinear interpolation does not alias. */
 typedef struct warp_source {
-    uint32_t *pixels;     /* [height + 3][width + 3]; the crop begins at (1, 1) */
-    size_t capacity;      /* pixels */
-    int width, height;    /* without border */
-    int block_x, block_y; /* crop pixels per source pixel */
+    uint32_t *pixels;               /* [height + 3][width + 3]; the crop begins at (1, 1) */
+    uint32_t *sums;                 /* scratch: one row's sums over a block's rows */
+    size_t capacity, sums_capacity; /* elements */
+    int width, height;              /* without border */
+    int block_x, block_y;           /* crop pixels per source pixel */
 } warp_source;
 
 SH_MUST_CHECK sh_status warp_source_load(warp_source *source, const sh_image *image, int block_x,

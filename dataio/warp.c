@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <math.h>
+#include <endian.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -8,29 +8,84 @@
 
 static const uint32_t OPAQUE = 0xFF000000u;
 
-static uint32_t average_block(const sh_image *image, int x0, int y0, int x1, int y1)
+SH_SIMD_CLONES
+static void add_bytes(const uint8_t *restrict in, int n, uint32_t *restrict sums)
 {
-    uint32_t sum[3] = {0, 0, 0}, n = (uint32_t)((x1 - x0) * (y1 - y0));
-    int channels = image->channels;
+    for (int i = 0; i < n; i++) sums[i] += in[i];
+}
 
-    for (int y = y0; y < y1; y++) {
-        const uint8_t *p = image->pixels + ((size_t)y * image->width + x0) * channels;
+/* Means of blocks of one output row; the last block of a row may be narrower. sums: of the columns,
+ * [width * channels], over n_rows rows. In floats, since dividing integers takes longer than all
+ * the rest; sums of a block stay below 2^24 up to 256 x 256 pixels, where rounding no longer
+ * matters. */
+static void average_columns(const uint32_t *restrict sums, int width, int channels, int block_x,
+                            int n_rows, uint32_t *restrict out)
+{
+    for (int x0 = 0; x0 < width; x0 += block_x) {
+        int x1 = x0 + block_x < width ? x0 + block_x : width;
+        float scale = 1.0f / (float)((x1 - x0) * n_rows);
+        uint32_t sum[3] = {0, 0, 0};
 
-        for (int x = x0; x < x1; x++, p += channels)
-            for (int c = 0; c < channels; c++) sum[c] += p[c];
+        if (channels == 1)
+            for (int x = x0; x < x1; x++) sum[0] += sums[x];
+        else
+            for (int x = x0; x < x1; x++) {
+                sum[0] += sums[3 * x];
+                sum[1] += sums[3 * x + 1];
+                sum[2] += sums[3 * x + 2];
+            }
+        uint32_t pixel = OPAQUE;
+
+        for (int c = 0; c < 3; c++)
+            pixel |= (uint32_t)(int)((float)(int)sum[c] * scale + 0.5f) << 8 * c;
+        *out++ = pixel;
     }
-    for (int c = 0; c < channels; c++) sum[c] = (sum[c] + n / 2) / n;
-    return OPAQUE | sum[2] << 16 | sum[1] << 8 | sum[0];
+}
+
+static void average_row(const sh_image *image, int y, const warp_source *source, uint32_t *out)
+{
+    int y0 = y * source->block_y;
+    int y1 = y0 + source->block_y < image->height ? y0 + source->block_y : image->height;
+    int n = image->width * image->channels;
+
+    memset(source->sums, 0, (size_t)n * sizeof(*source->sums));
+    for (int row = y0; row < y1; row++)
+        add_bytes(image->pixels + (size_t)row * (size_t)n, n, source->sums);
+    average_columns(source->sums, image->width, image->channels, source->block_x, y1 - y0, out);
 }
 
 static void copy_row(const uint8_t *restrict in, int channels, int n, uint32_t *restrict out)
 {
-    if (channels == 1)
+    if (channels == 1) {
         for (int x = 0; x < n; x++) out[x] = OPAQUE | in[x];
-    else
-        for (int x = 0; x < n; x++)
-            out[x] =
-                OPAQUE | (uint32_t)in[3 * x + 2] << 16 | (uint32_t)in[3 * x + 1] << 8 | in[3 * x];
+        return;
+    }
+    /* Four bytes at once, of which the last is the next pixel's; there is none after the last
+     * pixel. */
+    for (int x = 0; x < n - 1; x++) {
+        uint32_t four;
+
+        memcpy(&four, in + 3 * x, sizeof(four));
+        out[x] = OPAQUE | le32toh(four);
+    }
+    in += 3 * (n - 1);
+    out[n - 1] = OPAQUE | (uint32_t)in[2] << 16 | (uint32_t)in[1] << 8 | in[0];
+}
+
+static sh_status reserve(warp_source *source, size_t n_pixels, size_t n_sums)
+{
+    sh_status st = SH_OK;
+
+    if (n_pixels <= source->capacity && n_sums <= source->sums_capacity) goto out;
+    warp_source_clear(source);
+    source->pixels = malloc(n_pixels * sizeof(*source->pixels));
+    source->sums = malloc(n_sums * sizeof(*source->sums));
+    SH_CHECK(source->pixels != NULL && source->sums != NULL, SH_ERR_NO_MEMORY, "crop of %zu pixels",
+             n_pixels);
+    source->capacity = n_pixels;
+    source->sums_capacity = n_sums;
+out:
+    return st;
 }
 
 sh_status warp_source_load(warp_source *source, const sh_image *image, int block_x, int block_y)
@@ -38,14 +93,9 @@ sh_status warp_source_load(warp_source *source, const sh_image *image, int block
     sh_status st = SH_OK;
     int width = (image->width + block_x - 1) / block_x;
     int height = (image->height + block_y - 1) / block_y;
-    size_t stride = (size_t)width + 3, n = stride * ((size_t)height + 3);
+    size_t stride = (size_t)width + 3, row_bytes = (size_t)image->width * (size_t)image->channels;
 
-    if (n > source->capacity) {
-        warp_source_clear(source);
-        source->pixels = malloc(n * sizeof(*source->pixels));
-        SH_CHECK(source->pixels != NULL, SH_ERR_NO_MEMORY, "crop of %d x %d", width, height);
-        source->capacity = n;
-    }
+    SH_TRY(reserve(source, stride * ((size_t)height + 3), row_bytes));
     source->width = width;
     source->height = height;
     source->block_x = block_x;
@@ -56,18 +106,10 @@ sh_status warp_source_load(warp_source *source, const sh_image *image, int block
         uint32_t *row = source->pixels + stride * ((size_t)y + 1);
 
         row[0] = row[width + 1] = row[width + 2] = 0;
-        if (block_x == 1 && block_y == 1) {
-            copy_row(image->pixels + (size_t)y * image->width * image->channels, image->channels,
-                     width, row + 1);
-            continue;
-        }
-        int y0 = y * block_y, y1 = y0 + block_y < image->height ? y0 + block_y : image->height;
-
-        for (int x = 0; x < width; x++) {
-            int x0 = x * block_x, x1 = x0 + block_x < image->width ? x0 + block_x : image->width;
-
-            row[x + 1] = average_block(image, x0, y0, x1, y1);
-        }
+        if (block_x == 1 && block_y == 1)
+            copy_row(image->pixels + (size_t)y * row_bytes, image->channels, width, row + 1);
+        else
+            average_row(image, y, source, row + 1);
     }
 out:
     return st;
@@ -76,6 +118,7 @@ out:
 void warp_source_clear(warp_source *source)
 {
     free(source->pixels);
+    free(source->sums);
     *source = (warp_source){0};
 }
 

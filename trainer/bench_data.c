@@ -219,7 +219,7 @@ static sh_status make_loader_config(const bench *b, sh_loader_config *out)
     SH_TRY(sh_config_load(NULL, assignments, SH_COUNT(assignments), config));
     SH_TRY(sh_config_loader(config, true, out));
     out->dtype = SH_F32;
-    out->layout = SH_NCHW16C; /* what the cpu backend reads */
+    out->layout = SH_NCHW; /* as the cpu backend reads images */
     out->threads = (int)b->threads;
 out:
     free(config);
