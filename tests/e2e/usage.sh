@@ -38,5 +38,6 @@ expect 0 "is finished" $base steps=2
 expect 1 "optimizer.lr: the run has" $base steps=3 optimizer.lr=1
 expect 0 "continuing run from step 2" $base steps=3
 expect 2 "more than the batch" "$SHOAL" train --run r data="$PACK" steps=1 shards=1000
-expect 2 "ranks but only 2 shards" mpirun -n 3 --bind-to none $base-3 steps=1
+# shellcheck disable=SC2086
+expect 2 "3 ranks but only 2 shards" mpirun -n 3 --bind-to none "$SHOAL" train --run r data="$PACK" $small_config shards=2 steps=1
 echo "usage: ok"
