@@ -455,15 +455,14 @@ sh_status sh_options_check_resume(const sh_option_table *table, const void *stor
 {
     sh_status st = SH_OK;
     char list[1536] = "";
-    char *a = malloc(SH_OPTION_LIST_TEXT), *b = malloc(SH_OPTION_LIST_TEXT);
+    char a[SH_OPTION_LIST_TEXT], b[SH_OPTION_LIST_TEXT];
 
-    SH_CHECK(a != NULL && b != NULL, SH_ERR_NO_MEMORY, "comparing configurations");
     for (int i = 0; i < table->n; i++) {
         const sh_option *o = &table->rows[i];
 
         if (o->on_resume == SH_FREE) continue;
-        sh_options_format(o, stored, a, SH_OPTION_LIST_TEXT);
-        sh_options_format(o, wanted, b, SH_OPTION_LIST_TEXT);
+        sh_options_format(o, stored, a, sizeof(a));
+        sh_options_format(o, wanted, b, sizeof(b));
         if (strcmp(a, b) == 0) continue;
         snprintf(list + strlen(list), sizeof(list) - strlen(list),
                  "\n  %s: the run has \"%.100s\", asked for is \"%.100s\"", o->key, a, b);
@@ -473,8 +472,6 @@ sh_status sh_options_check_resume(const sh_option_table *table, const void *stor
              "continue with the run's values, or start a new run folder",
              list);
 out:
-    free(a);
-    free(b);
     return st;
 }
 

@@ -47,16 +47,15 @@ out:
 
 static void set_threads(sh_session *s)
 {
-    int local = sh_comm_local_size(s->comm);
-    int granted = sh_cpu_cores_granted();
+    int cores = sh_comm_cores_per_rank(s->comm);
 
-    if (s->config.threads == 0) s->config.threads = granted / local > 0 ? granted / local : 1;
+    if (s->config.threads == 0) s->config.threads = cores;
     if (s->config.loader.threads == 0) s->config.loader.threads = s->config.threads;
-    if (s->config.threads * local > granted)
-        sh_log_warning("%lld threads x %d ranks share %d cores: training will be slow; use "
-                       "threads=%d",
-                       (long long)s->config.threads, local, granted,
-                       granted / local > 0 ? granted / local : 1);
+    if (s->config.threads > cores)
+        sh_log_warning("threads=%lld, but this rank may use %d cores: training will be slow; give "
+                       "fewer threads, or more cores (mpirun: --bind-to none, or --map-by "
+                       "slot:PE=%lld)",
+                       (long long)s->config.threads, cores, (long long)s->config.threads);
     omp_set_num_threads((int)s->config.threads);
 }
 

@@ -157,61 +157,86 @@ out:
     return st;
 }
 
-/* Score the result weights on the validation part; keep them if they are the best so far. */
-static sh_status validate(loop *l)
+/* Score the result weights (*result, taken here) on the validation part, and log the score.
+ * *map stays below 0 where there is no validation part. */
+static sh_status score_result(loop *l, sh_snapshot *result, double *map)
 {
     sh_status st = SH_OK;
     sh_session *s = l->s;
     sh_store *store = sh_step_store(s->step);
-    sh_snapshot result = {0}, training = {0};
+    sh_snapshot training = {0};
     int64_t *crops = NULL, n = 0;
     float *embeddings = NULL;
     sh_validation score;
     char line[LINE_BYTES];
 
+    *map = -1;
+    SH_TRY(sh_snapshot_create(store, result));
+    SH_TRY(sh_snapshot_take(result, store, sh_step_optim(s->step)));
     SH_TRY(sh_eval_select(s->dataset, s->split.part, SH_PART_VAL, &crops, &n));
     if (n == 0) goto out;
-    SH_TRY(sh_snapshot_create(store, &result));
     SH_TRY(sh_snapshot_create(store, &training));
-    SH_TRY(sh_snapshot_take(&result, store, sh_step_optim(s->step)));
     embeddings = malloc((size_t)(n * sh_infer_dim(s->infer)) * sizeof(float));
     SH_CHECK(embeddings != NULL, SH_ERR_NO_MEMORY, "validation embeddings");
-    SH_TRY(sh_snapshot_swap_in(&result, store, &training));
+    SH_TRY(sh_snapshot_swap_in(result, store, &training));
     SH_TRY(embed_part(l, crops, n, embeddings));
     SH_TRY(sh_snapshot_swap_in(&training, store, NULL));
     SH_TRY(sh_validate(s->dataset, crops, n, embeddings, sh_infer_dim(s->infer), &score));
-    double value = isfinite(score.map) ? score.map : 0;
-
-    s->progress.validations_since_best++;
-    if (value > s->progress.best_score) {
-        s->progress.best_score = value;
-        s->progress.best_step = s->progress.step;
-        s->progress.validations_since_best = 0;
-        sh_snapshot_clear(&s->best);
-        s->best = result;
-        result = (sh_snapshot){0};
-    }
+    *map = isfinite(score.map) ? score.map : 0;
     sh_log_progress_end();
     sh_log_info("step %lld: validation rank-1 %.4f, mAP %.4f, AUC %.4f (%lld queries)%s",
                 (long long)s->progress.step, score.rank1, score.map, score.auc,
-                (long long)score.n_queries,
-                s->progress.validations_since_best == 0 ? ", best" : "");
-    if (l->is_root) {
-        snprintf(line, sizeof(line),
-                 "{\"step\":%lld,\"val\":{\"rank1\":%.9g,\"map\":%.9g,\"auc\":%.9g}}",
-                 (long long)s->progress.step, isfinite(score.rank1) ? score.rank1 : 0, value,
-                 isfinite(score.auc) ? score.auc : 0);
-        SH_TRY(sh_run_log_line(s->metrics, line));
-    }
+                (long long)score.n_queries, *map > s->progress.best_score ? ", best" : "");
+    if (!l->is_root) goto out;
+    snprintf(line, sizeof(line),
+             "{\"step\":%lld,\"val\":{\"rank1\":%.9g,\"map\":%.9g,\"auc\":%.9g}}",
+             (long long)s->progress.step, isfinite(score.rank1) ? score.rank1 : 0, *map,
+             isfinite(score.auc) ? score.auc : 0);
+    SH_TRY(sh_run_log_line(s->metrics, line));
 out:
-    sh_snapshot_clear(&result);
     sh_snapshot_clear(&training);
     free(embeddings);
     free(crops);
     return st;
 }
 
+/* A validation that the schedule asks for: the best step is kept. */
+static sh_status validate(loop *l)
+{
+    sh_status st = SH_OK;
+    sh_progress *p = &l->s->progress;
+    sh_snapshot result = {0};
+    double map;
+
+    SH_TRY(score_result(l, &result, &map));
+    p->validations_since_best++;
+    if (map > p->best_score) {
+        p->best_score = map;
+        p->best_step = p->step;
+        p->validations_since_best = 0;
+        sh_snapshot_clear(&l->s->best);
+        l->s->best = result;
+        result = (sh_snapshot){0};
+    }
+out:
+    sh_snapshot_clear(&result);
+    return st;
+}
+
 /* ---- checkpoints and stops ---- */
+
+/* Note how far the logs reach at this step: loading the checkpoint cuts them back to here. */
+static sh_status mark_logs(loop *l)
+{
+    sh_status st = SH_OK;
+    sh_session *s = l->s;
+
+    if (!l->is_root) goto out;
+    SH_TRY(sh_run_log_sync(s->metrics, &s->progress.metrics_bytes));
+    SH_TRY(sh_run_log_sync(s->ledger, &s->progress.ledger_bytes));
+out:
+    return st;
+}
 
 static sh_status save_checkpoint(loop *l)
 {
@@ -220,8 +245,6 @@ static sh_status save_checkpoint(loop *l)
 
     l->checkpoint_age = 0;
     if (!l->is_root) goto out;
-    SH_TRY(sh_run_log_sync(s->metrics, &s->progress.metrics_bytes));
-    SH_TRY(sh_run_log_sync(s->ledger, &s->progress.ledger_bytes));
     SH_TRY(sh_checkpointer_save(s->checkpointer, &s->progress,
                                 s->progress.best_score >= 0 ? &s->best : NULL));
 out:
@@ -315,64 +338,76 @@ static sh_status run_loop(loop *l, const char **reason)
         SH_TRY(agree(l, &v));
         *reason = finish_reason(l, &v);
         if (v.stop && *reason == NULL) {
+            SH_TRY(mark_logs(l));
             SH_TRY(save_checkpoint(l));
             if (l->is_root) SH_TRY(sh_checkpointer_wait(s->checkpointer));
             SH_FAIL(SH_ERR_STOPPED,
                     "stopped on request after step %lld; the same command continues",
                     (long long)s->progress.step);
         }
-        if (v.checkpoint && *reason == NULL) SH_TRY(save_checkpoint(l));
+        if (v.checkpoint && *reason == NULL) {
+            SH_TRY(mark_logs(l));
+            SH_TRY(save_checkpoint(l));
+        }
     }
 out:
     return st;
 }
 
-/* The run's result: the best validated weights, or the last ones. Nothing of time or place in it.
- */
-static sh_status write_model(loop *l)
+/* RUN/model.safetensors from these weights: nothing of time or place in it. */
+static sh_status write_model(loop *l, const sh_snapshot *weights)
 {
     sh_status st = SH_OK;
     sh_session *s = l->s;
-    sh_store *store = sh_step_store(s->step);
-    sh_snapshot last = {0};
     char path[SH_RUN_PATH], dim[32], hash[33];
-    const sh_config *c = &s->config;
 
     if (!l->is_root) goto out;
     sh_hash_format(sh_dataset_hash(s->dataset), hash);
     snprintf(dim, sizeof(dim), "%d", sh_infer_dim(s->infer));
     const char *const metadata[][2] = {{"format", "pt"},
-                                       {"shoal.net", c->net},
-                                       {"shoal.size", c->size},
+                                       {"shoal.net", s->config.net},
+                                       {"shoal.size", s->config.size},
                                        {"shoal.embedding_dim", dim},
                                        {"shoal.data_hash", hash}};
 
-    SH_TRY(sh_snapshot_create(store, &last));
-    SH_TRY(sh_snapshot_take(&last, store, sh_step_optim(s->step)));
     SH_TRY(sh_run_lock_check(s->lock));
     SH_TRY(sh_run_path(s->run, "model.safetensors", path));
-    SH_TRY(sh_snapshot_write(s->progress.best_score >= 0 ? &s->best : &last, store, path, metadata,
-                             SH_COUNT(metadata), NULL, NULL));
+    SH_TRY(sh_snapshot_write(weights, sh_step_store(s->step), path, metadata, SH_COUNT(metadata),
+                             NULL, NULL));
 out:
-    sh_snapshot_clear(&last);
     return st;
 }
 
+/* The result is the best step that the schedule validated, or the last one where that is better or
+ * nothing was validated. The last score is no part of the checkpoint, so that a run whose limit is
+ * raised goes on as if it had never stopped here. */
 static sh_status finish(loop *l, const char *reason)
 {
     sh_status st = SH_OK;
     sh_session *s = l->s;
+    int64_t every = s->config.validate.every_steps;
+    sh_snapshot last = {0};
+    double map;
 
-    if (s->config.validate.every_steps == 0 || s->progress.step % s->config.validate.every_steps)
-        SH_TRY(validate(l));
+    SH_TRY(mark_logs(l));
+    if (every == 0 || s->progress.step % every != 0) {
+        SH_TRY(score_result(l, &last, &map));
+        SH_TRY(write_model(l, every == 0 || map > s->progress.best_score ? &last : &s->best));
+    } else if (s->progress.best_score >= 0) {
+        SH_TRY(write_model(l, &s->best));
+    } else {
+        SH_TRY(sh_snapshot_create(sh_step_store(s->step), &last));
+        SH_TRY(sh_snapshot_take(&last, sh_step_store(s->step), sh_step_optim(s->step)));
+        SH_TRY(write_model(l, &last));
+    }
     snprintf(s->progress.finished, sizeof(s->progress.finished), "%s", reason);
-    SH_TRY(write_model(l));
     SH_TRY(save_checkpoint(l));
     if (l->is_root) SH_TRY(sh_checkpointer_wait(s->checkpointer));
     sh_log_progress_end();
     sh_log_info("done: %lld steps in %.1f minutes (limit: %s); the model is %s/model.safetensors",
                 (long long)s->progress.step, s->progress.seconds / 60, reason, s->run);
 out:
+    sh_snapshot_clear(&last);
     return st;
 }
 
