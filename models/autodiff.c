@@ -142,7 +142,10 @@ sh_status sh_program_differentiate(sh_program *p, sh_value output, sh_value inpu
              SH_ERR_USAGE, "only a program's output can be differentiated");
     SH_CHECK(input == SH_NO_VALUE || (input >= 0 && input < n_values && input_grad != NULL),
              SH_ERR_USAGE, "the gradient of value %d cannot be had", input);
-    if (p->n_forward < 0) SH_TRY(move_exports(p));
+    if (p->n_forward < 0) {
+        sh_freeze(p);
+        SH_TRY(move_exports(p));
+    }
     grads = malloc((size_t)n_values * sizeof(*grads));
     SH_CHECK(grads != NULL, SH_ERR_NO_MEMORY, "gradients of %d values", n_values);
     for (int i = 0; i < n_values; i++) grads[i] = SH_NO_VALUE;

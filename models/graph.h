@@ -141,7 +141,15 @@ sh_status sh_derive_cast(sh_program *p, int node, sh_value *grads);
 /** Add g to the gradient of v: the first contribution is taken as it is, later ones through ADD. */
 sh_status sh_autodiff_accumulate(sh_program *p, sh_value *grads, sh_value v, sh_value g);
 
+/* ---- freeze.c ---- */
+
+/** Turn batch norms whose running statistics are not trainable into ones with constant statistics.
+ *  Before the graph is differentiated or planned; values keep their numbers. */
+void sh_freeze(sh_program *p);
+
 /* ---- fuse.c ---- */
+
+/** Merge neighbouring nodes where the backend accepts it. */
 sh_status sh_fuse(sh_program *p);
 
 #endif

@@ -6,6 +6,7 @@
 #include "models/guard.h"
 
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 
@@ -21,6 +22,7 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static sh_buffer *live;
 static int n_inside; /* kernels running now, over all threads */
 static sh_backend wrappers[SH_GUARD_MAX];
+static char names[SH_GUARD_MAX][32];
 
 static void protect(const sh_buffer *buffer, int access)
 {
@@ -137,7 +139,8 @@ const sh_backend *sh_guard_wrap(const sh_backend *base, int slot)
         wrapper->host_view = NULL;
         wrapper->enter = enter;
         wrapper->leave = leave;
-        wrapper->name = "guard";
+        snprintf(names[slot], sizeof(names[slot]), "guard:%s", base->name);
+        wrapper->name = names[slot];
     }
     pthread_mutex_unlock(&lock);
     return wrapper;

@@ -194,7 +194,7 @@ sh_status sh_program_plan(sh_program *p)
 
     SH_CHECK(p->status == SH_OK, p->status, "%s", p->error);
     SH_CHECK(!p->planned, SH_ERR_USAGE, "the program is already planned");
-    if (p->n_forward < 0) p->n_forward = p->n_nodes;
+    if (p->n_forward < 0) sh_freeze(p);
     SH_TRY(sh_fuse(p));
     for (int i = 0; i < p->n_nodes; i++) {
         sh_node *node = &p->nodes[i];

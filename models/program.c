@@ -369,8 +369,7 @@ sh_value sh_op_batch_norm(sh_program *p, sh_value x, const char *name, float eps
 
     sh_op_attrs attrs = default_attrs;
     attrs.eps = eps;
-    attrs.frozen =
-        !p->config.training || !sh_store_slot(p->config.store, p->values[mean].slot)->trainable;
+    attrs.frozen = !p->config.training;
     if (!attrs.frozen) batch_statistics(p, x, name, &mean, &var);
     if (p->status != SH_OK) return SH_NO_VALUE;
     const sh_value in[5] = {x, mean, var, gamma, beta};

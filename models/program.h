@@ -12,6 +12,17 @@
  * sh_program_differentiate adds comes after them, and the two ranges are run separately
  * (SH_PHASE_FORWARD, SH_PHASE_BACKWARD) so that a loss over the whole global batch can stand
  * between. Backward needs the arena as forward left it.
+ *
+ * What a shard adds to the running statistics is written with the backward phase (in a training
+ * program that is never differentiated: with forward), so a forward phase may be run twice.
+ *
+ * Inputs keep what was written to them through both phases; a cotangent is written after forward,
+ * which may use its memory. Outputs and wanted gradients stay readable to the end of backward.
+ *
+ * Which slots are trainable is read when a program is differentiated, or planned without that:
+ * mark slots between building and that. A parameter that is not trainable gets no gradient, and
+ * nothing upstream of the last trainable one is differentiated; a batch norm whose running_mean is
+ * marked not trainable uses its running statistics as constants.
  */
 #ifndef SH_MODELS_PROGRAM_H
 #define SH_MODELS_PROGRAM_H

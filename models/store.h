@@ -29,7 +29,8 @@ typedef struct sh_slot {
     int64_t n_elems;
     int64_t offset; /* elements, within params or states */
     float momentum; /* states: new = (1 - momentum) old + momentum delta */
-    bool trainable; /* params: has a gradient and is updated; default true */
+    bool trainable; /* params: has a gradient and is updated; a running_mean: its batch norm uses
+                       batch statistics and updates running ones. Default true */
     bool decay;     /* params: subject to weight decay; false for BN and biases (one dimension) */
 } sh_slot;
 
