@@ -37,15 +37,18 @@ static void sources_clear(sources *s)
     free(s->loose);
 }
 
-static bool is_hdf5(const char *path)
+/* A pack, whole or damaged, or another HDF5 file, which opening it as a pack then names as such. */
+static bool is_pack(const char *path)
 {
-    static const char signature[8] = "\x89HDF\r\n\x1a\n";
-    char head[8] = {0};
+    static const char *const heads[] = {"shoal-pack ", "\x89HDF\r\n\x1a\n"};
+    char head[16] = {0};
     FILE *f = sh_file_is_dir(path) ? NULL : fopen(path, "rb");
-    bool whole = f != NULL && fread(head, 1, sizeof(head), f) == sizeof(head);
+    size_t n = f != NULL ? fread(head, 1, sizeof(head), f) : 0;
 
     if (f != NULL) fclose(f);
-    return whole && memcmp(head, signature, sizeof(head)) == 0;
+    for (size_t i = 0; i < SH_COUNT(heads); i++)
+        if (n >= strlen(heads[i]) && memcmp(head, heads[i], strlen(heads[i])) == 0) return true;
+    return false;
 }
 
 static void report_dropped(const sh_drop_list *dropped)
@@ -53,6 +56,28 @@ static void report_dropped(const sh_drop_list *dropped)
     for (int64_t i = 0; i < dropped->n && i < MAX_NAMED; i++)
         sh_log_warning("left out: %s: %s", dropped->names[i], dropped->reasons[i]);
     if (dropped->n > 0) sh_log_warning("%lld files left out", (long long)dropped->n);
+}
+
+/* Add what one folder or image holds. Names are paths as the user gave them: two folders may hold
+ * images of the same name. Folder names are no labels here: who the fish are is the question. */
+static sh_status plan_source(const char *source, const sh_folder_rules *rules, sh_import_plan *all)
+{
+    sh_status st = SH_OK;
+    sh_import_plan plan = {0};
+
+    SH_TRY(sh_import_plan_folders(&source, 1, rules, &plan));
+    for (int64_t i = 0; i < plan.n; i++) {
+        sh_import_item item = plan.items[i];
+
+        if (strlen(item.path) <= SH_PACK_MAX_NAME && sh_is_utf8(item.path)) item.name = item.path;
+        if (item.rule == SH_RULE_FOLDER) item.labels.individual = NULL;
+        SH_TRY(sh_import_plan_add(all, &item));
+    }
+    for (int64_t i = 0; i < plan.dropped.n; i++)
+        SH_TRY(sh_drop_list_add(&all->dropped, plan.dropped.names[i], plan.dropped.reasons[i]));
+out:
+    sh_import_plan_clear(&plan);
+    return st;
 }
 
 /* Read folders and images into the temporary pack, whatever they are called. */
@@ -65,12 +90,19 @@ static sh_status import_loose(const flags *f, sources *s)
         .patterns = f->patterns.items, .n_patterns = f->patterns.n, .keep_unmatched = true};
     const sh_import_options options = {.threads = sh_cpu_cores_granted()};
 
-    SH_TRY(sh_import_plan_folders(s->loose, s->n_loose, &rules, &plan));
+    for (int i = 0; i < s->n_loose; i++) SH_TRY(plan_source(s->loose[i], &rules, &plan));
+    if (plan.n == 0) report_dropped(&plan.dropped);
+    SH_CHECK(plan.n > 0, SH_ERR_USAGE, "no image to identify in %s%s", s->loose[0],
+             s->n_loose > 1 ? " and the other sources" : "");
+    SH_TRY(sh_import_plan_sort(&plan));
     SH_CHECK(snprintf(s->temp, sizeof(s->temp), "%s.tmp.%ld.h5", f->output, (long)getpid()) <
                  (int)sizeof(s->temp),
              SH_ERR_USAGE, "path too long: %.200s...", f->output);
-    SH_TRY(sh_import_run(&plan, &options, s->temp, &report));
-    report_dropped(&report.dropped);
+
+    sh_status packed = sh_import_run(&plan, &options, s->temp, &report);
+
+    report_dropped(&report.dropped); /* also where it left nothing to pack */
+    SH_TRY(packed);
     s->packs[s->n_packs++] = s->temp;
 out:
     sh_import_report_clear(&report);
@@ -89,7 +121,7 @@ static sh_status open_sources(const flags *f, const sh_string_list *paths, sourc
     for (int i = 0; i < paths->n; i++) {
         SH_CHECK(sh_file_exists(paths->items[i]), SH_ERR_NOT_FOUND, "%s does not exist",
                  paths->items[i]);
-        if (is_hdf5(paths->items[i]))
+        if (is_pack(paths->items[i]))
             s->packs[s->n_packs++] = paths->items[i];
         else
             s->loose[s->n_loose++] = paths->items[i];

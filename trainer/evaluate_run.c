@@ -234,6 +234,15 @@ out:
     return st;
 }
 
+/* The AUC stands beside the ranks of the same weighting too. */
+static void copy_auc(json_t *root, const char *from, const char *to)
+{
+    json_t *verification = json_object_get(json_object_get(root, "verification"), from);
+    json_t *scores = json_object_get(json_object_get(root, "identification"), to);
+
+    json_object_set(scores, "auc", json_object_get(verification, "auc"));
+}
+
 /* All sections about result->data, which is embedded and ranked here. */
 static sh_status score(const sh_eval_options *options, sh_embedder *embedder, uint64_t seed,
                        sh_eval_result *r, json_t *root)
@@ -256,6 +265,8 @@ static sh_status score(const sh_eval_options *options, sh_embedder *embedder, ui
     json_object_set_new(root, "identification", section);
     SH_TRY(sh_eval_verification(data, &set, seed, &section));
     json_object_set_new(root, "verification", section);
+    copy_auc(root, "per_individual", "per_individual");
+    copy_auc(root, "per_image_pair", "per_image");
     SH_TRY(add_thresholds(options, &set, r->queries, seed, root));
     SH_TRY(sh_eval_gallery(data, r->queries, &section));
     json_object_set_new(root, "gallery", section);

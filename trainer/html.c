@@ -8,7 +8,7 @@
 #include "base/file.h"
 
 static const char style[] =
-    "body{font:15px/1.5 system-ui,sans-serif;color:#1c2733;max-width:1080px;margin:2em auto;"
+    "body{font:15px/1.5 system-ui,sans-serif;color:#1c2733;max-width:1120px;margin:2em auto;"
     "padding:0 1em}h1{font-size:1.6em;margin-bottom:.2em}h2{font-size:1.2em;margin-top:2em;"
     "border-bottom:1px solid #d5dde5;padding-bottom:.2em}p.note,td.note{color:#5b6b7a;"
     "font-size:.92em}p.stamp{background:#fff1d6;border-left:4px solid #d98a00;padding:.5em .8em}"
@@ -21,9 +21,13 @@ static const char style[] =
     "flex-wrap:wrap;gap:1em}.pictures{display:flex;flex-wrap:wrap;gap:.8em;align-items:flex-end}"
     "figure{margin:0;font-size:.85em;max-width:150px;overflow-wrap:anywhere}figure img{display:"
     "block;margin-bottom:.2em;border-radius:3px;border:3px solid transparent}figure.right img{"
-    "border-color:#2e9e5b}figure.wrong img{border-color:#c9372c}.match{display:flex;gap:.6em;"
+    "border-color:#2e9e5b}figure.wrong "
+    "img{border-color:#c9372c}.matches{display:grid;grid-template-columns:1fr "
+    "1fr;column-gap:1.5em}.match{display:flex;gap:.6em;"
     "border-bottom:1px solid #e6ebf0;padding:.5em 0;align-items:flex-start}"
-    "pre{background:#f3f6f9;padding:.8em;overflow-x:auto;font-size:.85em}svg text{font:11px "
+    ".row{display:flex;gap:.5em}.row "
+    "figure{width:114px}pre{background:#f3f6f9;padding:.8em;overflow-x:auto;font-size:.85em}svg "
+    "text{font:11px "
     "system-ui,sans-serif;fill:#5b6b7a}details summary{cursor:pointer;color:#1f6fb2}";
 
 sh_status sh_page_begin(const char *title, sh_page *out)
@@ -135,7 +139,16 @@ out:
 
 /* ---- charts ---- */
 
-enum { WIDTH = 500, HEIGHT = 280, LEFT = 56, RIGHT = 14, TOP = 30, BOTTOM = 44, MAX_TICKS = 8 };
+enum {
+    WIDTH = 500,
+    HEIGHT = 280,
+    LEFT = 56,
+    RIGHT = 14,
+    TOP = 30,
+    BOTTOM = 44,
+    MAX_TICKS = 12,
+    MARKED_POINTS = 40
+};
 static const char *const colours[] = {"#1f6fb2", "#d98a00", "#2e9e5b", "#8b4fb5"};
 
 typedef struct axis {
@@ -178,7 +191,8 @@ static bool find_range(const sh_chart *chart, axis *x, axis *y)
     } else {
         y->lo = fmin(y->lo, 0);
     }
-    if (x->hi <= x->lo) x->hi = x->log ? x->lo * 10 : x->lo + 1;
+    if (x->hi <= x->lo && x->log) x->lo /= 10;
+    if (x->hi <= x->lo) x->lo = x->hi > 0 ? 0 : x->hi - 1;
     if (y->hi <= y->lo) y->hi = y->lo + 1;
     return any;
 }
@@ -253,6 +267,13 @@ static void write_series(FILE *file, const sh_chart *chart, const sh_series *s, 
         pen_down = true;
     }
     fputs("\"/>", file);
+    for (int i = 0; s->n <= MARKED_POINTS && i < s->n; i++) {
+        if (!shows(chart, s->x[i], s->y[i])) continue;
+        fprintf(file, "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"2.5\" fill=\"%s\"/>",
+                LEFT + scaled(x, s->x[i]) * (WIDTH - LEFT - RIGHT),
+                HEIGHT - BOTTOM - fmin(fmax(scaled(y, s->y[i]), 0), 1) * (HEIGHT - TOP - BOTTOM),
+                colour);
+    }
 }
 
 void sh_html_chart(FILE *file, const sh_chart *chart)

@@ -8,7 +8,7 @@
 #include "trainer/html.h"
 #include "trainer/identify.h"
 
-enum { NUMBER = 32, PICTURE_SIDE = 140, MAX_TRACK_PICTURES = 3 };
+enum { NUMBER = 32, PICTURE_SIDE = 108, MAX_TRACK_PICTURES = 2 };
 
 static const char *crop_name(const sh_dataset *dataset, int64_t crop)
 {
@@ -103,7 +103,7 @@ static sh_status write_answer(FILE *f, const sh_identify_report *r, int64_t t)
         [SH_VERDICT_KNOWN] = "known", [SH_VERDICT_LOOK] = "look", [SH_VERDICT_UNKNOWN] = "unknown"};
     const sh_answer *a = &r->identity->answers[t];
 
-    fputs("<tr><td><div class=\"pictures\">", f);
+    fputs("<tr><td><div class=\"row\">", f);
     SH_TRY(write_queries(f, r, t));
     fprintf(f, "</div></td><td class=\"%s\">%s", classes[a->verdict], sh_verdict_name(a->verdict));
     if (a->verdict != SH_VERDICT_UNKNOWN && a->n_matches > 0) {
@@ -112,7 +112,7 @@ static sh_status write_answer(FILE *f, const sh_identify_report *r, int64_t t)
                                           r->identity->matches[t * r->identity->top].individual));
         fputs(a->verdict == SH_VERDICT_LOOK ? "?</b>" : "</b>", f);
     }
-    fputs("</td><td class=\"left\"><div class=\"pictures\">", f);
+    fputs("</td><td class=\"left\"><div class=\"row\">", f);
     for (int k = 0; k < a->n_matches; k++) {
         const sh_match *m = &r->identity->matches[t * r->identity->top + k];
 

@@ -140,6 +140,7 @@ static sh_status write_matches(FILE *f, const sh_eval_result *r, bool best)
     int n_shown = 0;
 
     SH_CHECK(shown != NULL, SH_ERR_NO_MEMORY, "pictures");
+    fputs("<div class=\"matches\">", f);
     for (int k = 0; k < N_MATCHES; k++) {
         const sh_query *pick = NULL;
 
@@ -162,6 +163,7 @@ static sh_status write_matches(FILE *f, const sh_eval_result *r, bool best)
                              pick->wrong_distance));
         fputs("</div>\n", f);
     }
+    fputs("</div>", f);
     if (n_shown == 0) fputs("<p class=\"note\">None.</p>\n", f);
 out:
     free(shown);

@@ -117,8 +117,13 @@ static void write_roc(FILE *f, const json_t *verification)
         int n = collect(json_object_get(curve, "fpr"), NULL, x[i], MAX_POINTS);
 
         collect(json_object_get(curve, "tpr"), NULL, y[i], MAX_POINTS);
-        for (int k = 0; k < n; k++)
-            if (x[i][k] < 1e-6) x[i][k] = 1e-6; /* the foot of the logarithmic axis */
+        /* zero lies off a logarithmic axis: the last point without a false match is its foot */
+        while (n > 1 && x[i][0] <= 0 && x[i][1] <= 0) {
+            memmove(x[i], x[i] + 1, (size_t)(n - 1) * sizeof(double));
+            memmove(y[i], y[i] + 1, (size_t)(n - 1) * sizeof(double));
+            n--;
+        }
+        if (n > 1 && x[i][0] <= 0) x[i][0] = x[i][1] / 2;
         series[i] = (sh_series){names[i], x[i], y[i], n};
     }
     sh_html_chart(f, &(sh_chart){.title = "ROC",
