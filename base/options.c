@@ -355,15 +355,17 @@ out:
 void sh_options_format(const sh_option *o, const void *config, char *text, size_t size)
 {
     const void *field = const_field_of(o, config);
+    char number[32];
 
     switch (o->type) {
     case SH_OPT_BOOL: snprintf(text, size, "%s", *(const bool *)field ? "true" : "false"); break;
     case SH_OPT_INT: snprintf(text, size, "%lld", (long long)*(const int64_t *)field); break;
     case SH_OPT_REAL: /* shortest text that reads back as the same double */
         for (int digits = 1; digits <= 17; digits++) {
-            snprintf(text, size, "%.*g", digits, *(const double *)field);
-            if (strtod(text, NULL) == *(const double *)field) break;
+            snprintf(number, sizeof(number), "%.*g", digits, *(const double *)field);
+            if (strtod(number, NULL) == *(const double *)field) break;
         }
+        snprintf(text, size, "%s", number);
         break;
     case SH_OPT_CHOICE: snprintf(text, size, "%s", o->choices[*(const int *)field]); break;
     case SH_OPT_TEXT: snprintf(text, size, "%s", (const char *)field); break;
