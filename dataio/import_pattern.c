@@ -30,8 +30,11 @@ typedef enum field {
     N_FIELDS
 } field;
 
-static const char *const field_names[N_FIELDS] = {"individual", "side", "species", "recording",
-                                                  "camera",     "date", "frame",   "*"};
+static const char *const field_names[N_FIELDS] = {
+    [FIELD_INDIVIDUAL] = "individual", [FIELD_SIDE] = "side",     [FIELD_SPECIES] = "species",
+    [FIELD_RECORDING] = "recording",   [FIELD_CAMERA] = "camera", [FIELD_DATE] = "date",
+    [FIELD_FRAME] = "frame",           [FIELD_SPLIT] = "split",   [FIELD_ANY] = "*",
+};
 
 typedef struct token {
     const char *literal; /* NULL for a field */
@@ -52,7 +55,6 @@ struct sh_pattern {
 typedef struct capture {
     const char *text;
     size_t begin[N_FIELDS], end[N_FIELDS];
-    bool found[N_FIELDS];
     uint8_t *failed; /* bit (token, position): the rest from here is known not to match */
 } capture;
 
@@ -165,7 +167,6 @@ static bool match_from(const sh_pattern *p, int k, size_t at, capture *c)
         if (!fits(t, c->text + at, n) || !match_from(p, k + 1, at + n, c)) continue;
         c->begin[t->field] = at;
         c->end[t->field] = at + n;
-        c->found[t->field] = true;
         return true;
     }
     c->failed[state / 8] |= (uint8_t)(1u << state % 8);

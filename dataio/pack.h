@@ -33,7 +33,8 @@ typedef struct sh_labels {
 #define SH_LABELS_NONE                                                                             \
     ((sh_labels){.side = SH_SIDE_UNKNOWN, .time = SH_NO_TIME, .frame = -1, .split = -1})
 
-/** A list of names with a reason each; a name may stand in it twice. Zeroed: empty. */
+/** A list of names with a reason each; a name may stand in it twice. Zeroed: empty. Text that is no
+ *  UTF-8 is kept with its odd bytes written as "\xE6". */
 typedef struct sh_drop_list {
     char **names, **reasons;
     int64_t n, capacity;

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -44,6 +45,22 @@ size_t sh_column_size(sh_column_type type)
     return sizes[type];
 }
 
+/* A copy that any reader can show: where it is no UTF-8, bytes from 0x80 become "\xE6". */
+static char *printable_copy(const char *text)
+{
+    char *copy = malloc(4 * strlen(text) + 1), *end = copy;
+    bool escape = !sh_is_utf8(text);
+
+    for (; copy != NULL && *text != '\0'; text++) {
+        if (escape && (uint8_t)*text >= 0x80)
+            end += sprintf(end, "\\x%02X", (uint8_t)*text);
+        else
+            *end++ = *text;
+    }
+    if (copy != NULL) *end = '\0';
+    return copy;
+}
+
 sh_status sh_drop_list_add(sh_drop_list *list, const char *name, const char *reason)
 {
     sh_status st = SH_OK;
@@ -60,8 +77,8 @@ sh_status sh_drop_list_add(sh_drop_list *list, const char *name, const char *rea
         list->reasons = reasons;
         list->capacity = capacity;
     }
-    list->names[list->n] = strdup(name);
-    list->reasons[list->n] = strdup(reason);
+    list->names[list->n] = printable_copy(name);
+    list->reasons[list->n] = printable_copy(reason);
     list->n++;
     SH_CHECK(list->names[list->n - 1] != NULL && list->reasons[list->n - 1] != NULL,
              SH_ERR_NO_MEMORY, "the name %s", name);
