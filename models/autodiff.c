@@ -109,25 +109,6 @@ out:
     return st;
 }
 
-/* Statistics are contributed together with the gradients: a forward phase alone leaves no trace,
- * and a forward that is run twice (a mined batch in two passes) counts once. */
-static sh_status move_exports(sh_program *p)
-{
-    sh_status st = SH_OK;
-    int n_forward = p->n_nodes;
-
-    p->building = SH_PHASE_BACKWARD;
-    for (int i = 0; i < n_forward; i++) {
-        if (p->nodes[i].op != SH_OP_BN_EXPORT) continue;
-        const sh_node node = p->nodes[i];
-        p->nodes[i].op = SH_OP_COUNT;
-        SH_TRY(sh_graph_node(p, node.op, &node.attrs, node.n_in, node.in, node.n_out, node.out));
-    }
-    sh_graph_compact(p);
-out:
-    return st;
-}
-
 sh_status sh_program_differentiate(sh_program *p, sh_value output, sh_value input,
                                    sh_value *cotangent, sh_value *input_grad)
 {
@@ -142,10 +123,7 @@ sh_status sh_program_differentiate(sh_program *p, sh_value output, sh_value inpu
              SH_ERR_USAGE, "only a program's output can be differentiated");
     SH_CHECK(input == SH_NO_VALUE || (input >= 0 && input < n_values && input_grad != NULL),
              SH_ERR_USAGE, "the gradient of value %d cannot be had", input);
-    if (p->n_forward < 0) {
-        sh_freeze(p);
-        SH_TRY(move_exports(p));
-    }
+    if (p->n_forward < 0) SH_TRY(sh_settle_statistics(p));
     grads = malloc((size_t)n_values * sizeof(*grads));
     SH_CHECK(grads != NULL, SH_ERR_NO_MEMORY, "gradients of %d values", n_values);
     for (int i = 0; i < n_values; i++) grads[i] = SH_NO_VALUE;

@@ -66,7 +66,6 @@ sh_status sh_program_run(sh_program *p, sh_phase phase, const sh_run_args *args)
     int begin = phase == SH_PHASE_FORWARD ? 0 : p->n_forward;
     int end = phase == SH_PHASE_FORWARD ? p->n_forward : p->n_nodes;
     for (int i = begin; i < end; i++) {
-        if (args->reduce == NULL && p->nodes[i].writes_reduce) continue;
         SH_TRY(run_node(p, &p->nodes[i], &at, &args->scalars));
         if (args->after_node != NULL) SH_TRY(args->after_node(args->context, i));
     }
@@ -81,8 +80,8 @@ sh_status sh_program_run_node(sh_program *p, int node, const sh_run_args *args)
 
     SH_TRY(find_homes(p, args, &at));
     SH_CHECK(node >= 0 && node < p->n_nodes, SH_ERR_USAGE, "node %d of %d", node, p->n_nodes);
-    SH_CHECK(args->reduce != NULL || !p->nodes[node].writes_reduce, SH_ERR_USAGE,
-             "node %d writes gradients or statistics; give it memory for them", node);
+    SH_CHECK(args->reduce != NULL || p->nodes[node].phase == SH_PHASE_FORWARD, SH_ERR_USAGE,
+             "node %d belongs to the backward phase; give it memory for gradients", node); give it memory for them", node);
     SH_TRY(run_node(p, &p->nodes[node], &at, &args->scalars));
 out:
     return st;

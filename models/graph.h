@@ -58,7 +58,6 @@ typedef struct sh_node {
     void *state;
     size_t scratch_bytes, scratch_offset;
     char *refusals; /* malloc'd, or NULL */
-    bool writes_reduce;
 } sh_node;
 
 struct sh_program {
@@ -141,11 +140,11 @@ sh_status sh_derive_cast(sh_program *p, int node, sh_value *grads);
 /** Add g to the gradient of v: the first contribution is taken as it is, later ones through ADD. */
 sh_status sh_autodiff_accumulate(sh_program *p, sh_value *grads, sh_value v, sh_value g);
 
-/* ---- freeze.c ---- */
+/* ---- statistics.c ---- */
 
-/** Turn batch norms whose running statistics are not trainable into ones with constant statistics.
- *  Before the graph is differentiated or planned; values keep their numbers. */
-void sh_freeze(sh_program *p);
+/** End the building: freeze batch norms whose running_mean is not trainable, move BN_EXPORT nodes
+ * to the backward phase, fix n_forward. Values keep their numbers. */
+sh_status sh_settle_statistics(sh_program *p);
 
 /* ---- fuse.c ---- */
 

@@ -194,16 +194,11 @@ sh_status sh_program_plan(sh_program *p)
 
     SH_CHECK(p->status == SH_OK, p->status, "%s", p->error);
     SH_CHECK(!p->planned, SH_ERR_USAGE, "the program is already planned");
-    if (p->n_forward < 0) sh_freeze(p);
+    if (p->n_forward < 0) SH_TRY(sh_settle_statistics(p));
     SH_TRY(sh_fuse(p));
     for (int i = 0; i < p->n_nodes; i++) {
         sh_node *node = &p->nodes[i];
         sh_graph_describe(p, node);
-        for (int k = 0; k < node->n_out; k++) {
-            if (node->out[k] == SH_NO_VALUE) continue;
-            sh_home home = p->values[node->out[k]].home;
-            if (home == SH_HOME_GRADS || home == SH_HOME_DELTAS) node->writes_reduce = true;
-        }
         SH_TRY(choose_kernel(p, node));
     }
     find_lifetimes(p);

@@ -13,9 +13,6 @@
  * (SH_PHASE_FORWARD, SH_PHASE_BACKWARD) so that a loss over the whole global batch can stand
  * between. Backward needs the arena as forward left it.
  *
- * What a shard adds to the running statistics is written with the backward phase (in a training
- * program that is never differentiated: with forward), so a forward phase may be run twice.
- *
  * Inputs keep what was written to them through both phases; a cotangent is written after forward,
  * which may use its memory. Outputs and wanted gradients stay readable to the end of backward.
  *
