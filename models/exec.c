@@ -81,7 +81,7 @@ sh_status sh_program_run_node(sh_program *p, int node, const sh_run_args *args)
     SH_TRY(find_homes(p, args, &at));
     SH_CHECK(node >= 0 && node < p->n_nodes, SH_ERR_USAGE, "node %d of %d", node, p->n_nodes);
     SH_CHECK(args->reduce != NULL || p->nodes[node].phase == SH_PHASE_FORWARD, SH_ERR_USAGE,
-             "node %d belongs to the backward phase; give it memory for gradients", node); give it memory for them", node);
+             "node %d belongs to the backward phase; give it memory for gradients", node);
     SH_TRY(run_node(p, &p->nodes[node], &at, &args->scalars));
 out:
     return st;

@@ -19,8 +19,7 @@ static sh_value running_value(const sh_program *p, sh_value delta)
     return SH_NO_VALUE;
 }
 
-/** Let every reader of a batch's statistic read the running one. The export reads it too, and is
- *  about to be removed. */
+/** Let every reader of a batch's statistic read the running one. */
 static void read_instead(sh_program *p, sh_value batch, sh_value running)
 {
     for (int i = 0; i < p->n_nodes; i++) {
@@ -35,9 +34,11 @@ static void read_instead(sh_program *p, sh_value batch, sh_value running)
 
 static void freeze(sh_program *p, sh_node *export, const sh_value running[2])
 {
-    for (int k = 0; k < 2; k++) read_instead(p, export->in[k], running[k]);
-    p->nodes[p->values[export->in[0]].producer].op = SH_OP_COUNT;
+    const sh_value batch[2] = {export->in[0], export->in[1]};
+
+    p->nodes[p->values[batch[0]].producer].op = SH_OP_COUNT;
     export->op = SH_OP_COUNT;
+    for (int k = 0; k < 2; k++) read_instead(p, batch[k], running[k]);
 }
 
 sh_status sh_settle_statistics(sh_program *p)
