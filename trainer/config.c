@@ -251,6 +251,8 @@ sh_loss_config sh_config_loss(const sh_config *c)
                             .margin = (float)c->loss.margin,
                             .soft = c->loss.soft,
                             .reduction = SH_NONZERO_MEAN,
+                            .max_per_label =
+                                c->sampling.kind == SH_SAMPLING_PK ? c->sampling.images : 0,
                             .seed = (uint64_t)c->seed};
 }
 
