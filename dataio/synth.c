@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "dataio/synth.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -63,65 +64,73 @@ int64_t sh_synth_n_images(const sh_synth_config *config)
     return (int64_t)config->individuals * config->images;
 }
 
-/* Colours differ little between fish, much less than light and water differ between recordings. */
-static void make_body(dice *d, synth_fish *fish)
+static void make_bars(dice *d, synth_fish *fish)
 {
-    static const float back_lo[] = {0.34f, 0.33f, 0.26f}, back_hi[] = {0.40f, 0.39f, 0.32f};
-    static const float belly_lo[] = {0.72f, 0.68f, 0.58f}, belly_hi[] = {0.80f, 0.76f, 0.66f};
+    float width = range(d, 0.010f, 0.040f), strength = range(d, 0.45f, 0.9f);
+    float slant = range(d, -0.06f, 0.06f);
 
-    fish->depth = range(d, 0.150f, 0.175f);
-    range3(d, back_lo, back_hi, fish->back);
-    range3(d, belly_lo, belly_hi, fish->belly);
-    fish->n_bars = 2 + below(d, SYNTH_MAX_BARS - 1);
+    fish->n_bars = below(d, SYNTH_MAX_BARS + 1);
     for (int i = 0; i < fish->n_bars; i++)
-        fish->bars[i] = (synth_bar){.u = range(d, 0.18f, 0.78f),
-                                    .width = range(d, 0.012f, 0.032f),
-                                    .slant = range(d, -0.05f, 0.05f),
-                                    .strength = range(d, 0.35f, 0.75f)};
+        fish->bars[i] = (synth_bar){.u = range(d, 0.18f, 0.80f),
+                                    .width = width * range(d, 0.8f, 1.2f),
+                                    .slant = slant,
+                                    .strength = strength};
 }
 
+/* What both sides share. Colours differ little between fish, much less than light and water differ
+ * between recordings; the style of the pattern differs much. */
+static void make_body(dice *d, synth_fish *fish)
+{
+    static const float back_lo[] = {0.36f, 0.35f, 0.28f}, back_hi[] = {0.40f, 0.39f, 0.32f};
+    static const float belly_lo[] = {0.74f, 0.70f, 0.60f}, belly_hi[] = {0.80f, 0.76f, 0.66f};
+
+    fish->depth = range(d, 0.145f, 0.180f);
+    range3(d, back_lo, back_hi, fish->back);
+    range3(d, belly_lo, belly_hi, fish->belly);
+    make_bars(d, fish);
+    fish->spot_radius = 0.012f * powf(3.5f, range(d, 0, 1));
+    fish->n_specks = below(d, SYNTH_SPECKS + 1);
+    /* Many small spots or few large ones cover about as much. */
+    float cover = range(d, 0.008f, 0.030f) / (fish->spot_radius * fish->spot_radius);
+
+    fish->n_spots = cover > SYNTH_MAX_SPOTS ? SYNTH_MAX_SPOTS : (int)cover;
+    fish->low = range(d, -0.2f, 0.8f);
+}
+
+/* One side's own: where the spots and specks of its style lie. */
 static void make_spots(dice *d, synth_fish *fish)
 {
-    fish->n_spots = 12 + below(d, SYNTH_MAX_SPOTS - 11);
-    for (int i = 0; i < fish->n_spots; i++) {
-        float radius = range(d, 0.014f, 0.042f);
+    for (int i = 0; i < fish->n_spots + fish->n_specks; i++) {
+        bool spot = i < fish->n_spots;
+        float radius = spot ? fish->spot_radius * range(d, 0.75f, 1.25f) : range(d, 0.003f, 0.007f);
 
         /* v counts in body depths, about 1/6 of the length. */
-        fish->spots[i] = (synth_spot){.u = range(d, 0.16f, 0.82f),
-                                      .v = range(d, -0.85f, 0.75f),
-                                      .radius_u = radius * range(d, 0.8f, 1.25f),
+        fish->spots[i] = (synth_spot){.u = range(d, 0.14f, 0.84f),
+                                      .v = range(d, -0.9f, fish->low),
+                                      .radius_u = radius * range(d, 0.85f, 1.2f),
                                       .radius_v = radius * 5.5f,
-                                      .strength = range(d, 0.6f, 1.0f)};
-    }
-    for (int i = 0; i < SYNTH_SPECKS; i++) {
-        float radius = range(d, 0.003f, 0.007f);
-
-        fish->spots[fish->n_spots++] = (synth_spot){.u = range(d, 0.05f, 0.9f),
-                                                    .v = range(d, -1.0f, 0.5f),
-                                                    .radius_u = radius,
-                                                    .radius_v = radius * 5.5f,
-                                                    .strength = range(d, 0.3f, 0.8f)};
+                                      .strength = spot ? range(d, 0.75f, 1.0f) : 0.6f};
     }
 }
 
 static void make_water(dice *d, synth_water *water)
 {
-    static const float colour_lo[] = {0.10f, 0.28f, 0.25f}, colour_hi[] = {0.45f, 0.62f, 0.65f};
-    static const float light_lo[] = {0.65f, 0.80f, 0.70f}, light_hi[] = {1.25f, 1.20f, 1.25f};
-    static const float ground_lo[] = {0.25f, 0.25f, 0.18f}, ground_hi[] = {0.75f, 0.70f, 0.60f};
+    static const float colour_lo[] = {0.18f, 0.34f, 0.32f}, colour_hi[] = {0.38f, 0.54f, 0.56f};
+    static const float light_lo[] = {0.78f, 0.86f, 0.80f}, light_hi[] = {1.16f, 1.14f, 1.16f};
+    static const float ground_lo[] = {0.34f, 0.34f, 0.28f}, ground_hi[] = {0.62f, 0.60f, 0.52f};
 
     range3(d, colour_lo, colour_hi, water->colour);
     range3(d, light_lo, light_hi, water->light);
     range3(d, ground_lo, ground_hi, water->ground);
-    float dark = range(d, 0.35f, 0.8f);
+    float dark = range(d, 0.5f, 0.85f);
 
     for (int i = 0; i < 3; i++) water->ground_dark[i] = dark * water->ground[i];
-    water->turbidity = range(d, 0.0f, 0.45f);
-    water->gradient = range(d, -0.25f, 0.25f);
-    water->roughness = range(d, 0.3f, 0.9f);
-    water->grain = range(d, 0.04f, 0.30f);
-    water->blur = range(d, 0.0f, 0.24f);
-    water->noise = range(d, 0.004f, 0.03f);
+    water->turbidity = range(d, 0.0f, 0.30f);
+    water->gradient = range(d, -0.2f, 0.2f);
+    water->roughness = range(d, 0.2f, 0.7f);
+    water->grain = range(d, 0.06f, 0.30f);
+    water->blur = range(d, 0.0f, 0.20f);
+    water->noise = range(d, 0.004f, 0.02f);
     water->ground_seed = sh_rng_bits(d->key, d->n++);
 }
 
@@ -129,16 +138,16 @@ static void make_pose(dice *d, synth_pose *pose)
 {
     static const float weed_lo[] = {0.05f, 0.18f, 0.03f}, weed_hi[] = {0.30f, 0.45f, 0.20f};
 
-    pose->angle = range(d, -0.30f, 0.30f);
-    pose->bend = range(d, -0.16f, 0.16f);
-    pose->length = range(d, 0.72f, 0.95f);
+    pose->angle = range(d, -0.20f, 0.20f);
+    pose->bend = range(d, -0.12f, 0.12f);
+    pose->length = range(d, 0.82f, 0.98f);
     pose->x = range(d, -0.04f, 0.04f);
     pose->y = range(d, -0.06f, 0.06f);
-    pose->foreshorten = range(d, 0.82f, 1.0f);
+    pose->foreshorten = range(d, 0.88f, 1.0f);
     pose->exposure = range(d, 0.85f, 1.15f);
     pose->ground_x = range(d, 0, 1000);
     pose->ground_y = range(d, 0, 1000);
-    pose->weed = range(d, 0, 1) < 0.25f;
+    pose->weed = range(d, 0, 1) < 0.2f;
     pose->weed_x = range(d, -0.4f, 0.4f);
     pose->weed_slant = range(d, -0.6f, 0.6f);
     pose->weed_width = range(d, 0.01f, 0.035f);

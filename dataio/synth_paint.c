@@ -83,7 +83,7 @@ static void paint_pattern(const synth_fish *fish, float *pattern)
                        bar->strength * fade * (1 - smooth(0.6f, 1.6f, distance)));
             }
         }
-    for (int i = 0; i < fish->n_spots; i++) paint_spot(&fish->spots[i], pattern);
+    for (int i = 0; i < fish->n_spots + fish->n_specks; i++) paint_spot(&fish->spots[i], pattern);
 }
 
 static void shape_body(float depth, body *b)

@@ -6,7 +6,7 @@
 
 #include "dataio/synth.h"
 
-enum { SYNTH_MAX_BARS = 7, SYNTH_MAX_SPOTS = 26, SYNTH_SPECKS = 160 };
+enum { SYNTH_MAX_BARS = 6, SYNTH_MAX_SPOTS = 60, SYNTH_SPECKS = 160 };
 
 typedef struct synth_bar {
     float u, width, slant, strength;
@@ -20,11 +20,12 @@ typedef struct synth_spot {
  * back
  *  (-1) to the belly (1). */
 typedef struct synth_fish {
-    int n_bars, n_spots;
+    int n_bars, n_spots, n_specks;
     synth_bar bars[SYNTH_MAX_BARS];
     synth_spot spots[SYNTH_MAX_SPOTS + SYNTH_SPECKS]; /* spots, then specks */
     float depth;                                      /* half height of the body */
     float back[3], belly[3];
+    float spot_radius, low; /* style of the spots: size, and how far down (v) they reach */
 } synth_fish;
 
 /** One recording: everything that its images share. */
