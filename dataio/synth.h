@@ -2,11 +2,12 @@
 /**
  * Procedural fish with known truth, for first steps, tests and demonstrations.
  *
- * Identity lies in the pattern alone: an individual has bars that both of its sides share, and
- * spots and specks of each side's own. All that a colour histogram could use (water, light,
- * turbidity, ground, blur, noise) belongs to the recording; pose, bend, size, exposure and weeds in
- * front belong to the single image. Every individual is seen in several recordings, every recording
- * shows several individuals. The left side is seen with the head to the left.
+ * Identity lies in the pattern alone: bars and the style of the spots (size, number, how far down)
+ * are an individual's, on both sides; where spots and specks lie is each side's own. All that a
+ * colour histogram could use (water, light, turbidity, ground, blur, noise) belongs to the
+ * recording; pose, bend, size, exposure and weeds in front belong to the single image. Every
+ * individual is seen in several recordings, every recording shows several individuals. The left side
+ * is seen with the head to the left.
  */
 #ifndef SH_DATAIO_SYNTH_H
 #define SH_DATAIO_SYNTH_H
