@@ -142,15 +142,19 @@ static sh_status check_config(const sh_sampler_config *c, const sh_sampler *s, s
     SH_CHECK(s->n_fish >= 2, SH_ERR_USAGE,
              "the %s part has %d crops of %d individual: telling fish apart takes at least two",
              sh_part_name(part), s->pk.n, s->n_fish);
-    if (c->sampling == SH_SAMPLING_PAIRS)
+    if (c->sampling == SH_SAMPLING_PAIRS) {
         SH_CHECK(c->batch % 2 == 0, SH_ERR_USAGE, "a batch of %lld cannot be made of pairs",
                  (long long)c->batch);
-    else
-        SH_CHECK(c->images_per_individual >= 1 && c->batch % c->images_per_individual == 0 &&
-                     c->batch / c->images_per_individual >= 2,
-                 SH_ERR_USAGE,
-                 "a batch of %lld is not P * K with P >= 2 and K = %d images per individual",
-                 (long long)c->batch, c->images_per_individual);
+        goto out;
+    }
+    int64_t places = c->images_per_individual >= 1 ? c->batch / c->images_per_individual : 0;
+
+    SH_CHECK(places >= 2 && places * c->images_per_individual == c->batch, SH_ERR_USAGE,
+             "a batch of %lld is not P * K with P >= 2 and K = %d images per individual",
+             (long long)c->batch, c->images_per_individual);
+    SH_CHECK(places <= s->pk.n_classes, SH_ERR_USAGE,
+             "batches of %lld individuals, but the %s part has %d: ask for fewer",
+             (long long)places, sh_part_name(part), s->pk.n_classes);
 out:
     return st;
 }

@@ -15,7 +15,8 @@ typedef struct sh_sampler sh_sampler;
 typedef enum sh_sampling {
     SH_SAMPLING_PK, /* P individuals x K images; every sample at least once per epoch. A class with
                        fewer than K images gives all it has and further classes fill the batch.
-                       The slots of a batch are shuffled. Rules: sampler_pk.c */
+                       At most K slots of a class per
+                          batch; slots are shuffled. Rules: sampler_pk.c */
     SH_SAMPLING_EPOCH, /* every sample once per epoch; batches cross epoch borders */
     SH_SAMPLING_PAIRS, /* rows 2i, 2i+1: the first is any image; by a fair coin the second is any of
                           its class (itself too), or any of another fish (contrastive) */
@@ -40,7 +41,7 @@ typedef struct sh_slot_plan {
 /** Over the crops of one part; nothing of dataset and split is kept. The caller owns *out.
  *  PK and PAIRS refuse, naming the numbers, a part with fewer than two individuals, and leave crops
  *  without an individual out; EPOCH gives those label and fish SH_NO_LABEL and refuses only an
- * empty part. PK needs a batch of P * K with P >= 2, PAIRS an even one. */
+ * empty part. PK needs a batch of P * K with P >= 2 and at least P classes, PAIRS an even batch. */
 SH_MUST_CHECK sh_status sh_sampler_create(const sh_sampler_config *config,
                                           const sh_dataset *dataset, const sh_split *split,
                                           sh_part part, sh_sampler **out);

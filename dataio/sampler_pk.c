@@ -11,8 +11,11 @@
  *    batches hold equally many: each hand goes to a random batch among the least filled ones.
  * 3. Classes with fewer than K samples give all they have; they fill the room that is left, whole
  *    where they fit, split where nothing fits.
- * 4. What is still free is filled with repeats of random classes that the batch does not hold yet.
+ * 4. What is still free is filled with repeats of random classes that the batch does not hold yet;
+ * if it holds all, of those with fewer than K samples in it.
  * 5. The slots of a batch are shuffled, so that its shards (units of BatchNorm) are alike.
+ *
+ * No batch holds more than K samples of a class: the loss sizes its tables by that.
  *
  * How many hands a class gives depends on the sizes of its recordings alone, so every epoch has the
  * same number of steps, and the epoch of a step is a division.
@@ -52,6 +55,7 @@ struct pk_planner {
     int32_t *piece_count;        /* [K] by size */
     int32_t *class_order;        /* [n_classes] */
     int64_t *class_stamp;        /* [n_classes] the last batch that was seen to hold it */
+    int32_t *class_count;        /* [n_classes] its samples in that batch */
 };
 
 /* Draws of one epoch are numbered in order; the planner is sequential, so a counter is pure. */
@@ -280,33 +284,55 @@ static void deal_pieces(pk_planner *p, draws *d, int32_t *order)
     }
 }
 
+/* The next class in turn that `step` does not hold yet; where it holds all, the next with fewer
+ * than K samples in it. There is one: the sampler refuses fewer classes than places. */
+static int32_t next_class(pk_planner *p, int32_t step, int32_t *turn)
+{
+    int32_t n_classes = p->samples->n_classes;
+
+    for (int32_t tries = 0; tries < 2 * n_classes; tries++) {
+        int32_t c = p->class_order[(*turn)++ % n_classes];
+
+        if (p->class_stamp[c] != step) {
+            p->class_stamp[c] = step;
+            p->class_count[c] = 0;
+            return c;
+        }
+        if (tries >= n_classes && p->class_count[c] < p->per_class) return c;
+    }
+    return -1;
+}
+
+static void count_class(pk_planner *p, int32_t step, int32_t c)
+{
+    if (p->class_stamp[c] != step) p->class_count[c] = 0;
+    p->class_stamp[c] = step;
+    p->class_count[c]++;
+}
+
 /* Step 4: repeats. Classes take turns in the epoch's random order. */
 static void fill_rest(pk_planner *p, draws *d, int32_t *order)
 {
-    int32_t turn = 0, n_classes = p->samples->n_classes;
+    int32_t turn = 0;
 
-    for (int32_t c = 0; c < n_classes; c++) p->class_stamp[c] = -1;
+    for (int32_t c = 0; c < p->samples->n_classes; c++) p->class_stamp[c] = -1;
     for (int32_t step = 0; step < p->steps; step++) {
         for (int32_t i = 0; i < p->fill[step]; i++)
-            p->class_stamp[p->samples->class_of[order[step * p->batch + i]]] = step;
+            count_class(p, step, p->samples->class_of[order[step * p->batch + i]]);
         while (p->fill[step] < p->batch) {
-            int32_t c = p->class_order[turn % n_classes], tries = 0;
-
-            /* With fewer classes than places every class is in the batch already; then more of one.
-             */
-            for (; p->class_stamp[c] == step && tries < n_classes; tries++)
-                c = p->class_order[++turn % n_classes];
-            turn++;
+            int32_t c = next_class(p, step, &turn);
             int32_t room = (int32_t)p->batch - p->fill[step];
-            int32_t size = class_size(p, c) < p->per_class ? class_size(p, c) : p->per_class;
+            int32_t n = class_size(p, c), allowed = p->per_class - p->class_count[c];
             int32_t n_hands = p->hand_start[c + 1] - p->hand_start[c];
             const int32_t *from = p->shuffled + p->samples->class_start[c];
 
             if (n_hands > 0)
                 from =
                     p->hands + (int64_t)(p->hand_start[c] + draw_below(d, n_hands)) * p->per_class;
-            add_samples(p, order, step, from, size < room ? size : room);
-            p->class_stamp[c] = step;
+            n = n < allowed ? n : allowed;
+            n = n < room ? n : room;
+            add_samples(p, order, step, from, n);
+            p->class_count[c] += n;
         }
     }
 }
@@ -386,6 +412,7 @@ sh_status pk_planner_create(const pk_samples *samples, int64_t batch, int per_cl
     p->piece_count = calloc((size_t)per_class + 1, sizeof(*p->piece_count));
     p->class_order = calloc(n_classes, sizeof(*p->class_order));
     p->class_stamp = calloc(n_classes, sizeof(*p->class_stamp));
+    p->class_count = calloc(n_classes, sizeof(*p->class_count));
     SH_CHECK(p->hand_start && p->shuffled && p->groups && p->pieces && p->piece_head &&
                  p->piece_count && p->class_order && p->class_stamp,
              SH_ERR_NO_MEMORY, "sampler of %d samples", samples->n);
@@ -422,6 +449,7 @@ void pk_planner_destroy(pk_planner **planner)
     free(p->piece_count);
     free(p->class_order);
     free(p->class_stamp);
+    free(p->class_count);
     free(p);
     *planner = NULL;
 }

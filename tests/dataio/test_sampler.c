@@ -96,14 +96,20 @@ static int giant_set(void)
     return 30;
 }
 
-static int few_fish_set(void) /* fewer than P = 8 */
+static int scarce_set(void) /* fewer images than a batch has slots */
+{
+    for (int i = 0; i < 9; i++) n_images[i] = 2 + i % 2, n_recordings[i] = 2;
+    return 9;
+}
+
+static int few_fish_set(void)
 {
     for (int i = 0; i < 5; i++) n_images[i] = 30 + i, n_recordings[i] = 2;
     return 5;
 }
 
 static int (*const sets[])(void) = {uniform_set, uneven_set, one_recording_set,
-                                    short_set,   giant_set,  few_fish_set};
+                                    short_set,   giant_set,  scarce_set};
 
 static void pk_epoch__draws_every_sample_and_counts_repeats(void **state)
 {
@@ -118,9 +124,13 @@ static void pk_epoch__draws_every_sample_and_counts_repeats(void **state)
                 int64_t *drawn = calloc((size_t)f.n_crops, sizeof(*drawn)), repeats = 0;
 
                 for (int64_t step = epoch * steps; step < (epoch + 1) * steps; step++) {
+                    int of_class[50] = {0};
+
                     sh_sampler_plan(f.sampler, step, slots);
                     for (int i = 0; i < 8 * k; i++) {
                         int64_t crop = slots[i].crop;
+
+                        assert_true(++of_class[slots[i].label] <= k);
 
                         assert_in_range(crop, 0, f.n_crops - 1);
                         repeats += drawn[crop]++ > 0;
@@ -498,6 +508,11 @@ static void create__refuses_what_cannot_be_sampled(void **state)
     assert_int_equal(sh_sampler_create(&config, dataset, &split, SH_PART_TRAIN, &sampler),
                      SH_ERR_USAGE);
     assert_non_null(strstr(sh_error_message(), "32 is not P * K"));
+    config.images_per_individual = 4;
+    assert_int_equal(sh_sampler_create(&config, dataset, &split, SH_PART_TRAIN, &sampler),
+                     SH_ERR_USAGE);
+    assert_non_null(
+        strstr(sh_error_message(), "batches of 8 individuals, but the train part has 5"));
     config = (sh_sampler_config){.sampling = SH_SAMPLING_PAIRS, .batch = 7};
     assert_int_equal(sh_sampler_create(&config, dataset, &split, SH_PART_TRAIN, &sampler),
                      SH_ERR_USAGE);
