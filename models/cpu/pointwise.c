@@ -27,7 +27,7 @@ typedef struct plan {
     bool stream;
     /* scratch */
     size_t panels_at, norms_at, records_at, threads_at, thread_bytes;
-    size_t x_bytes, dy_bytes, pairs_bytes, c_bytes;
+    size_t x_bytes, dy_bytes, pairs_bytes, c_bytes, ahead_at, dw_at; /* within a thread's */
 } plan;
 
 static const char *why_not(const sh_node_desc *d)
@@ -92,8 +92,10 @@ static void lay_out_scratch(plan *p, size_t *scratch_bytes)
     p->c_bytes = sh_cpu_align(2 * pixels * sizeof(float));
     bool pairs = c->wants_dw && p->tile == SH_BF16;
     p->pairs_bytes = pairs ? (size_t)(p->in_blocks + p->out_blocks) * (pixels + 16) * 2 : 0;
-    p->thread_bytes = p->x_bytes + p->dy_bytes + p->c_bytes + sh_cpu_align(p->pairs_bytes);
-    if (c->wants_dw) p->thread_bytes += weights * sizeof(float);
+    p->ahead_at = p->x_bytes + p->dy_bytes + p->c_bytes + sh_cpu_align(p->pairs_bytes);
+    size_t pieces = (size_t)(p->in_blocks + 2 * p->out_blocks) * (size_t)p->group;
+    p->dw_at = p->ahead_at + sh_cpu_align(pieces * sizeof(*((sh_cpu_ahead *)0)->pieces));
+    p->thread_bytes = p->dw_at + (c->wants_dw ? weights * sizeof(float) : 0);
 
     p->panels_at = take(&at, weights * element);
     p->norms_at = take(&at, sh_cpu_conv_norm_bytes(c));
@@ -135,8 +137,21 @@ typedef struct run {
 
 /* Pixels of one tile: images [n, n + group), pixels [begin, end) of each. */
 typedef struct tile {
+    int64_t index;                      /* among the tiles of all images */
     int64_t n, n_images, begin, pixels; /* pixels of one image */
 } tile;
+
+static tile tile_at(const plan *p, int64_t index)
+{
+    int64_t n = index / p->tiles * p->group, i = index % p->tiles;
+    int64_t begin = p->hw * i / p->tiles, end = p->hw * (i + 1) / p->tiles;
+
+    return (tile){.index = index,
+                  .n = n,
+                  .n_images = p->n_images - n < p->group ? p->n_images - n : p->group,
+                  .begin = begin,
+                  .pixels = end - begin};
+}
 
 static char *at_pixel(const plan *p, const void *base, int64_t blocks, int64_t n, int64_t block,
                       int64_t pixel)
@@ -212,17 +227,58 @@ static const void *panel_at(const run *r, int64_t block, int64_t k_blocks)
            (size_t)(block * 16 * k_blocks * 16) * sh_dtype_size(r->p->tile);
 }
 
+/** The tile that follows t in the order of items and tiles; false at the very end. */
+static bool next_tile(const plan *p, const tile *t, tile *next)
+{
+    int64_t i = t->index + 1;
+
+    if (i >= p->tiles * ((p->n_images + p->group - 1) / p->group)) return false;
+    *next = tile_at(p, i);
+    return true;
+}
+
+static void add_pieces(const run *r, const tile *t, const void *base, int64_t blocks,
+                       sh_cpu_ahead *ahead)
+{
+    const plan *p = r->p;
+
+    for (int64_t b = 0; base && b < blocks; b++) {
+        for (int64_t i = 0; i < t->n_images; i++, ahead->n_pieces++) {
+            ahead->pieces[ahead->n_pieces].at = at_pixel(p, base, blocks, t->n + i, b, t->begin);
+            ahead->pieces[ahead->n_pieces].n_bytes =
+                t->pixels * 16 * (int64_t)sh_dtype_size(p->dtype);
+        }
+    }
+}
+
+/** List what the tile after t reads, to be fetched over n_steps register tiles. */
+static sh_cpu_ahead look_ahead(const run *r, const tile *t, int64_t n_steps, char *mine)
+{
+    const plan *p = r->p;
+    sh_cpu_ahead ahead = {.pieces = (void *)(mine + p->ahead_at)};
+    tile next;
+
+    if (!next_tile(p, t, &next)) return ahead;
+    add_pieces(r, &next, r->data.x, p->in_blocks, &ahead);
+    add_pieces(r, &next, r->data.dy, p->out_blocks, &ahead);
+    add_pieces(r, &next, r->data.y, p->out_blocks, &ahead);
+    int64_t lines = ahead.n_pieces * (next.pixels * 16 * (int64_t)sh_dtype_size(p->dtype) / 64 + 1);
+    ahead.lines = (lines + n_steps - 1) / n_steps;
+    return ahead;
+}
+
 static void forward_tile(const run *r, const tile *t, sh_cpu_moments *moments, char *mine)
 {
     const plan *p = r->p;
     int64_t stride = 0, pixels = t->n_images * t->pixels;
     const void *x = load_x(r, t, mine, &stride);
     float *c = (float *)(mine + p->x_bytes + p->dy_bytes);
+    sh_cpu_ahead ahead = look_ahead(r, t, p->simd->product_tiles(pixels, p->out_blocks), mine);
 
     for (int64_t b = 0; b < p->out_blocks;) {
         int n = p->simd->panel_blocks(b, p->out_blocks);
         p->simd->tile_product(x, stride, p->in_blocks, panel_at(r, b, p->in_blocks), n, pixels, c,
-                              p->tile);
+                              p->tile, &ahead);
         for (int64_t k = 0; k < n; k++, b++) {
             float bias[16] = {0};
             for (int64_t o = b * 16; r->data.bias && o < p->conv.y->dims[1] && o < b * 16 + 16; o++)
@@ -238,12 +294,12 @@ static void forward_tile(const run *r, const tile *t, sh_cpu_moments *moments, c
 
 /** dW of this tile into the thread's copy; x and dy as the products took them. */
 static void outer_tile(const run *r, const tile *t, const void *x, int64_t x_stride, const void *dy,
-                       int64_t dy_stride, char *mine)
+                       int64_t dy_stride, sh_cpu_ahead *ahead, char *mine)
 {
     const plan *p = r->p;
     int64_t pixels = t->n_images * t->pixels;
     uint16_t *pairs = (uint16_t *)(mine + p->x_bytes + p->dy_bytes + p->c_bytes);
-    float *dw = (float *)((char *)pairs + sh_cpu_align(p->pairs_bytes));
+    float *dw = (float *)(mine + p->dw_at);
 
     if (p->tile == SH_BF16) {
         int64_t stride = (pixels + 1) / 2 * 32;
@@ -255,7 +311,7 @@ static void outer_tile(const run *r, const tile *t, const void *x, int64_t x_str
         x = pairs, dy = second, x_stride = dy_stride = stride;
     }
     p->simd->tile_outer(x, x_stride, p->in_blocks, dy, dy_stride, p->out_blocks, pixels, dw,
-                        p->tile);
+                        p->tile, ahead);
 }
 
 static void backward_tile(const run *r, const tile *t, sh_cpu_grad_sums *sums, char *mine)
@@ -264,15 +320,18 @@ static void backward_tile(const run *r, const tile *t, sh_cpu_grad_sums *sums, c
     int64_t x_stride = 0, dy_stride = 0, pixels = t->n_images * t->pixels;
     const void *dy = load_dy(r, t, mine + p->x_bytes, &dy_stride);
     float *c = (float *)(mine + p->x_bytes + p->dy_bytes);
+    int64_t n_steps = p->conv.wants_dw ? p->simd->outer_tiles(p->in_blocks, p->out_blocks) : 0;
+    if (p->conv.wants_dx) n_steps += p->simd->product_tiles(pixels, p->in_blocks);
+    sh_cpu_ahead ahead = look_ahead(r, t, n_steps, mine);
 
     if (p->conv.wants_dw) {
         const void *x = load_x(r, t, mine, &x_stride);
-        outer_tile(r, t, x, x_stride, dy, dy_stride, mine);
+        outer_tile(r, t, x, x_stride, dy, dy_stride, &ahead, mine);
     }
     for (int64_t b = 0; p->conv.wants_dx && b < p->in_blocks;) {
         int n = p->simd->panel_blocks(b, p->in_blocks);
         p->simd->tile_product(dy, dy_stride, p->out_blocks, panel_at(r, b, p->out_blocks), n,
-                              pixels, c, p->tile);
+                              pixels, c, p->tile, &ahead);
         for (int64_t k = 0; k < n; k++, b++) {
             sh_cpu_affine norm = sh_cpu_norm_block(&r->norms.x, b);
             for (int64_t i = 0; i < t->n_images; i++) {
@@ -290,8 +349,8 @@ static void backward_tile(const run *r, const tile *t, sh_cpu_grad_sums *sums, c
 static void run_item(const run *r, int64_t item, bool forward, char *mine)
 {
     const plan *p = r->p;
-    int64_t part = item % p->parts, first = p->tiles * part / p->parts;
-    tile t = {.n = item / p->parts * p->group};
+    int64_t first = p->tiles * (item % p->parts) / p->parts;
+    int64_t end = p->tiles * (item % p->parts + 1) / p->parts;
     sh_cpu_moments *moments = NULL;
     sh_cpu_grad_sums *sums = NULL;
 
@@ -303,10 +362,8 @@ static void run_item(const run *r, int64_t item, bool forward, char *mine)
         sums = (sh_cpu_grad_sums *)(r->scratch + p->records_at) + item * p->in_blocks;
         memset(sums, 0, (size_t)p->in_blocks * sizeof(*sums));
     }
-    t.n_images = p->n_images - t.n < p->group ? p->n_images - t.n : p->group;
-    for (int64_t i = first; i < p->tiles * (part + 1) / p->parts; i++) {
-        t.begin = p->hw * i / p->tiles;
-        t.pixels = p->hw * (i + 1) / p->tiles - t.begin;
+    for (int64_t i = first; i < end; i++) {
+        tile t = tile_at(p, item / p->parts * p->tiles + i);
         if (forward)
             forward_tile(r, &t, moments, mine);
         else
@@ -317,12 +374,11 @@ static void run_item(const run *r, int64_t item, bool forward, char *mine)
 static void run_items(const run *r, bool forward)
 {
     const plan *p = r->p;
-    size_t dw_at = p->x_bytes + p->dy_bytes + p->c_bytes + sh_cpu_align(p->pairs_bytes);
 
 #pragma omp parallel num_threads(p->n_threads)
     {
         char *mine = r->scratch + p->threads_at + (size_t)omp_get_thread_num() * p->thread_bytes;
-        if (p->conv.wants_dw) memset(mine + dw_at, 0, p->thread_bytes - dw_at);
+        if (p->conv.wants_dw) memset(mine + p->dw_at, 0, p->thread_bytes - p->dw_at);
 #pragma omp for schedule(static)
         for (int64_t i = 0; i < p->n_items; i++) run_item(r, i, forward, mine);
     }
@@ -333,8 +389,7 @@ static void finish_dw(const run *r)
 {
     const plan *p = r->p;
     int64_t n_in = p->conv.x->dims[1], n_out = p->conv.y->dims[1];
-    size_t dw_at = p->x_bytes + p->dy_bytes + p->c_bytes + sh_cpu_align(p->pairs_bytes);
-    char *first = r->scratch + p->threads_at + dw_at;
+    char *first = r->scratch + p->threads_at + p->dw_at;
 
 #pragma omp parallel for schedule(static)
     for (int64_t b = 0; b < p->out_blocks * p->in_blocks; b++) {

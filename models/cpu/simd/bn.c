@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /* Batch norm over slabs. Sums run in four interleaved strands, added pairwise: the order depends on
  * the number of pixels alone. */
-#include "models/cpu/simd/parts.h"
-
-enum { STRANDS = 4 };
+#include "models/cpu/simd/rows.h"
 
 SH_INLINE void moments(const void *x, int64_t pixels, sh_cpu_moments *m, const sh_dtype dtype)
 {
@@ -65,21 +63,34 @@ void SH_SIMD(bn_apply)(const void *x, const void *residual, void *y, int64_t pix
         bn_apply(x, residual, y, pixels, norm, SH_F32, false);
 }
 
+SH_INLINE void reduce_pixel(const void *dy, const void *x, const void *y, int64_t p, const clamp *k,
+                            vf *s, vf *q, const sh_dtype dtype, const bool has_y)
+{
+    vf v = vec_load(x, p * LANES, dtype);
+    vf a = has_y ? vec_load(y, p * LANES, dtype) : v * k->scale + k->shift;
+    vf g = vec_inside(vec_load(dy, p * LANES, dtype), a, k->lo, k->hi);
+
+    *s += g;
+    *q += g * (v - k->mean);
+}
+
 SH_INLINE void bn_grad_reduce(const void *dy, const void *x, const void *y, int64_t pixels,
                               const sh_cpu_affine *norm, const float *mean, sh_cpu_grad_sums *sums,
                               const sh_dtype dtype, const bool has_y)
 {
-    vf scale = vec_load(norm->scale, 0, SH_F32), shift = vec_load(norm->shift, 0, SH_F32);
-    vf lo = vec_set(norm->lo), hi = vec_set(norm->hi), m = vec_load(mean, 0, SH_F32);
+    const clamp k = {.scale = vec_load(norm->scale, 0, SH_F32),
+                     .shift = vec_load(norm->shift, 0, SH_F32),
+                     .lo = vec_set(norm->lo),
+                     .hi = vec_set(norm->hi),
+                     .mean = vec_load(mean, 0, SH_F32)};
     vf s[2] = {{0}}, q[2] = {{0}};
+    int64_t p = 0;
 
-    for (int64_t p = 0; p < pixels; p++) {
-        vf v = vec_load(x, p * LANES, dtype);
-        vf a = has_y ? vec_load(y, p * LANES, dtype) : v * scale + shift;
-        vf g = vec_inside(vec_load(dy, p * LANES, dtype), a, lo, hi);
-        s[p & 1] += g;
-        q[p & 1] += g * (v - m);
+    for (; p + 2 <= pixels; p += 2) {
+        reduce_pixel(dy, x, y, p, &k, &s[0], &q[0], dtype, has_y);
+        reduce_pixel(dy, x, y, p + 1, &k, &s[1], &q[1], dtype, has_y);
     }
+    if (p < pixels) reduce_pixel(dy, x, y, p, &k, &s[0], &q[0], dtype, has_y);
     vec_store(sums->g, 0, vec_load(sums->g, 0, SH_F32) + (s[0] + s[1]), SH_F32);
     vec_store(sums->gx, 0, vec_load(sums->gx, 0, SH_F32) + (q[0] + q[1]), SH_F32);
 }

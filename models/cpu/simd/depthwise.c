@@ -72,7 +72,8 @@ SH_INLINE void load_x_rows(const sh_cpu_dw *dw, const void *x, ring *r, int64_t 
 {
     for (; r->next < end && r->next < dw->h; r->next++) {
         const char *from = (const char *)x + r->next * dw->w * LANES * (dtype == SH_BF16 ? 2 : 4);
-        row_load(from, dw->w, &dw->norm, ring_row(r, r->next) + r->begin * LANES, dtype, SH_F32);
+        row_load(from, dw->w, &dw->norm, ring_row(r, r->next) + r->begin * LANES, true, dtype,
+                 SH_F32);
     }
 }
 
@@ -185,11 +186,11 @@ SH_INLINE void load_dy_row(const sh_cpu_dw *dw, const void *g, const void *y,
     float *to = ring_row(r, oy) + r->begin * LANES;
 
     if (dw->stride[1] == 1) {
-        row_load_grad((const char *)g + skip, (const char *)y + skip, dw->ow, grad, to, dtype,
+        row_load_grad((const char *)g + skip, (const char *)y + skip, dw->ow, grad, to, true, dtype,
                       SH_F32);
         return;
     }
-    row_load_grad((const char *)g + skip, (const char *)y + skip, dw->ow, grad, line, dtype,
+    row_load_grad((const char *)g + skip, (const char *)y + skip, dw->ow, grad, line, true, dtype,
                   SH_F32);
     for (int64_t ox = 0; ox < dw->ow; ox++)
         vec_store(to, ox * dw->stride[1] * LANES, vec_load(line, ox * LANES, SH_F32), SH_F32);

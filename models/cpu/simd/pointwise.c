@@ -14,22 +14,22 @@ void SH_SIMD(tile_load)(const void *x, sh_dtype from, int64_t pixels, const sh_c
                         void *tile, sh_dtype to)
 {
     if (from == SH_F32)
-        row_load(x, pixels, norm, tile, SH_F32, SH_F32);
+        row_load(x, pixels, norm, tile, false, SH_F32, SH_F32);
     else if (to == SH_F32)
-        row_load(x, pixels, norm, tile, SH_BF16, SH_F32);
+        row_load(x, pixels, norm, tile, false, SH_BF16, SH_F32);
     else
-        row_load(x, pixels, norm, tile, SH_BF16, SH_BF16);
+        row_load(x, pixels, norm, tile, false, SH_BF16, SH_BF16);
 }
 
 void SH_SIMD(tile_load_grad)(const void *g, const void *y, sh_dtype from, int64_t pixels,
                              const sh_cpu_bn_grad *grad, void *tile, sh_dtype to)
 {
     if (from == SH_F32)
-        row_load_grad(g, y, pixels, grad, tile, SH_F32, SH_F32);
+        row_load_grad(g, y, pixels, grad, tile, false, SH_F32, SH_F32);
     else if (to == SH_F32)
-        row_load_grad(g, y, pixels, grad, tile, SH_BF16, SH_F32);
+        row_load_grad(g, y, pixels, grad, tile, false, SH_BF16, SH_F32);
     else
-        row_load_grad(g, y, pixels, grad, tile, SH_BF16, SH_BF16);
+        row_load_grad(g, y, pixels, grad, tile, false, SH_BF16, SH_BF16);
 }
 
 void SH_SIMD(tile_pair)(const void *tile, int64_t pixels, void *pairs)
@@ -177,9 +177,21 @@ SH_INLINE void product_of(int64_t m, const void *a, int64_t a_stride, int64_t k_
     }
 }
 
+SH_INLINE void fetch_ahead(sh_cpu_ahead *a)
+{
+    for (int64_t i = 0; i < a->lines && a->piece < a->n_pieces; i++) {
+        __builtin_prefetch(a->pieces[a->piece].at + a->offset, 0, 2);
+        a->offset += 64;
+        if (a->offset < a->pieces[a->piece].n_bytes) continue;
+        a->offset = 0;
+        a->piece++;
+    }
+}
+
 /* Pixels are dealt evenly to as few register tiles as hold them. */
 SH_INLINE void products(const void *a, int64_t a_stride, int64_t k_blocks, const void *w,
-                        int64_t pixels, float *c, const int N, const sh_dtype dtype)
+                        int64_t pixels, float *c, sh_cpu_ahead *ahead, const int N,
+                        const sh_dtype dtype)
 {
     int64_t n = (pixels + PIXELS - 1) / PIXELS, size = dtype == SH_BF16 ? 2 : 4;
 
@@ -187,20 +199,22 @@ SH_INLINE void products(const void *a, int64_t a_stride, int64_t k_blocks, const
         int64_t begin = pixels * i / n, end = pixels * (i + 1) / n;
         product_of(end - begin, (const char *)a + begin * LANES * size, a_stride, k_blocks, w,
                    c + begin * LANES, pixels * LANES, N, dtype);
+        fetch_ahead(ahead);
     }
 }
 
 void SH_SIMD(tile_product)(const void *a, int64_t a_stride, int64_t k_blocks, const void *panel,
-                           int n_blocks, int64_t pixels, float *c, sh_dtype dtype)
+                           int n_blocks, int64_t pixels, float *c, sh_dtype dtype,
+                           sh_cpu_ahead *ahead)
 {
     if (dtype == SH_BF16 && n_blocks == 2)
-        products(a, a_stride, k_blocks, panel, pixels, c, 2, SH_BF16);
+        products(a, a_stride, k_blocks, panel, pixels, c, ahead, 2, SH_BF16);
     else if (dtype == SH_BF16)
-        products(a, a_stride, k_blocks, panel, pixels, c, 1, SH_BF16);
+        products(a, a_stride, k_blocks, panel, pixels, c, ahead, 1, SH_BF16);
     else if (n_blocks == 2)
-        products(a, a_stride, k_blocks, panel, pixels, c, 2, SH_F32);
+        products(a, a_stride, k_blocks, panel, pixels, c, ahead, 2, SH_F32);
     else
-        products(a, a_stride, k_blocks, panel, pixels, c, 1, SH_F32);
+        products(a, a_stride, k_blocks, panel, pixels, c, ahead, 1, SH_F32);
 }
 
 /* dw[n][k .. k + 7] of one input block and N output blocks; steps are pixels, or pairs of them. */
@@ -253,21 +267,42 @@ SH_INLINE void outer(const void *x, const void *dy, int64_t dy_stride, int64_t s
 }
 
 SH_INLINE void outers(const void *x, int64_t x_stride, int64_t in_blocks, const void *dy,
-                      int64_t dy_stride, int64_t steps, float *dw, const int N,
+                      int64_t dy_stride, int64_t steps, float *dw, sh_cpu_ahead *ahead, const int N,
                       const sh_dtype dtype)
 {
     int64_t size = dtype == SH_BF16 ? 2 : 4, per_input = dtype == SH_BF16 ? 2 : 1;
     int64_t dw_stride = in_blocks * LANES * LANES;
 
     for (int64_t b = 0; b < in_blocks; b++)
-        for (int64_t k = 0; k < LANES; k += INPUTS)
+        for (int64_t k = 0; k < LANES; k += INPUTS) {
             outer((const char *)x + (b * x_stride + k * per_input) * size, dy, dy_stride, steps,
                   dw + (b * LANES + k) * LANES, dw_stride, N, dtype);
+            fetch_ahead(ahead);
+        }
+}
+
+/* Three output blocks at a time; four are two and two. */
+SH_INLINE int64_t outer_blocks(int64_t left)
+{
+    return left >= OUTER_BLOCKS && left != 4 ? OUTER_BLOCKS : left >= 2 ? 2 : 1;
+}
+
+int64_t SH_SIMD(product_tiles)(int64_t pixels, int64_t n_blocks)
+{
+    return (pixels + PIXELS - 1) / PIXELS * ((n_blocks + BLOCKS - 1) / BLOCKS);
+}
+
+int64_t SH_SIMD(outer_tiles)(int64_t in_blocks, int64_t out_blocks)
+{
+    int64_t n = 0;
+
+    for (int64_t left = out_blocks; left > 0; left -= outer_blocks(left)) n++;
+    return n * in_blocks * (LANES / INPUTS);
 }
 
 void SH_SIMD(tile_outer)(const void *x, int64_t x_stride, int64_t in_blocks, const void *dy,
                          int64_t dy_stride, int64_t out_blocks, int64_t pixels, float *dw,
-                         sh_dtype dtype)
+                         sh_dtype dtype, sh_cpu_ahead *ahead)
 {
     int64_t steps = dtype == SH_BF16 ? (pixels + 1) / 2 : pixels;
     int64_t size = dtype == SH_BF16 ? 2 : 4;
@@ -275,19 +310,19 @@ void SH_SIMD(tile_outer)(const void *x, int64_t x_stride, int64_t in_blocks, con
     for (int64_t o = 0; o < out_blocks;) {
         const void *d = (const char *)dy + o * dy_stride * size;
         float *to = dw + o * in_blocks * LANES * LANES;
-        int64_t left = out_blocks - o, n = left >= 3 && left != 4 ? 3 : left >= 2 ? 2 : 1;
+        int64_t n = outer_blocks(out_blocks - o);
         if (dtype == SH_BF16 && n == 3)
-            outers(x, x_stride, in_blocks, d, dy_stride, steps, to, 3, SH_BF16);
+            outers(x, x_stride, in_blocks, d, dy_stride, steps, to, ahead, 3, SH_BF16);
         else if (dtype == SH_BF16 && n == 2)
-            outers(x, x_stride, in_blocks, d, dy_stride, steps, to, 2, SH_BF16);
+            outers(x, x_stride, in_blocks, d, dy_stride, steps, to, ahead, 2, SH_BF16);
         else if (dtype == SH_BF16)
-            outers(x, x_stride, in_blocks, d, dy_stride, steps, to, 1, SH_BF16);
+            outers(x, x_stride, in_blocks, d, dy_stride, steps, to, ahead, 1, SH_BF16);
         else if (n == 3)
-            outers(x, x_stride, in_blocks, d, dy_stride, steps, to, 3, SH_F32);
+            outers(x, x_stride, in_blocks, d, dy_stride, steps, to, ahead, 3, SH_F32);
         else if (n == 2)
-            outers(x, x_stride, in_blocks, d, dy_stride, steps, to, 2, SH_F32);
+            outers(x, x_stride, in_blocks, d, dy_stride, steps, to, ahead, 2, SH_F32);
         else
-            outers(x, x_stride, in_blocks, d, dy_stride, steps, to, 1, SH_F32);
+            outers(x, x_stride, in_blocks, d, dy_stride, steps, to, ahead, 1, SH_F32);
         o += n;
     }
 }

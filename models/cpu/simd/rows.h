@@ -5,9 +5,19 @@
 
 #include "models/cpu/simd/parts.h"
 
+/* Whole slabs are read as streams; hardware prefetchers stop at pages, so that help is worth it. */
+enum { STREAM_AHEAD_BYTES = 2048 };
+
+SH_INLINE void fetch_stream(const void *p, int64_t i, const sh_dtype dtype)
+{
+    const char *at = (const char *)p + i * (dtype == SH_BF16 ? 2 : 4);
+
+    if (dtype == SH_F32 || i % (2 * LANES) == 0) __builtin_prefetch(at + STREAM_AHEAD_BYTES, 0, 2);
+}
+
 /** x, normalised where norm->scale is given, to consecutive pixels of `to`. */
 SH_INLINE void row_load(const void *x, int64_t pixels, const sh_cpu_affine *norm, void *row,
-                        const sh_dtype from, const sh_dtype to)
+                        const bool is_stream, const sh_dtype from, const sh_dtype to)
 {
     if (!norm->scale) {
         for (int64_t i = 0; i < pixels * LANES; i += LANES)
@@ -18,6 +28,7 @@ SH_INLINE void row_load(const void *x, int64_t pixels, const sh_cpu_affine *norm
     vf lo = vec_set(norm->lo), hi = vec_set(norm->hi);
 
     for (int64_t i = 0; i < pixels * LANES; i += LANES) {
+        if (is_stream) fetch_stream(x, i, from);
         vf v = vec_load(x, i, from) * scale + shift;
         vec_store(row, i, vec_min(vec_max(v, lo), hi), to);
     }
@@ -25,8 +36,8 @@ SH_INLINE void row_load(const void *x, int64_t pixels, const sh_cpu_affine *norm
 
 /** The gradient g, or where grad is given a g + b y + c, to consecutive pixels of `to`. */
 SH_INLINE void row_load_grad(const void *g, const void *y, int64_t pixels,
-                             const sh_cpu_bn_grad *grad, void *row, const sh_dtype from,
-                             const sh_dtype to)
+                             const sh_cpu_bn_grad *grad, void *row, const bool is_stream,
+                             const sh_dtype from, const sh_dtype to)
 {
     if (!grad) {
         for (int64_t i = 0; i < pixels * LANES; i += LANES)
@@ -36,16 +47,36 @@ SH_INLINE void row_load_grad(const void *g, const void *y, int64_t pixels,
     vf a = vec_load(grad->a, 0, SH_F32), b = vec_load(grad->b, 0, SH_F32);
     vf c = vec_load(grad->c, 0, SH_F32);
 
-    for (int64_t i = 0; i < pixels * LANES; i += LANES)
+    for (int64_t i = 0; i < pixels * LANES; i += LANES) {
+        if (is_stream) {
+            fetch_stream(g, i, from);
+            fetch_stream(y, i, from);
+        }
         vec_store(row, i, a * vec_load(g, i, from) + (b * vec_load(y, i, from) + c), to);
+    }
 }
 
-/** c + bias to a slab; the moments are those of what was stored. */
-SH_INLINE void row_store(const float *c, int64_t pixels, const float *bias, void *y, bool stream,
-                         sh_cpu_moments *m, const sh_dtype dtype)
-{
-    vf add = bias ? vec_load(bias, 0, SH_F32) : (vf){0};
+/* Sums run in strands that the compiler keeps in registers, whatever the number of pixels. */
+enum { STRANDS = 4 };
 
+/** Pixel p of a store with moments. */
+SH_INLINE void store_pixel(const float *c, int64_t p, vf add, void *y, const bool stream, vf shift,
+                           vf *s, vf *q, const sh_dtype dtype)
+{
+    vf v = vec_load(c, p * LANES, SH_F32) + add;
+
+    if (stream)
+        vec_stream(y, p * LANES, v, dtype);
+    else
+        vec_store(y, p * LANES, v, dtype);
+    v = vec_rounded(v, dtype) - shift;
+    *s += v;
+    *q += v * v;
+}
+
+SH_INLINE void row_store_any(const float *c, int64_t pixels, vf add, void *y, sh_cpu_moments *m,
+                             const bool stream, const sh_dtype dtype)
+{
     if (!m) {
         for (int64_t i = 0; i < pixels * LANES; i += LANES) {
             vf v = vec_load(c, i, SH_F32) + add;
@@ -60,18 +91,65 @@ SH_INLINE void row_store(const float *c, int64_t pixels, const float *bias, void
         memset(m, 0, sizeof(*m));
         vec_store(m->shift, 0, vec_rounded(vec_load(c, 0, SH_F32) + add, dtype), SH_F32);
     }
-    vf shift = vec_load(m->shift, 0, SH_F32), s[2] = {{0}}, q[2] = {{0}};
-    for (int64_t p = 0; p < pixels; p++) {
-        vf v = vec_load(c, p * LANES, SH_F32) + add;
-        if (stream)
-            vec_stream(y, p * LANES, v, dtype);
-        else
-            vec_store(y, p * LANES, v, dtype);
-        v = vec_rounded(v, dtype) - shift;
-        s[p & 1] += v;
-        q[p & 1] += v * v;
+    vf shift = vec_load(m->shift, 0, SH_F32), s[STRANDS] = {{0}}, q[STRANDS] = {{0}};
+    int64_t p = 0;
+    for (; p + STRANDS <= pixels; p += STRANDS) {
+        SH_UNROLL
+        for (int i = 0; i < STRANDS; i++)
+            store_pixel(c, p + i, add, y, stream, shift, &s[i], &q[i], dtype);
     }
-    moments_add(m, s[0] + s[1], q[0] + q[1], pixels);
+    for (; p < pixels; p++) store_pixel(c, p, add, y, stream, shift, &s[0], &q[0], dtype);
+    moments_add(m, (s[0] + s[1]) + (s[2] + s[3]), (q[0] + q[1]) + (q[2] + q[3]), pixels);
+}
+
+/** c + bias to a slab; the moments are those of what was stored. */
+SH_INLINE void row_store(const float *c, int64_t pixels, const float *bias, void *y, bool stream,
+                         sh_cpu_moments *m, const sh_dtype dtype)
+{
+    vf add = bias ? vec_load(bias, 0, SH_F32) : (vf){0};
+
+    if (stream)
+        row_store_any(c, pixels, add, y, m, true, dtype);
+    else
+        row_store_any(c, pixels, add, y, m, false, dtype);
+}
+
+typedef struct clamp {
+    vf scale, shift, lo, hi, mean;
+} clamp;
+
+SH_INLINE void store_grad_pixel(const float *c, int64_t p, const void *x, void *dx,
+                                const bool stream, const clamp *k, vf *s, vf *q,
+                                const sh_dtype dtype)
+{
+    vf v = vec_load(x, p * LANES, dtype);
+    vf g = vec_inside(vec_load(c, p * LANES, SH_F32), v * k->scale + k->shift, k->lo, k->hi);
+
+    if (stream)
+        vec_stream(dx, p * LANES, g, dtype);
+    else
+        vec_store(dx, p * LANES, g, dtype);
+    g = vec_rounded(g, dtype);
+    *s += g;
+    *q += g * (v - k->mean);
+}
+
+SH_INLINE void row_store_grad_any(const float *c, int64_t pixels, const void *x, void *dx,
+                                  const clamp k, sh_cpu_grad_sums *sums, const bool stream,
+                                  const sh_dtype dtype)
+{
+    vf s[STRANDS] = {{0}}, q[STRANDS] = {{0}};
+    int64_t p = 0;
+
+    for (; p + STRANDS <= pixels; p += STRANDS) {
+        SH_UNROLL
+        for (int i = 0; i < STRANDS; i++)
+            store_grad_pixel(c, p + i, x, dx, stream, &k, &s[i], &q[i], dtype);
+    }
+    for (; p < pixels; p++) store_grad_pixel(c, p, x, dx, stream, &k, &s[0], &q[0], dtype);
+    vf g = (s[0] + s[1]) + (s[2] + s[3]), gx = (q[0] + q[1]) + (q[2] + q[3]);
+    vec_store(sums->g, 0, vec_load(sums->g, 0, SH_F32) + g, SH_F32);
+    vec_store(sums->gx, 0, vec_load(sums->gx, 0, SH_F32) + gx, SH_F32);
 }
 
 /** The gradient c to a slab; with sums, masked where norm's activation of x was clamped, and summed
@@ -84,23 +162,15 @@ SH_INLINE void row_store_grad(const float *c, int64_t pixels, const void *x, voi
         row_store(c, pixels, NULL, dx, stream, NULL, dtype);
         return;
     }
-    vf scale = vec_load(norm->scale, 0, SH_F32), shift = vec_load(norm->shift, 0, SH_F32);
-    vf lo = vec_set(norm->lo), hi = vec_set(norm->hi), m = vec_load(mean, 0, SH_F32);
-    vf s[2] = {{0}}, q[2] = {{0}};
-
-    for (int64_t p = 0; p < pixels; p++) {
-        vf v = vec_load(x, p * LANES, dtype);
-        vf g = vec_inside(vec_load(c, p * LANES, SH_F32), v * scale + shift, lo, hi);
-        if (stream)
-            vec_stream(dx, p * LANES, g, dtype);
-        else
-            vec_store(dx, p * LANES, g, dtype);
-        g = vec_rounded(g, dtype);
-        s[p & 1] += g;
-        q[p & 1] += g * (v - m);
-    }
-    vec_store(sums->g, 0, vec_load(sums->g, 0, SH_F32) + (s[0] + s[1]), SH_F32);
-    vec_store(sums->gx, 0, vec_load(sums->gx, 0, SH_F32) + (q[0] + q[1]), SH_F32);
+    const clamp k = {.scale = vec_load(norm->scale, 0, SH_F32),
+                     .shift = vec_load(norm->shift, 0, SH_F32),
+                     .lo = vec_set(norm->lo),
+                     .hi = vec_set(norm->hi),
+                     .mean = vec_load(mean, 0, SH_F32)};
+    if (stream)
+        row_store_grad_any(c, pixels, x, dx, k, sums, true, dtype);
+    else
+        row_store_grad_any(c, pixels, x, dx, k, sums, false, dtype);
 }
 
 #endif

@@ -37,6 +37,17 @@ typedef struct sh_cpu_bn_grad {
     const float *a, *b, *c; /* [16 * blocks] */
 } sh_cpu_bn_grad;
 
+/** What the next tile will read, fetched into the second-level cache while this one multiplies: a
+ *  list of pieces, walked a few cache lines per register tile. */
+typedef struct sh_cpu_ahead {
+    struct {
+        const char *at;
+        int64_t n_bytes;
+    } * pieces;
+    int64_t n_pieces, piece, offset; /* where the walk stands */
+    int64_t lines;                   /* per register tile */
+} sh_cpu_ahead;
+
 /** A depthwise convolution of one slab. */
 typedef struct sh_cpu_dw {
     sh_dtype dtype;
@@ -109,11 +120,15 @@ typedef struct sh_cpu_simd {
     int (*panel_blocks)(int64_t first, int64_t n_blocks);
     /** c [panel blocks][pixels][16] f32 = tile a (block stride a_stride) times one panel. */
     void (*tile_product)(const void *a, int64_t a_stride, int64_t k_blocks, const void *panel,
-                         int n_blocks, int64_t pixels, float *c, sh_dtype dtype);
+                         int n_blocks, int64_t pixels, float *c, sh_dtype dtype,
+                         sh_cpu_ahead *ahead);
     /** dw [out blocks][16 in_blocks][16] += x^T dy over pixels (bf16: tiles of pairs). */
     void (*tile_outer)(const void *x, int64_t x_stride, int64_t in_blocks, const void *dy,
                        int64_t dy_stride, int64_t out_blocks, int64_t pixels, float *dw,
-                       sh_dtype dtype);
+                       sh_dtype dtype, sh_cpu_ahead *ahead);
+    /** Register tiles that a product, and an outer product, of so many pixels and blocks takes. */
+    int64_t (*product_tiles)(int64_t pixels, int64_t n_blocks);
+    int64_t (*outer_tiles)(int64_t in_blocks, int64_t out_blocks);
     /** A block of c to a slab, with statistics of what was stored where wanted. */
     void (*tile_store)(const float *c, int64_t pixels, const float *bias, void *y, sh_dtype dtype,
                        bool stream, sh_cpu_moments *moments);
