@@ -3,30 +3,14 @@
 // timeout: 600
 /** Whole networks against reference values computed in double by other libraries: logits, loss,
  *  gradients of the input and of every parameter, running statistics; on every backend. */
-#include "host_value.h"
-#include "ref_file.h"
-
-#include "models/zoo/zoo.h"
-
-typedef struct fixture {
-    hid_t file;
-    char salt[256];
-    sh_net net; /* a copy: the reference has no dropout */
-    const sh_backend *backend;
-    sh_store *store;
-    sh_program *eval, *train;
-    sh_value eval_x, eval_y, x, y, dy, dx;
-    sh_buffer *arena, *reduce;
-    int64_t dims[4];
-    int n_classes;
-} fixture;
+#include "ref_net.h"
 
 /** How far results are off the reference, or may be. */
 typedef struct errors {
-    double logits;    /* in evaluation and training, and the loss */
-    double gradients; /* norms and sums of magnitudes of all parameters; the input's norm */
-    double sums;      /* sums of all parameters' gradients, in which much cancels */
-    double elements;  /* figures of single parameters; single elements */
+    double logits;      /* in evaluation and training, and the loss */
+    double gradients;   /* norms and sums of magnitudes of all parameters; the input's norm */
+    double param_norms; /* root mean square, over parameters, of the relative error of the norm */
+    double elements;    /* figures of single parameters; sums, in which much cancels; elements */
     double statistics;
     char worst[256]; /* the parameter of the largest elements error */
 } errors;
@@ -51,119 +35,6 @@ static double distance(const double *a, const double *b, int64_t n)
 static void raise_to(double *worst, double error)
 {
     if (!(error <= *worst)) *worst = error;
-}
-
-/* ---- building ---- */
-
-static void write_rule(const fixture *f, sh_program *p, sh_value v, const char *name, double scale)
-{
-    sh_tensor_desc d = sh_program_desc(p, v);
-    int64_t n = d.dims[0] * d.dims[1] * d.dims[2] * d.dims[3];
-    double *values = malloc((size_t)n * sizeof(*values));
-    uint64_t hash = ref_hash(f->salt, name);
-
-    assert_non_null(values);
-    for (int64_t i = 0; i < n; i++) values[i] = scale * ref_unit(hash, (uint64_t)i);
-    write_value(p, f->arena, v, values);
-    free(values);
-}
-
-static sh_program *create_program(fixture *f, sh_dtype dtype, bool training)
-{
-    sh_program *p = NULL;
-    const sh_program_config config = {.backend = f->backend,
-                                      .store = f->store,
-                                      .dtype = dtype,
-                                      .training = training,
-                                      .share = 1,
-                                      .prefix = ""};
-
-    assert_ok(sh_program_create(&config, &p));
-    return p;
-}
-
-static void fill_store(fixture *f)
-{
-    for (int i = 0; i < sh_store_n_slots(f->store); i++) {
-        const sh_slot *slot = sh_store_slot(f->store, i);
-        float *values = malloc((size_t)slot->n_elems * sizeof(*values));
-
-        assert_non_null(values);
-        ref_fill(f->salt, slot->name, slot->n_dims, slot->dims, slot->n_elems, values);
-        assert_ok(sh_store_write(f->store, i, values));
-        free(values);
-    }
-}
-
-static size_t larger(size_t a, size_t b)
-{
-    return a > b ? a : b;
-}
-
-static void build(fixture *f, sh_dtype dtype)
-{
-    f->eval = create_program(f, dtype, false);
-    f->eval_x = sh_program_input(f->eval, "input", f->dims);
-    f->eval_y = sh_program_output(f->eval, "logits",
-                                  sh_net_classifier(f->eval, &f->net, f->eval_x, f->n_classes));
-    assert_ok(sh_program_plan(f->eval));
-
-    f->train = create_program(f, dtype, true);
-    f->x = sh_program_input(f->train, "input", f->dims);
-    f->y = sh_program_output(f->train, "logits",
-                             sh_net_classifier(f->train, &f->net, f->x, f->n_classes));
-    assert_ok(sh_program_differentiate(f->train, f->y, f->x, &f->dy, &f->dx));
-    assert_ok(sh_program_plan(f->train));
-    assert_ok(sh_store_allocate(f->store));
-    fill_store(f);
-
-    int64_t n = sh_store_n_params(f->store) + sh_store_n_states(f->store);
-
-    assert_ok(f->backend->alloc(
-        larger(sh_program_arena_bytes(f->eval), sh_program_arena_bytes(f->train)), &f->arena));
-    assert_ok(f->backend->alloc((size_t)n * sizeof(float), &f->reduce));
-}
-
-/** False where this build lacks the backend or the reference folder lacks the file. */
-static bool open_fixture(fixture *f, const char *net, const char *backend, sh_dtype dtype)
-{
-    const sh_net *found = NULL;
-    char path[4200];
-    double numbers[4];
-    int64_t n = 0;
-
-    memset(f, 0, sizeof(*f));
-    assert_ok(sh_net_find(net, &found));
-    f->net = *found;
-    f->net.dropout = 0;
-    snprintf(path, sizeof(path), "%s/%s.h5", ref_folder(), net);
-    if (sh_backend_find(backend, &f->backend) != SH_OK || access(path, R_OK) != 0) return false;
-    f->file = H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT);
-    assert_true(f->file >= 0);
-    ref_read_salt(f->file, f->salt);
-    ref_read_attribute(f->file, "input_shape", 4, numbers);
-    for (int i = 0; i < 4; i++) f->dims[i] = (int64_t)numbers[i];
-    ref_read_attribute(f->file, "bn_eps", 1, numbers);
-    assert_float_equal(numbers[0], f->net.bn_eps, 1e-9);
-    ref_read_attribute(f->file, "bn_momentum", 1, numbers);
-    assert_float_equal(numbers[0], f->net.bn_momentum, 1e-7);
-    free(ref_read(f->file, "eval/logits", &n));
-    f->n_classes = (int)(n / f->dims[0]);
-    assert_ok(sh_store_create(f->backend, &f->store));
-    build(f, dtype);
-    return true;
-}
-
-static void close_fixture(fixture *f)
-{
-    if (f->backend != NULL) {
-        f->backend->free(&f->arena);
-        f->backend->free(&f->reduce);
-    }
-    sh_program_destroy(&f->eval);
-    sh_program_destroy(&f->train);
-    sh_store_destroy(&f->store);
-    if (f->file > 0) H5Fclose(f->file);
 }
 
 /* ---- comparing ---- */
@@ -325,16 +196,19 @@ static double sibling_size(const fixture *f, const param_table *t, int64_t i)
  *  A shift before a convolution and batch statistics has no effect, so the gradient of such a bias
  *  is zero and the reference holds its rounding noise in double. It is recognised by being below
  *  1e-9 of its sibling, and must be as small against that sibling as others must be exact. */
-static double param_error(const fixture *f, const param_table *ref, const param_table *t, int64_t i)
+static double param_error(const fixture *f, const param_table *ref, const param_table *t, int64_t i,
+                          double *norm_error)
 {
     double n = (double)n_elems_of(f, t->names[i]), worst = 0;
     int64_t n_first = n < 8 ? (int64_t)n : 8;
     double size = ref->figure[NORM][i] / sqrt(n), sibling = sibling_size(f, ref, i);
     const double *first = t->figure[FIRST8] + 8 * i, *ref_first = ref->figure[FIRST8] + 8 * i;
 
+    *norm_error = 0;
     if (size < 1e-9 * sibling) return t->figure[NORM][i] / (sibling * sqrt(n));
+    *norm_error = fabs(t->figure[NORM][i] - ref->figure[NORM][i]) / ref->figure[NORM][i];
     const double of_figures[] = {
-        fabs(t->figure[NORM][i] - ref->figure[NORM][i]) / ref->figure[NORM][i],
+        *norm_error,
         fabs(t->figure[ABS_SUM][i] - ref->figure[ABS_SUM][i]) / ref->figure[ABS_SUM][i],
         fabs(t->figure[SUM][i] - ref->figure[SUM][i]) / ref->figure[ABS_SUM][i],
         distance(first, ref_first, n_first) /
@@ -356,18 +230,21 @@ static void measure_params(fixture *f, errors *e)
         n_params += sh_store_slot(f->store, i)->kind == SH_SLOT_PARAM;
     assert_int_equal(n_params, ref.n);
     for (int64_t i = 0; i < ref.n; i++) {
-        double error = param_error(f, &ref, &computed, i);
+        double norm_error = 0;
+        double error = param_error(f, &ref, &computed, i, &norm_error);
 
+        e->param_norms += norm_error * norm_error / (double)ref.n;
         if (!(error <= e->elements)) {
             e->elements = error;
             snprintf(e->worst, sizeof(e->worst), "%s", ref.names[i]);
         }
     }
+    e->param_norms = sqrt(e->param_norms);
     for (int k = 0; k < N_FIGURES; k++) {
         double error = distance(computed.figure[k], ref.figure[k], ref.n * widths[k]) /
                        norm_of(ref.figure[k], ref.n * widths[k]);
 
-        raise_to(k == FIRST8 ? &e->elements : k == SUM ? &e->sums : &e->gradients, error);
+        raise_to(k == NORM || k == ABS_SUM ? &e->gradients : &e->elements, error);
         free(computed.figure[k]);
         free(ref.figure[k]);
     }
@@ -428,10 +305,10 @@ static void measure(fixture *f, errors *e)
     snprintf(e->worst, sizeof(e->worst), "input");
     measure_params(f, e);
     measure_statistics(f, &e->statistics);
-    print_message(
-        "%s, %s: logits %.2g, gradients %.2g, sums %.2g, elements %.2g (%s), statistics %.2g\n",
-        f->net.name, f->backend->name, e->logits, e->gradients, e->sums, e->elements, e->worst,
-        e->statistics);
+    print_message("%s, %s: logits %.2g, gradients %.2g (rms %.2g), elements %.2g (%s), "
+                  "statistics %.2g\n",
+                  f->net.name, f->backend->name, e->logits, e->gradients, e->param_norms,
+                  e->elements, e->worst, e->statistics);
 }
 
 static void assert_below(const errors *e, const errors *bound)
@@ -439,22 +316,46 @@ static void assert_below(const errors *e, const errors *bound)
     /* Negated, so that a NaN fails. */
     assert_false(!(e->logits <= bound->logits));
     assert_false(!(e->gradients <= bound->gradients));
-    assert_false(!(e->sums <= bound->sums));
+    assert_false(!(e->param_norms <= bound->param_norms));
     assert_false(!(e->elements <= bound->elements));
     assert_false(!(e->statistics <= bound->statistics));
 }
 
 /* ---- the tests ---- */
 
-static const char *const nets[] = {"mobilenet_v2", "efficientnet_lite0", "siamese_orl"};
+/* A network, and its smallest rectified layer: units per position, and pixels per position (0: one
+ * position per image). */
+static const struct {
+    const char *name;
+    int units, stride;
+} nets[] = {
+    {"mobilenet_v2", 1280, 32},
+    {"efficientnet_lite0", 1280, 32},
+    {"siamese_orl", 500, 0},
+};
 
-/* What the reference files ask of f32 computation: 1e-4 on logits, 1e-3 on gradients. Single
- * elements, and parameters of few elements, may be off by more: ReLU and ReLU6 have kinks, and the
- * few units of a million whose input lies within rounding of one take the other side. A late layer
- * of these networks has about 1e5 units, so one of them is worth 1 / sqrt(1e5) = 3e-3 of everything
- * before it, in another direction - which changes norms only in second order. */
-static const errors f32_bounds = {
-    .logits = 1e-4, .gradients = 1e-3, .sums = 1e-3, .elements = 5e-3, .statistics = 1e-4};
+/* What the reference files ask of f32 computation: 1e-4 on logits, 1e-3 on norms of gradients.
+ *
+ * Single elements, sums in which much cancels, and parameters of few elements may be off by more,
+ * because ReLU and ReLU6 have kinks: with forward values off by 1e-5 and a million units and more,
+ * a few whose input lies within rounding of a kink take the other side. Each is worth about
+ * 1 / sqrt(units of its layer) of every gradient before it, in another direction, which changes
+ * norms in second order. Fifty of them in the smallest layer are allowed. (Measured: to
+ * change every weight of EfficientNet-Lite0 by up to 3e-6 moves elements by 6e-2.) */
+static errors f32_bounds(const fixture *f, size_t net)
+{
+    int64_t stride = nets[net].stride, positions = f->dims[0];
+
+    if (stride > 0)
+        positions *= (f->dims[2] + stride - 1) / stride * ((f->dims[3] + stride - 1) / stride);
+    double elements = sqrt(50.0 / (double)(nets[net].units * positions));
+
+    return (errors){.logits = 1e-4,
+                    .gradients = 1e-3,
+                    .param_norms = elements,
+                    .elements = elements,
+                    .statistics = 1e-4};
+}
 
 static void check_f32(const char *backend)
 {
@@ -462,11 +363,12 @@ static void check_f32(const char *backend)
 
     for (size_t i = 0; i < SH_COUNT(nets); i++) {
         fixture f;
-        errors e;
+        errors e, bound;
 
-        if (open_fixture(&f, nets[i], backend, SH_F32)) {
+        if (open_fixture(&f, nets[i].name, backend, SH_F32)) {
             measure(&f, &e);
-            assert_below(&e, &f32_bounds);
+            bound = f32_bounds(&f, i);
+            assert_below(&e, &bound);
             n_checked++;
         }
         close_fixture(&f);
@@ -475,11 +377,13 @@ static void check_f32(const char *backend)
 }
 
 /* How far f32 computation is off when its weights are rounded to bf16 beforehand. */
-static void measure_rounded_weights(const char *net, errors *e)
+static errors yardstick(size_t net)
 {
+    static errors measured[SH_COUNT(nets)]; /* once for all backends */
     fixture f;
 
-    assert_true(open_fixture(&f, net, "ref", SH_F32));
+    if (measured[net].logits > 0) return measured[net];
+    assert_true(open_fixture(&f, nets[net].name, "ref", SH_F32));
     for (int i = 0; i < sh_store_n_slots(f.store); i++) {
         int64_t n = sh_store_slot(f.store, i)->n_elems;
         float *values = malloc((size_t)n * sizeof(*values));
@@ -490,8 +394,9 @@ static void measure_rounded_weights(const char *net, errors *e)
         assert_ok(sh_store_write(f.store, i, values));
         free(values);
     }
-    measure(&f, e);
+    measure(&f, &measured[net]);
     close_fixture(&f);
+    return measured[net];
 }
 
 /* bf16 has 8 bits, and what that does to a network depends on the network: a rounding grows with
@@ -500,8 +405,10 @@ static void measure_rounded_weights(const char *net, errors *e)
  * independent errors of twice to four times as many sites add up to less than three times the
  * yardstick.
  *
- * Single elements of the gradient are not compared: in bf16 so many units are across a kink that
- * the gradient's direction with respect to early layers is lost, by the yardstick too. */
+ * Of gradients, norms are compared, on average over the parameters. Single elements are not: in
+ * bf16 so many units are across a kink that the gradient's direction in early layers is lost, by
+ * the yardstick too (relative error around 1). Nor is the table of norms as one vector, which one
+ * large parameter rules: its error is a matter of luck. */
 static void check_bf16(const char *backend)
 {
     int n_checked = 0;
@@ -510,13 +417,13 @@ static void check_bf16(const char *backend)
         fixture f;
         errors e, bound;
 
-        if (open_fixture(&f, nets[i], backend, SH_BF16)) {
-            measure_rounded_weights(nets[i], &bound);
+        if (open_fixture(&f, nets[i].name, backend, SH_BF16)) {
+            bound = yardstick(i);
             measure(&f, &e);
             bound.logits *= 3;
-            bound.gradients *= 3;
+            bound.param_norms *= 3;
             bound.statistics *= 3;
-            bound.elements = bound.sums = INFINITY;
+            bound.gradients = bound.elements = INFINITY;
             assert_below(&e, &bound);
             n_checked++;
         }
