@@ -68,7 +68,7 @@ static sh_status place_gradients(sh_program *p, sh_value *grads, int n_values)
         sh_value_info *g = &p->values[grads[i]];
         g->home = SH_HOME_GRADS;
         g->offset = p->values[i].offset;
-        snprintf(g->label, sizeof(g->label), "%s", p->values[i].label);
+        memmove(g->label, p->values[i].label, sizeof(g->label));
     }
 out:
     return st;
