@@ -6,8 +6,8 @@
  * are an individual's, on both sides; where spots and specks lie is each side's own. All that a
  * colour histogram could use (water, light, turbidity, ground, blur, noise) belongs to the
  * recording; pose, bend, size, exposure and weeds in front belong to the single image. Every
- * individual is seen in several recordings, every recording shows several individuals. The left side
- * is seen with the head to the left.
+ * individual is seen in several recordings, every recording shows several individuals. The left
+ * side is seen with the head to the left.
  */
 #ifndef SH_DATAIO_SYNTH_H
 #define SH_DATAIO_SYNTH_H
