@@ -27,8 +27,8 @@ typedef struct sh_weight {
     const float *data; /* f32 row-major; f16, bf16, f64 and integers are converted on reading */
 } sh_weight;
 
-/** Read a weight file. The caller owns *out. A "module." prefix common to all names is dropped. Of a
- *  .pth, the tensors of the dictionary are taken, or of the dictionary under its key "state_dict",
+/** Read a weight file. The caller owns *out. A "module." prefix common to all names is dropped. Of
+ * a .pth, the tensors of the dictionary are taken, or of the dictionary under its key "state_dict",
  *  "model_state_dict" or "model"; numbers beside them are passed over. */
 SH_MUST_CHECK sh_status sh_weights_read(const char *path, sh_weights **out);
 
