@@ -6,6 +6,7 @@
  *
  * An interval is [2.5 %, 97.5 %] of SH_BOOTSTRAP_DRAWS draws, keyed by (seed, SH_RNG_BOOTSTRAP,
  * draw): the same numbers on every machine. Fewer than SH_BOOTSTRAP_MIN individuals: NaN, NaN.
+ * SH_BOOTSTRAP_PAIRS pairs are plenty: what an interval shows is the spread between individuals.
  */
 #ifndef SH_TRAINER_BOOTSTRAP_H
 #define SH_TRAINER_BOOTSTRAP_H
@@ -14,7 +15,7 @@
 
 SH_C_BEGIN
 
-enum { SH_BOOTSTRAP_DRAWS = 1000, SH_BOOTSTRAP_MIN = 3 };
+enum { SH_BOOTSTRAP_DRAWS = 1000, SH_BOOTSTRAP_MIN = 3, SH_BOOTSTRAP_PAIRS = 1 << 19 };
 
 typedef struct sh_interval {
     double lo, hi;

@@ -146,7 +146,7 @@ sh_status sh_eval_verification(const sh_eval_data *data, const sh_eval_set *set,
     SH_TRY(sh_retrieval_levels(set, (sh_pair_rule){0}, true, &balanced));
     SH_TRY(sh_retrieval_levels(set, (sh_pair_rule){0}, false, &plain));
     SH_TRY(sh_retrieval_levels(set, (sh_pair_rule){.everything = true}, false, &leaking));
-    SH_TRY(sh_retrieval_pairs(set, (sh_pair_rule){0}, &pairs, &n_pairs));
+    SH_TRY(sh_retrieval_pairs(set, (sh_pair_rule){0}, SH_BOOTSTRAP_PAIRS, &pairs, &n_pairs));
     sh_retrieval_balance(set, pairs, n_pairs, weights, weights + set->n_individuals);
     SH_TRY(sh_bootstrap_pairs(pairs, n_pairs, set->n_individuals,
                               (sh_pair_weights){weights, weights + set->n_individuals}, fpr_rates,

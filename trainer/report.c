@@ -9,7 +9,7 @@
 #include "trainer/html.h"
 #include "trainer/run.h"
 
-enum { N_MATCHES = 8, PICTURE_SIDE = 140, DECODE_SIDE = 140, MAX_CONFIG_BYTES = 1 << 20 };
+enum { N_MATCHES = 8, PICTURE_SIDE = 140, DECODE_SIDE = 140, MAX_TEXT_BYTES = 1 << 20 };
 enum { N_DROPPED_SHOWN = 20 };
 
 /* ---- what was trained and tested on ---- */
@@ -170,18 +170,20 @@ out:
     return st;
 }
 
-static sh_status write_config(FILE *f, const char *run)
+/* A text file of the run, as it is; an absent one is left out. */
+static sh_status write_file_text(FILE *f, const char *run, const char *name, const char *title)
 {
     sh_status st = SH_OK;
     char path[SH_RUN_PATH];
     char *text = NULL;
     size_t n_bytes = 0;
 
-    SH_TRY(sh_run_path(run, "config.yaml", path));
-    SH_TRY(sh_file_get(path, MAX_CONFIG_BYTES, &text, &n_bytes));
-    fputs("<h2>Configuration</h2>\n<pre>", f);
+    SH_TRY(sh_run_path(run, name, path));
+    if (!sh_file_exists(path)) goto out;
+    SH_TRY(sh_file_get(path, MAX_TEXT_BYTES, &text, &n_bytes));
+    fprintf(f, "<details><summary>%s (%s)</summary><pre>", title, name);
     sh_html_text(f, text);
-    fputs("</pre>\n", f);
+    fputs("</pre></details>\n", f);
 out:
     free(text);
     return st;
@@ -229,7 +231,9 @@ sh_status sh_report_write(const char *run, const sh_eval_result *result, const c
                     "queries without a match in another recording");
     write_name_list(page.file, json_object_get(e, "refused"),
                     "crops refused: the run was trained on the same pixels");
-    SH_TRY(write_config(page.file, run));
+    fputs("<h2>How it was made</h2>\n", page.file);
+    SH_TRY(write_file_text(page.file, run, "config.yaml", "Configuration"));
+    SH_TRY(write_file_text(page.file, run, "manifest.json", "Manifest"));
     SH_TRY(sh_page_put(&page, path));
 out:
     sh_page_clear(&page);

@@ -108,10 +108,11 @@ enum { SH_MAX_STORED_PAIRS = 1 << 22 }; /* beyond, distances are binned into 2^2
 SH_MUST_CHECK sh_status sh_retrieval_levels(const sh_eval_set *set, sh_pair_rule rule,
                                             bool balanced, sh_levels *out);
 
-/** The pairs themselves, sorted; of more than SH_MAX_STORED_PAIRS a keyed random part. The caller
- *  frees *pairs. */
+/** The pairs themselves, sorted, for resampling. Where there are more than max_pairs, a keyed
+ * random part of each kind: pairs of one fish, which are few, keep up to half of the room. The
+ * caller frees *pairs. */
 SH_MUST_CHECK sh_status sh_retrieval_pairs(const sh_eval_set *set, sh_pair_rule rule,
-                                           sh_pair **pairs, int64_t *n_pairs);
+                                           int64_t max_pairs, sh_pair **pairs, int64_t *n_pairs);
 
 /** The weights of `balanced` for these pairs: same [n_individuals], diff [n_individuals]. */
 void sh_retrieval_balance(const sh_eval_set *set, const sh_pair *pairs, int64_t n_pairs,

@@ -163,7 +163,7 @@ static void pairs_figures__agree_with_levels_under_any_weights(void **state)
     int64_t n = 0;
     double same[FISH], diff[FISH], fpr[3] = {0.001, 0.01, 0.1}, tpr[3], auc;
 
-    assert_int_equal(sh_retrieval_pairs(&w->set, (sh_pair_rule){0}, &pairs, &n), SH_OK);
+    assert_int_equal(sh_retrieval_pairs(&w->set, (sh_pair_rule){0}, 1 << 20, &pairs, &n), SH_OK);
     for (int trial = 0; trial < 2; trial++) {
         sh_pair_weights weights = {0};
         sh_levels l = {0};
@@ -192,7 +192,7 @@ static void bins__approach_the_exact_figures(void **state)
     double *same = calloc(BINS, sizeof(double)), *diff = calloc(BINS, sizeof(double));
     sh_levels exact = {0}, binned = {0};
 
-    assert_int_equal(sh_retrieval_pairs(&w->set, (sh_pair_rule){0}, &pairs, &n), SH_OK);
+    assert_int_equal(sh_retrieval_pairs(&w->set, (sh_pair_rule){0}, 1 << 20, &pairs, &n), SH_OK);
     assert_int_equal(sh_levels_from_pairs(pairs, n, (sh_pair_weights){0}, &exact), SH_OK);
     for (int64_t i = 0; i < n; i++)
         (pairs[i].a == pairs[i].b ? same : diff)[(int)(pairs[i].distance / 32 * BINS)] += 1;
@@ -425,6 +425,25 @@ static void gaps__count_only_matches_that_many_days_away(void **state)
     free(w);
 }
 
+static void pairs__of_one_fish_are_kept_where_only_a_part_has_room(void **state)
+{
+    (void)state;
+    world *w = make_world(19);
+    sh_pair *all = NULL, *part = NULL;
+    int64_t n_all = 0, n_part = 0, n_same[2] = {0};
+
+    assert_int_equal(sh_retrieval_pairs(&w->set, (sh_pair_rule){0}, 1 << 20, &all, &n_all), SH_OK);
+    assert_int_equal(sh_retrieval_pairs(&w->set, (sh_pair_rule){0}, 1500, &part, &n_part), SH_OK);
+    assert_true(n_all > 3000 && n_part <= 1500 && n_part > 1350);
+    for (int64_t i = 0; i < n_all; i++) n_same[0] += all[i].a == all[i].b;
+    for (int64_t i = 0; i < n_part; i++) n_same[1] += part[i].a == part[i].b;
+    assert_int_equal(n_same[0], n_same[1]);
+    for (int64_t i = 1; i < n_part; i++) assert_true(part[i].distance >= part[i - 1].distance);
+    free(all);
+    free(part);
+    free(w);
+}
+
 static void balance__gives_every_individual_the_same_say(void **state)
 {
     (void)state;
@@ -468,7 +487,7 @@ static void bootstrap__pairs_cover_the_point_estimate(void **state)
     double fpr[] = {0.1}, tpr, auc;
     sh_interval auc_interval, tpr_interval;
 
-    assert_int_equal(sh_retrieval_pairs(&w->set, (sh_pair_rule){0}, &pairs, &n), SH_OK);
+    assert_int_equal(sh_retrieval_pairs(&w->set, (sh_pair_rule){0}, 1 << 20, &pairs, &n), SH_OK);
     sh_pairs_figures(pairs, n, (sh_pair_weights){0}, fpr, 1, &auc, &tpr);
     assert_int_equal(sh_bootstrap_pairs(pairs, n, FISH, (sh_pair_weights){0}, fpr, 1, 1,
                                         &auc_interval, &tpr_interval),
@@ -530,6 +549,7 @@ int main(void)
         cmocka_unit_test(gallery_size__falls_from_one_to_the_full_gallery),
         cmocka_unit_test(sides__split_the_gallery_without_losing_an_image),
         cmocka_unit_test(gaps__count_only_matches_that_many_days_away),
+        cmocka_unit_test(pairs__of_one_fish_are_kept_where_only_a_part_has_room),
         cmocka_unit_test(balance__gives_every_individual_the_same_say),
         cmocka_unit_test(bootstrap__interval_covers_the_mean_and_narrows_with_more_fish),
         cmocka_unit_test(bootstrap__pairs_cover_the_point_estimate),
