@@ -65,6 +65,8 @@ sh_status sh_embedder_create(const char *run, bool untrained, int threads, sh_em
              "%s has no model.safetensors yet: the training has not ended (continue it with `shoal "
              "train --run %s`)",
              run, run);
+    SH_CHECK(!untrained || config->init[0] == '\0' || sh_file_exists(config->init),
+             SH_ERR_NOT_FOUND, "%s started from %s, which is not there", run, config->init);
     SH_TRY(sh_config_backend(config, &backend_name));
     SH_TRY(sh_backend_find(backend_name, &backend));
     SH_TRY(configure(config, threads, &infer_config));

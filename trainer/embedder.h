@@ -12,7 +12,8 @@ typedef struct sh_embedder sh_embedder;
 
 /** Load a run folder's result (RUN/model.safetensors with RUN/config.yaml), or with untrained the
  *  same network with its initial weights (init file if the run has one: the floor "the same network
- *  untrained"). threads 0: all cores granted. The caller owns *out. */
+ *  untrained"; SH_ERR_NOT_FOUND where that file has gone). threads 0: all cores granted. The caller
+ * owns *out. */
 SH_MUST_CHECK sh_status sh_embedder_create(const char *run, bool untrained, int threads,
                                            sh_embedder **out);
 void sh_embedder_destroy(sh_embedder **embedder);
@@ -22,7 +23,8 @@ int sh_embedder_dim(const sh_embedder *embedder);
 /** How the run prepares images (size, fit, normalisation), without augmentation. */
 const sh_loader_config *sh_embedder_loader(const sh_embedder *embedder);
 
-/** Embed crops[n] (dataset indices) into out [n, dim] f32. Shows progress when `progress` is given. */
+/** Embed crops[n] (dataset indices) into out [n, dim] f32. Shows progress when `progress` is given.
+ */
 SH_MUST_CHECK sh_status sh_embedder_run(sh_embedder *embedder, const sh_dataset *dataset,
                                         const int64_t *crops, int64_t n, const char *progress,
                                         float *out);

@@ -119,33 +119,55 @@ out:
     return st;
 }
 
-static sh_status add_floors(const sh_eval_options *options, const sh_eval_data *data, json_t *root)
+/* The same network with its initial weights; null where the weights it began with have gone. */
+static sh_status add_untrained(const sh_eval_options *options, const sh_eval_data *data,
+                               json_t *floors)
 {
     sh_status st = SH_OK;
     sh_embedder *untrained = NULL;
-    json_t *floors = json_object(), *floor = NULL;
-    int64_t dim = SH_HISTOGRAM_DIM;
     float *rows = NULL;
+    json_t *floor = NULL;
+    sh_status found = sh_embedder_create(options->run, true, options->threads, &untrained);
 
-    SH_TRY(sh_embedder_create(options->run, true, options->threads, &untrained));
-    if (sh_embedder_dim(untrained) > dim) dim = sh_embedder_dim(untrained);
+    if (found == SH_ERR_NOT_FOUND) {
+        sh_log_warning("no floor of the untrained network: %s", sh_error_message());
+        json_object_set_new(floors, "untrained", json_null());
+        sh_error_clear();
+        goto out;
+    }
+    SH_TRY(found);
+
+    int64_t dim = sh_embedder_dim(untrained);
+
     rows = malloc((size_t)(data->n * dim) * sizeof(float) + 1);
-    SH_CHECK(rows != NULL, SH_ERR_NO_MEMORY, "embeddings of floors");
+    SH_CHECK(rows != NULL, SH_ERR_NO_MEMORY, "embeddings of a floor");
+    SH_TRY(
+        sh_embedder_run(untrained, data->dataset, data->crops, data->n, "untrained network", rows));
+    SH_TRY(sh_eval_floor(data, rows, dim, &floor));
+    json_object_set_new(floors, "untrained", floor);
+out:
+    free(rows);
+    sh_embedder_destroy(&untrained);
+    return st;
+}
 
+static sh_status add_floors(const sh_eval_options *options, const sh_eval_data *data, json_t *root)
+{
+    sh_status st = SH_OK;
+    json_t *floors = json_object(), *floor = NULL;
+    float *rows = malloc((size_t)data->n * SH_HISTOGRAM_DIM * sizeof(float) + 1);
+
+    SH_CHECK(rows != NULL, SH_ERR_NO_MEMORY, "colour histograms");
     SH_TRY(sh_eval_floor(data, NULL, 0, &floor));
     json_object_set_new(floors, "chance", floor);
     SH_TRY(sh_histogram_crops(data->dataset, data->crops, data->n, rows));
     SH_TRY(sh_eval_floor(data, rows, SH_HISTOGRAM_DIM, &floor));
     json_object_set_new(floors, "colour_histogram", floor);
-    SH_TRY(
-        sh_embedder_run(untrained, data->dataset, data->crops, data->n, "untrained network", rows));
-    SH_TRY(sh_eval_floor(data, rows, sh_embedder_dim(untrained), &floor));
-    json_object_set_new(floors, "untrained", floor);
+    SH_TRY(add_untrained(options, data, floors));
     json_object_set(root, "floors", floors);
 out:
     json_decref(floors);
     free(rows);
-    sh_embedder_destroy(&untrained);
     return st;
 }
 
