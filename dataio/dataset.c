@@ -31,6 +31,12 @@ typedef struct stored {
     int32_t file;
 } stored;
 
+/* Where a crop's masks are, in the crop's file. */
+typedef struct stored_masks {
+    uint64_t offset[SH_N_MASKS], length[SH_N_MASKS]; /* length 0: none */
+    uint32_t crc32c[SH_N_MASKS];
+} stored_masks;
+
 struct sh_dataset {
     char **pack_paths;
     int n_packs;
@@ -38,6 +44,7 @@ struct sh_dataset {
     int n_files;
     sh_crop *crops;
     stored *where;
+    stored_masks *masks; /* [n_crops], or NULL where no pack so far has any */
     int64_t n_crops;
     sh_strings *labels[SH_N_TABLES];
     sh_drop_list dropped;
@@ -66,6 +73,31 @@ static sh_status grow_crops(sh_dataset *d, int64_t n_more)
 
     SH_CHECK(where != NULL, SH_ERR_NO_MEMORY, "%zu crops", n);
     d->where = where;
+out:
+    return st;
+}
+
+/* Once some pack has masks, there is a row for every crop so far. */
+static sh_status append_masks(sh_dataset *d, const pack_file *file, const sh_pack_tables *tables)
+{
+    sh_status st = SH_OK;
+    size_t n_before = d->masks != NULL ? (size_t)file->first : 0;
+    stored_masks *masks = NULL;
+
+    if (d->masks == NULL && !tables->has_masks) goto out;
+    masks = realloc(d->masks, ((size_t)d->n_crops + 1) * sizeof(*masks));
+    SH_CHECK(masks != NULL, SH_ERR_NO_MEMORY, "masks of %lld crops", (long long)d->n_crops);
+    d->masks = masks;
+    memset(masks + n_before, 0, ((size_t)d->n_crops - n_before) * sizeof(*masks));
+    for (int64_t i = 0; i < tables->n_crops; i++)
+        for (int m = 0; m < SH_N_MASKS; m++) {
+            const sh_pack_record *r = &tables->records[i];
+            stored_masks *at = &masks[file->first + i];
+
+            at->offset[m] = file->images_offset + r->mask_offset[m];
+            at->length[m] = r->mask_length[m];
+            at->crc32c[m] = r->mask_crc32c[m];
+        }
 out:
     return st;
 }
@@ -123,6 +155,7 @@ static sh_status append_tables(sh_dataset *d, pack_file *file, sh_pack_tables *t
                                           .crc32c = r->crc32c,
                                           .file = (int32_t)(file - d->files)};
     }
+    SH_TRY(append_masks(d, file, tables));
     for (int64_t i = 0; i < tables->dropped.n; i++)
         SH_TRY(sh_drop_list_add(&d->dropped, tables->dropped.names[i], tables->dropped.reasons[i]));
     file->names = tables->names; /* the crops point into it */
@@ -251,6 +284,7 @@ void sh_dataset_close(sh_dataset **dataset)
     free(d->files);
     free(d->crops);
     free(d->where);
+    free(d->masks);
     free(d);
     *dataset = NULL;
 }
@@ -441,6 +475,41 @@ sh_status sh_dataset_decode(const sh_dataset *dataset, int64_t index, int channe
         SH_TRY(unpack_raw(crop, data, n_bytes, channels, image));
     else
         SH_TRY(sh_image_decode(data, n_bytes, crop->name, channels, min_width, min_height, image));
+out:
+    free(data);
+    return st;
+}
+
+bool sh_dataset_has_mask(const sh_dataset *dataset, int64_t index, sh_mask mask)
+{
+    return dataset->masks != NULL && dataset->masks[index].length[mask] > 0;
+}
+
+sh_status sh_dataset_decode_mask(const sh_dataset *dataset, int64_t index, sh_mask mask,
+                                 sh_image *image)
+{
+    sh_status st = SH_OK;
+    uint8_t *data = NULL;
+    sh_image_info info;
+    const sh_crop *crop = &dataset->crops[index];
+    const pack_file *file = &dataset->files[dataset->where[index].file];
+
+    SH_CHECK(sh_dataset_has_mask(dataset, index, mask), SH_ERR_NOT_FOUND,
+             "crop %s has no such mask", crop->name);
+    const stored_masks *at = &dataset->masks[index];
+    size_t n_bytes = at->length[mask];
+
+    data = malloc(n_bytes);
+    SH_CHECK(data != NULL, SH_ERR_NO_MEMORY, "a mask of %zu bytes", n_bytes);
+    SH_TRY(sh_file_read_at(file->fd, file->path, at->offset[mask], data, n_bytes));
+    SH_CHECK(sh_crc32c(0, data, n_bytes) == at->crc32c[mask], SH_ERR_FORMAT,
+             "%s is damaged: a mask of crop %s has a wrong checksum; copy or pack it again",
+             file->path, crop->name);
+    SH_TRY(sh_image_probe(data, n_bytes, crop->name, &info));
+    SH_CHECK(info.width == crop->width && info.height == crop->height && info.orientation == 1,
+             SH_ERR_FORMAT, "%s: a mask of crop %s is %d x %d, the crop %d x %d", file->path,
+             crop->name, info.width, info.height, crop->width, crop->height);
+    SH_TRY(sh_image_decode(data, n_bytes, crop->name, 1, 0, 0, image));
 out:
     free(data);
     return st;

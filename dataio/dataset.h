@@ -20,6 +20,13 @@ typedef struct sh_dataset sh_dataset;
 
 typedef enum sh_side { SH_SIDE_UNKNOWN, SH_SIDE_LEFT, SH_SIDE_RIGHT } sh_side;
 
+/** Optional pictures of which pixels are what; not every crop, and not every pack, has them. */
+typedef enum sh_mask {
+    SH_MASK_PATTERN, /* where the skin's pattern is */
+    SH_MASK_FISH,    /* where the animal is */
+    SH_N_MASKS
+} sh_mask;
+
 #define SH_NO_LABEL (-1)
 #define SH_NO_TIME INT64_MIN
 
@@ -85,6 +92,14 @@ SH_MUST_CHECK sh_status sh_dataset_read(const sh_dataset *dataset, int64_t index
  */
 SH_MUST_CHECK sh_status sh_dataset_decode(const sh_dataset *dataset, int64_t index, int channels,
                                           int min_width, int min_height, sh_image *image);
+
+/** Whether a crop has this mask. */
+bool sh_dataset_has_mask(const sh_dataset *dataset, int64_t index, sh_mask mask);
+
+/** Read and decode a mask: grey, of the crop's full size, 0 = not. SH_ERR_NOT_FOUND where the crop
+ *  has none. Thread-safe. */
+SH_MUST_CHECK sh_status sh_dataset_decode_mask(const sh_dataset *dataset, int64_t index,
+                                               sh_mask mask, sh_image *image);
 
 SH_C_END
 

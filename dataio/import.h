@@ -77,13 +77,14 @@ bool sh_parse_time(const char *text, int64_t *out);
 
 typedef struct sh_import_options {
     int threads;
-    int raw_width, raw_height; /* > 0: store pixels scaled to this size */
-    uint64_t shard_bytes;      /* 0: one file */
-    bool drop_duplicates;      /* of one individual; the first by name stays */
+    int raw_width, raw_height;            /* > 0: store pixels scaled to this size */
+    uint64_t shard_bytes;                 /* 0: one file */
+    bool drop_duplicates;                 /* of one individual; the first by name stays */
+    const char *mask_folders[SH_N_MASKS]; /* masks by the names of their images, PNG; or NULL */
 } sh_import_options;
 
 typedef struct sh_import_report {
-    int64_t n_packed, n_labelled, n_resized;
+    int64_t n_packed, n_labelled, n_resized, n_masks;
     sh_drop_list dropped;    /* with those of the plan */
     sh_drop_list duplicates; /* the same pixels as another crop of the same individual */
     sh_drop_list mislabels;  /* the same pixels under two individuals */

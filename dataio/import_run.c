@@ -14,7 +14,7 @@
 #include "base/log.h"
 #include "dataio/import.h"
 
-enum { SLOTS_PER_THREAD = 8, JPEG_QUALITY = 95 };
+enum { SLOTS_PER_THREAD = 8, JPEG_QUALITY = 95, MASK_PATH_BYTES = 8192 };
 #define MAX_FILE_BYTES ((size_t)1 << 30)
 
 /* An image ready to be written, or why it is not. */
@@ -23,7 +23,7 @@ typedef struct slot {
     sh_status status; /* of a failure */
     char reason[512];
     sh_pack_crop crop; /* name and labels are the item's */
-    uint8_t *data;
+    uint8_t *data, *masks[SH_N_MASKS];
     bool resized;
 } slot;
 
@@ -45,7 +45,7 @@ typedef struct worker {
     char *bytes;
     size_t n_bytes;
     sh_image_info info;
-    sh_image whole, cut, scaled;
+    sh_image whole, cut, scaled, mask, mask_cut;
 } worker;
 
 static sh_status load(worker *w, const sh_import_item *item)
@@ -115,6 +115,47 @@ out:
     return st;
 }
 
+/* FOLDER/NAME with the suffix .png, NAME being the image's path below its source. */
+static void mask_path(const char *folder, const sh_import_item *item, char out[MASK_PATH_BYTES])
+{
+    int n = (int)strcspn(item->name, "#");
+    int n_stem = n;
+
+    while (n_stem > 0 && item->name[n_stem] != '.' && item->name[n_stem] != '/') n_stem--;
+    if (item->name[n_stem] != '.') n_stem = n;
+    snprintf(out, MASK_PATH_BYTES, "%s/%.*s.png", folder, n_stem, item->name);
+}
+
+/* Masks are cut like their image and stored as grey PNG. No file: no mask. */
+static sh_status prepare_masks(worker *w, const import_job *job, const sh_import_item *item,
+                               slot *s)
+{
+    sh_status st = SH_OK;
+    char path[MASK_PATH_BYTES], *bytes = NULL;
+    size_t n = 0;
+    const int32_t *b = s->crop.box;
+
+    for (int m = 0; m < SH_N_MASKS; m++) {
+        if (job->options->mask_folders[m] == NULL) continue;
+        mask_path(job->options->mask_folders[m], item, path);
+        if (!sh_file_exists(path)) continue;
+        SH_TRY(sh_file_get(path, MAX_FILE_BYTES, &bytes, &n));
+        SH_TRY(sh_image_decode(bytes, n, path, 1, 0, 0, &w->mask));
+        free(bytes);
+        bytes = NULL;
+        SH_CHECK(w->mask.width == s->crop.source_width && w->mask.height == s->crop.source_height,
+                 SH_ERR_MISMATCH, "its mask %s is %d x %d, the image %d x %d", path, w->mask.width,
+                 w->mask.height, s->crop.source_width, s->crop.source_height);
+        SH_TRY(sh_image_cut(&w->mask, b[0], b[1], b[2], b[3], &w->mask_cut));
+        SH_TRY(sh_image_encode(&w->mask_cut, SH_IMAGE_PNG, 0, &s->masks[m],
+                               &s->crop.masks[m].n_bytes));
+        s->crop.masks[m].data = s->masks[m];
+    }
+out:
+    free(bytes);
+    return st;
+}
+
 static sh_status prepare(worker *w, const import_job *job, const sh_import_item *item, slot *s)
 {
     sh_status st = SH_OK;
@@ -152,6 +193,7 @@ static sh_status prepare(worker *w, const import_job *job, const sh_import_item 
         w->path = NULL;
     }
     s->crop.data = s->data;
+    SH_TRY(prepare_masks(w, job, item, s));
 out:
     return st;
 }
@@ -193,6 +235,8 @@ static void *run_worker(void *argument)
     sh_image_clear(&w.whole);
     sh_image_clear(&w.cut);
     sh_image_clear(&w.scaled);
+    sh_image_clear(&w.mask);
+    sh_image_clear(&w.mask_cut);
     return NULL;
 }
 
@@ -278,6 +322,7 @@ static sh_status record(recorder *r, const sh_import_item *item, const slot *s)
     r->report->n_packed++;
     r->report->n_labelled += item->labels.individual != NULL;
     r->report->n_resized += s->resized;
+    for (int m = 0; m < SH_N_MASKS; m++) r->report->n_masks += s->masks[m] != NULL;
 out:
     return st;
 }
@@ -290,6 +335,13 @@ static void show_progress(int64_t n_done, int64_t n, double start)
     if (n_done % 64 == 0 && rate > 0)
         sh_log_progress("pack: %lld of %lld images, %.0f images/s, %.0f s left", (long long)n_done,
                         (long long)n, rate, (double)(n - n_done) / rate);
+}
+
+static void clear_slot(slot *s)
+{
+    free(s->data);
+    for (int m = 0; m < SH_N_MASKS; m++) free(s->masks[m]);
+    *s = (slot){0};
 }
 
 /* Take every item in order, as it becomes ready. */
@@ -305,9 +357,8 @@ static sh_status collect(import_job *job, recorder *r)
         while (!s->ready) pthread_cond_wait(&job->changed, &job->lock);
         pthread_mutex_unlock(&job->lock);
         st = record(r, &job->plan->items[i], s);
-        free(s->data);
         pthread_mutex_lock(&job->lock);
-        *s = (slot){0};
+        clear_slot(s);
         job->taken++;
         job->stop = st != SH_OK;
         pthread_cond_broadcast(&job->changed);
@@ -348,6 +399,10 @@ sh_status sh_import_run(const sh_import_plan *plan, const sh_import_options *opt
     recorder r = {.report = report, .drop_duplicates = options->drop_duplicates};
 
     SH_CHECK(options->threads > 0, SH_ERR_USAGE, "--threads must be at least 1");
+    for (int m = 0; m < SH_N_MASKS; m++)
+        SH_CHECK(options->mask_folders[m] == NULL ||
+                     (options->raw_width == 0 && sh_file_is_dir(options->mask_folders[m])),
+                 SH_ERR_USAGE, "masks need a folder, and images that are not scaled (--raw)");
     job.slots = calloc((size_t)job.n_slots, sizeof(*job.slots));
     SH_CHECK(job.slots != NULL, SH_ERR_NO_MEMORY, "%lld images under way", (long long)job.n_slots);
     SH_TRY(sh_strings_create(&r.hashes));
@@ -357,7 +412,7 @@ sh_status sh_import_run(const sh_import_plan *plan, const sh_import_options *opt
     SH_TRY(run_job(&job, &r));
     SH_TRY(sh_pack_writer_commit(r.writer));
 out:
-    for (int64_t i = 0; job.slots != NULL && i < job.n_slots; i++) free(job.slots[i].data);
+    for (int64_t i = 0; job.slots != NULL && i < job.n_slots; i++) clear_slot(&job.slots[i]);
     free(job.slots);
     sh_pack_writer_destroy(&r.writer);
     sh_strings_destroy(&r.hashes);

@@ -57,6 +57,10 @@ typedef struct sh_pack_crop {
     sh_hash128 pixels;                   /* sh_image_hash of the decoded image */
     const void *data;                    /* encoded bytes, or pixels for SH_IMAGE_RAW */
     size_t n_bytes;
+    struct {
+        const void *data; /* an encoded image of the crop's size; NULL: none */
+        size_t n_bytes;
+    } masks[SH_N_MASKS];
 } sh_pack_crop;
 
 /** Start a pack at `path`. shard_bytes > 0: several files PATH-0000.h5 ... of about so many bytes

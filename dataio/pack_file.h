@@ -36,6 +36,8 @@ typedef struct sh_pack_record {
     int32_t box[4];
     uint8_t format, side;
     int8_t split;
+    uint64_t mask_offset[SH_N_MASKS], mask_length[SH_N_MASKS]; /* in /images; length 0: none */
+    uint32_t mask_crc32c[SH_N_MASKS];
 } sh_pack_record;
 
 typedef enum sh_label_table {
@@ -61,6 +63,7 @@ typedef struct sh_pack_tables {
     sh_strings *names;               /* of the crops, in order */
     sh_strings *labels[SH_N_TABLES]; /* sorted bytewise */
     sh_drop_list dropped;
+    bool has_masks;
     sh_pack_shard *shards; /* of an index */
     int64_t n_shards;
 } sh_pack_tables;
@@ -82,6 +85,8 @@ typedef struct sh_column {
 } sh_column;
 extern const sh_column sh_pack_columns[];
 extern const int sh_pack_n_columns;
+extern const sh_column sh_mask_columns[]; /* of /masks, which is there if any crop has a mask */
+extern const int sh_mask_n_columns;
 extern const char *const sh_pack_table_names[SH_N_TABLES];
 size_t sh_column_size(sh_column_type type);
 

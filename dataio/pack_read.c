@@ -186,6 +186,10 @@ static const char *what_is_wrong(const sh_pack_record *r, const sh_pack_tables *
     if (r->format < SH_IMAGE_JPEG || r->format > SH_IMAGE_RAW) return "its image format";
     if (r->format == SH_IMAGE_RAW && r->length != n_pixels && r->length != 3 * n_pixels)
         return "its number of raw pixels";
+    for (int m = 0; m < SH_N_MASKS; m++)
+        if (r->mask_offset[m] > images_bytes ||
+            r->mask_length[m] > images_bytes - r->mask_offset[m])
+            return "a mask lies outside the images";
     if (r->side > SH_SIDE_RIGHT) return "its side";
     if (r->split < -1 || r->split > 3) return "its split";
     for (int t = 0; t < SH_N_TABLES; t++)
@@ -220,6 +224,10 @@ static sh_status read_crops(hid_t file, const char *path, const sh_seal *seal,
     SH_CHECK(tables->records != NULL, SH_ERR_NO_MEMORY, "%lld crops", (long long)n);
     for (int i = 0; i < sh_pack_n_columns; i++)
         SH_TRY(read_column(file, path, "crops", &sh_pack_columns[i], tables->records,
+                           sizeof(sh_pack_record), n));
+    tables->has_masks = H5Lexists(file, "masks", H5P_DEFAULT) > 0;
+    for (int i = 0; i < sh_mask_n_columns && tables->has_masks; i++)
+        SH_TRY(read_column(file, path, "masks", &sh_mask_columns[i], tables->records,
                            sizeof(sh_pack_record), n));
     for (int64_t i = 0; i < n; i++) {
         const char *wrong = what_is_wrong(&tables->records[i], tables, seal->images_bytes);

@@ -30,6 +30,13 @@ const sh_column sh_pack_columns[] = {
 };
 const int sh_pack_n_columns = (int)SH_COUNT(sh_pack_columns);
 
+const sh_column sh_mask_columns[] = {
+    COLUMN("offset", SH_COL_U64, SH_N_MASKS, mask_offset),
+    COLUMN("length", SH_COL_U64, SH_N_MASKS, mask_length),
+    COLUMN("crc32c", SH_COL_U32, SH_N_MASKS, mask_crc32c),
+};
+const int sh_mask_n_columns = (int)SH_COUNT(sh_mask_columns);
+
 const char *const sh_pack_table_names[SH_N_TABLES] = {
     [SH_TABLE_INDIVIDUAL] = "individual",
     [SH_TABLE_RECORDING] = "recording",

@@ -190,13 +190,17 @@ out:
 static sh_status write_crops(hid_t file, const sh_pack_tables *tables)
 {
     sh_status st = SH_OK;
-    hid_t crops = -1, labels = -1;
+    hid_t crops = -1, labels = -1, masks = -1;
     string_source names = set_source(tables->names);
 
     SH_TRY(open_group(file, "crops", &crops));
     SH_TRY(write_strings(crops, "name", &names));
     for (int i = 0; i < sh_pack_n_columns; i++)
         SH_TRY(write_column(crops, &sh_pack_columns[i], tables->records, sizeof(sh_pack_record),
+                            tables->n_crops));
+    if (tables->has_masks) SH_TRY(open_group(file, "masks", &masks));
+    for (int i = 0; i < sh_mask_n_columns && tables->has_masks; i++)
+        SH_TRY(write_column(masks, &sh_mask_columns[i], tables->records, sizeof(sh_pack_record),
                             tables->n_crops));
     SH_TRY(open_group(file, "labels", &labels));
     for (int t = 0; t < SH_N_TABLES; t++) {
@@ -205,6 +209,7 @@ static sh_status write_crops(hid_t file, const sh_pack_tables *tables)
         SH_TRY(write_strings(labels, sh_pack_table_names[t], &texts));
     }
 out:
+    if (masks >= 0) H5Gclose(masks);
     if (labels >= 0) H5Gclose(labels);
     if (crops >= 0) H5Gclose(crops);
     return st;

@@ -260,6 +260,14 @@ sh_status sh_pack_writer_add(sh_pack_writer *w, const sh_pack_crop *crop)
         SH_TRY(add_label(w->shard.labels[t], texts[t], &record.labels[t]));
     SH_TRY(sh_strings_add(w->shard.names, crop->name, &index, NULL));
     SH_TRY(append_to_spool(w, crop->data, crop->n_bytes));
+    for (int m = 0; m < SH_N_MASKS; m++) {
+        if (crop->masks[m].data == NULL) continue;
+        record.mask_offset[m] = w->spool_bytes;
+        record.mask_length[m] = crop->masks[m].n_bytes;
+        record.mask_crc32c[m] = sh_crc32c(0, crop->masks[m].data, crop->masks[m].n_bytes);
+        SH_TRY(append_to_spool(w, crop->masks[m].data, crop->masks[m].n_bytes));
+        w->shard.has_masks = true;
+    }
     w->shard.records[w->shard.n_crops++] = record;
 out:
     return st;

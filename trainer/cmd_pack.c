@@ -192,6 +192,7 @@ static sh_status write_pack(const sh_import_plan *plan, const pack_flags *flags,
     if (report.n_resized > 0)
         printf("\n%" PRId64 " images scaled to %d x %d, aspect not kept\n", report.n_resized,
                options->raw_height, options->raw_width);
+    if (report.n_masks > 0) printf("\n%" PRId64 " masks\n", report.n_masks);
     printf("\n%s: %" PRId64 " images, %" PRId64 " labelled, %" PRId64 " unlabelled; %" PRId64
            " files left out, %" PRId64 " duplicates, %" PRId64 " likely mislabels\n",
            flags->output, report.n_packed, report.n_labelled, report.n_packed - report.n_labelled,
@@ -232,6 +233,11 @@ sh_status sh_cmd_pack(int argc, char **argv)
          "several files of about so many bytes of images, e.g. 2GB, and an index"},
         {"--drop-duplicates", NULL, SH_FLAG_BOOL, &f.drop_duplicates, NULL,
          "leave out pictures that equal another of the same individual"},
+        {"--pattern-masks", NULL, SH_FLAG_STRING, &options.mask_folders[SH_MASK_PATTERN], "FOLDER",
+         "masks of the skin's pattern: FOLDER/NAME.png for an image NAME.jpg, of its size; images "
+         "without one have none"},
+        {"--fish-masks", NULL, SH_FLAG_STRING, &options.mask_folders[SH_MASK_FISH], "FOLDER",
+         "likewise, masks of the animal"},
         {"--threads", NULL, SH_FLAG_INT, &f.threads, "N",
          "threads that decode; default: the cores granted"},
     };

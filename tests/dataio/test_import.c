@@ -416,6 +416,54 @@ static void raw__stores_pixels_of_one_size(void **state)
     sh_import_plan_clear(&plan);
 }
 
+static void masks__follow_their_image_and_its_box(void **state)
+{
+    static const char text[] =
+        "path,x,y,w,h\na/1.jpg,,,,\na/1.jpg,3,4,5,6\na/2.jpg,,,,\na/5.jpg,,,,\n";
+    char file[512];
+    const char *path = file;
+    sh_import_plan plan = {0};
+    sh_import_report report = {0};
+    sh_dataset *d = NULL;
+    sh_image mask = {0}, cut = {0};
+
+    (void)state;
+    snprintf(file, sizeof(file), "%s", in_folder("masks.h5"));
+    put_image("mk/a/1.jpg", SH_IMAGE_JPEG, 0);
+    put_image("mk/a/2.jpg", SH_IMAGE_JPEG, 1);
+    put_image("mk/a/5.jpg", SH_IMAGE_JPEG, 3);
+    put_image("fish/a/1.png", SH_IMAGE_PNG, 0);
+    put_image("fish/a/5.png", SH_IMAGE_PNG, 2); /* of another size */
+    put_file("mk/list.csv", text, sizeof(text) - 1);
+    must(sh_import_plan_manifest(in_folder("mk/list.csv"), NULL, &plan));
+    must(sh_import_run(
+        &plan,
+        &(sh_import_options){.threads = 2, .mask_folders = {[SH_MASK_FISH] = in_folder("fish")}},
+        path, &report));
+    assert_int_equal(report.n_masks, 2);
+    assert_non_null(strstr(reason_of(&report.dropped, "a/5.jpg"), "its mask"));
+    must(sh_dataset_open(&path, 1, &d));
+    int64_t whole = sh_dataset_find(d, 0, "a/1.jpg"),
+            box = sh_dataset_find(d, 0, "a/1.jpg#3,4,5,6");
+
+    assert_true(sh_dataset_has_mask(d, whole, SH_MASK_FISH));
+    assert_false(sh_dataset_has_mask(d, whole, SH_MASK_PATTERN));
+    assert_false(sh_dataset_has_mask(d, sh_dataset_find(d, 0, "a/2.jpg"), SH_MASK_FISH));
+    assert_int_equal(sh_dataset_decode_mask(d, whole, SH_MASK_PATTERN, &mask), SH_ERR_NOT_FOUND);
+    must(sh_dataset_decode_mask(d, whole, SH_MASK_FISH, &mask));
+    must(sh_dataset_decode_mask(d, box, SH_MASK_FISH, &cut));
+    assert_int_equal(mask.width, 20);
+    assert_int_equal(cut.width, 5);
+    assert_int_equal(cut.height, 6);
+    for (int y = 0; y < 6; y++)
+        assert_memory_equal(cut.pixels + y * 5, mask.pixels + (y + 4) * 20 + 3, 5);
+    sh_image_clear(&mask);
+    sh_image_clear(&cut);
+    sh_dataset_close(&d);
+    sh_import_report_clear(&report);
+    sh_import_plan_clear(&plan);
+}
+
 /* Import a real set with all threads and survey it. */
 static void survey_set(const char *source, const char *pattern, sh_dataset **d, sh_survey *survey)
 {
@@ -483,6 +531,7 @@ int main(void)
         cmocka_unit_test(manifest__that_is_wrong_is_refused_by_line),
         cmocka_unit_test(zebrafish__boxes_are_cut_from_the_frames),
         cmocka_unit_test(raw__stores_pixels_of_one_size),
+        cmocka_unit_test(masks__follow_their_image_and_its_box),
         cmocka_unit_test(real_sets__import_whole),
     };
 

@@ -48,6 +48,11 @@ static void use_pack(const char *path)
             continue;
         if (sh_dataset_decode(d, i, i % 2 ? 3 : 1, 0, 0, &image) == SH_OK)
             (void)sh_image_hash(&image);
+        for (int m = 0; m < SH_N_MASKS; m++)
+            if (sh_dataset_has_mask(d, i, (sh_mask)m) &&
+                (int64_t)c->width * c->height <= MAX_PIXELS &&
+                sh_dataset_decode_mask(d, i, (sh_mask)m, &image) == SH_OK)
+                (void)sh_image_hash(&image);
     }
     (void)sh_dataset_hash(d);
     free(bytes);
@@ -91,6 +96,7 @@ static void use_tables(const uint8_t *data, size_t n_bytes)
     if (spool < 0) spool = memory_file("spool");
     take(&data, &n_bytes, sizes, sizeof(sizes));
     tables.n_crops = sizes[0] % (MAX_CROPS + 1);
+    tables.has_masks = sizes[1] >= 128;
     take(&data, &n_bytes, records, (size_t)tables.n_crops * sizeof(*records));
     if (sh_strings_create(&tables.names) != SH_OK) abort();
     for (int64_t i = 0; i < tables.n_crops; i++) {
@@ -103,7 +109,7 @@ static void use_tables(const uint8_t *data, size_t n_bytes)
     }
     for (int t = 0; t < SH_N_TABLES; t++) {
         if (sh_strings_create(&tables.labels[t]) != SH_OK) abort();
-        for (int k = 0; k < sizes[1 + t] % 4; k++) {
+        for (int k = 0; k < sizes[1 + t] % 4; k++) { /* few, so that indices are often wrong */
             snprintf(name, sizeof(name), "label%d", k);
             if (sh_strings_add(tables.labels[t], name, &index, NULL) != SH_OK) abort();
         }
