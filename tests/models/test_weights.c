@@ -1,18 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 /** safetensors in and out, loading into a store, and the published EfficientNet-Lite0 file. */
+#include "host_value.h"
 #include "weight_files.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <unistd.h>
 
 #include "base/file.h"
 #include "base/hash.h"
 #include "models/zoo/zoo.h"
-
-#define assert_ok(call)                                                                            \
-    do {                                                                                           \
-        if ((call) != SH_OK) fail_msg("%s: %s", #call, sh_error_message());                        \
-    } while (0)
 
 static char folder[] = "/tmp/shoal_weights_XXXXXX";
 static char path[64];
@@ -290,6 +287,70 @@ static void read__published_lite0_gives_the_trunk_all_it_needs(void **state)
     sh_store_destroy(&store);
 }
 
+/* Features of a made-up image by the published network. */
+static void compute_features(const char *backend_name, const sh_weights *w, float *features)
+{
+    const sh_backend *backend = NULL;
+    const sh_net *net = NULL;
+    sh_store *store = NULL;
+    sh_program *p = NULL;
+    sh_buffer *arena = NULL;
+    sh_load_report report;
+
+    assert_ok(sh_backend_find(backend_name, &backend));
+    assert_ok(sh_net_find("efficientnet_lite0", &net));
+    assert_ok(sh_store_create(backend, &store));
+    assert_ok(sh_program_create(
+        &(sh_program_config){
+            .backend = backend, .store = store, .dtype = SH_F32, .share = 1, .prefix = ""},
+        &p));
+    sh_value x = sh_program_input(p, "image", (const int64_t[]){1, 3, 96, 96});
+    sh_value y = sh_program_output(p, "features", sh_net_embedding(p, net, x, 0, 0, false));
+
+    assert_ok(sh_program_plan(p));
+    assert_ok(sh_store_allocate(store));
+    assert_ok(sh_weights_load(w, store, true, &report));
+    assert_ok(backend->alloc(sh_program_arena_bytes(p), &arena));
+
+    double *image = malloc(3 * 96 * 96 * sizeof(*image));
+
+    assert_non_null(image);
+    for (int i = 0; i < 3 * 96 * 96; i++)
+        image[i] = sin(i % 96 / 7.0) * cos(i / 96 % 96 / 11.0 + i / 9216);
+    write_value(p, arena, x, image);
+    assert_ok(sh_program_run(p, SH_PHASE_FORWARD, &(sh_run_args){.arena = arena}));
+    assert_ok(sh_program_read(p, arena, y, features));
+    free(image);
+    backend->free(&arena);
+    sh_program_destroy(&p);
+    sh_store_destroy(&store);
+}
+
+static void published_lite0__gives_equal_features_on_ref_and_cpu(void **state)
+{
+    enum { N = 1280 };
+    const char *source = getenv("SHOAL_SOURCE");
+    char file[4096];
+    sh_weights *w = NULL;
+    float ref[N], cpu[N];
+    double difference = 0, size = 0;
+
+    (void)state;
+    snprintf(file, sizeof(file), "%s/weights/efficientnet_lite0.pth",
+             source != NULL ? source : ".");
+    if (access(file, R_OK) != 0) skip();
+    assert_ok(sh_weights_read(file, &w));
+    compute_features("ref", w, ref);
+    compute_features("cpu", w, cpu);
+    for (int i = 0; i < N; i++) {
+        difference += ((double)ref[i] - cpu[i]) * ((double)ref[i] - cpu[i]);
+        size += (double)ref[i] * ref[i];
+    }
+    assert_true(size > 1);
+    assert_true(sqrt(difference / size) < 1e-4);
+    sh_weights_destroy(&w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -301,6 +362,7 @@ int main(void)
         cmocka_unit_test(save__load_brings_every_weight_back),
         cmocka_unit_test(load__reports_what_does_not_fit_and_strictly_refuses_it),
         cmocka_unit_test(read__published_lite0_gives_the_trunk_all_it_needs),
+        cmocka_unit_test(published_lite0__gives_equal_features_on_ref_and_cpu),
     };
 
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
