@@ -37,14 +37,17 @@ static sh_status allocate(sh_eval_data *d, int64_t n, int n_fish)
     size_t rows = (size_t)n + 1;
 
     d->crops = malloc(rows * sizeof(*d->crops));
+    d->rows = malloc(rows * sizeof(*d->rows));
+    d->duplicates = malloc(rows * sizeof(*d->duplicates));
     d->individual = malloc(rows * sizeof(*d->individual));
     d->recording = malloc(rows * sizeof(*d->recording));
     d->track = malloc(rows * sizeof(*d->track));
     d->side = malloc(rows * sizeof(*d->side));
     d->time = malloc(rows * sizeof(*d->time));
     d->fish = malloc(((size_t)n_fish + 1) * sizeof(*d->fish));
-    SH_CHECK(d->crops != NULL && d->individual != NULL && d->recording != NULL &&
-                 d->track != NULL && d->side != NULL && d->time != NULL && d->fish != NULL,
+    SH_CHECK(d->crops != NULL && d->rows != NULL && d->duplicates != NULL &&
+                 d->individual != NULL && d->recording != NULL && d->track != NULL &&
+                 d->side != NULL && d->time != NULL && d->fish != NULL,
              SH_ERR_NO_MEMORY, "labels of %lld crops", (long long)n);
 out:
     return st;
@@ -85,39 +88,93 @@ out:
     return st;
 }
 
+/* A picture: whose, of what pixels, at which place of the list. */
+typedef struct picture {
+    sh_hash128 pixels;
+    int32_t individual;
+    int64_t place;
+} picture;
+
+static int compare_pictures(const void *x, const void *y)
+{
+    const picture *a = x, *b = y;
+
+    if (a->pixels.hi != b->pixels.hi) return a->pixels.hi < b->pixels.hi ? -1 : 1;
+    if (a->pixels.lo != b->pixels.lo) return a->pixels.lo < b->pixels.lo ? -1 : 1;
+    if (a->individual != b->individual) return a->individual < b->individual ? -1 : 1;
+    return (a->place > b->place) - (a->place < b->place);
+}
+
+/* again[i] = 1 where an earlier crop of the list is the same picture of the same fish. */
+static sh_status mark_duplicates(const sh_dataset *dataset, const int64_t *crops, int64_t n,
+                                 uint8_t *again)
+{
+    sh_status st = SH_OK;
+    picture *pictures = malloc((size_t)n * sizeof(*pictures) + 1);
+
+    SH_CHECK(pictures != NULL, SH_ERR_NO_MEMORY, "pixel hashes of %lld crops", (long long)n);
+    for (int64_t i = 0; i < n; i++) {
+        const sh_crop *crop = sh_dataset_crop(dataset, crops[i]);
+
+        pictures[i] = (picture){crop->pixels, crop->individual, i};
+    }
+    if (n > 0) qsort(pictures, (size_t)n, sizeof(*pictures), compare_pictures);
+    for (int64_t i = 1; i < n; i++) {
+        const picture *p = &pictures[i], *q = &pictures[i - 1];
+
+        again[p->place] = p->pixels.hi == q->pixels.hi && p->pixels.lo == q->pixels.lo &&
+                          p->individual == q->individual;
+    }
+out:
+    free(pictures);
+    return st;
+}
+
+/* Append one labelled crop. dense [the dataset's individuals], -1 where not met yet. */
+static void append(sh_eval_data *d, int64_t index, int64_t row, int32_t *dense)
+{
+    const sh_crop *crop = sh_dataset_crop(d->dataset, index);
+
+    if (dense[crop->individual] < 0) {
+        dense[crop->individual] = d->n_individuals;
+        d->fish[d->n_individuals++] = crop->individual;
+    }
+    d->crops[d->n] = index;
+    d->rows[d->n] = row;
+    d->individual[d->n] = dense[crop->individual];
+    d->recording[d->n] = crop->recording;
+    d->side[d->n] = (uint8_t)crop->side;
+    d->time[d->n] = crop->time;
+    d->n++;
+    d->within_recording = d->within_recording && crop->recording < 0;
+    d->has_sides = d->has_sides || crop->side != SH_SIDE_UNKNOWN;
+    d->has_times = d->has_times || crop->time != SH_NO_TIME;
+}
+
 sh_status sh_eval_data_create(const sh_dataset *dataset, const int64_t *crops, int64_t n,
                               sh_eval_data *out)
 {
     sh_status st = SH_OK;
     sh_eval_data d = {.dataset = dataset, .within_recording = true};
     int n_fish = sh_dataset_n_individuals(dataset), n_recordings = sh_dataset_n_recordings(dataset);
-    int32_t *dense = NULL;
-    uint8_t *seen = NULL;
+    int32_t *dense = malloc(((size_t)n_fish + 1) * sizeof(*dense));
+    uint8_t *seen = calloc((size_t)n_recordings + 1, 1), *again = calloc((size_t)n + 1, 1);
 
+    SH_CHECK(dense != NULL && seen != NULL && again != NULL, SH_ERR_NO_MEMORY, "labels");
     SH_TRY(allocate(&d, n, n_fish));
-    dense = malloc(((size_t)n_fish + 1) * sizeof(*dense));
-    seen = calloc((size_t)n_recordings + 1, 1);
-    SH_CHECK(dense != NULL && seen != NULL, SH_ERR_NO_MEMORY, "labels");
+    SH_TRY(mark_duplicates(dataset, crops, n, again));
     for (int i = 0; i < n_fish; i++) dense[i] = -1;
     for (int64_t i = 0; i < n; i++) {
-        const sh_crop *crop = sh_dataset_crop(dataset, crops[i]);
+        int32_t recording = sh_dataset_crop(dataset, crops[i])->recording;
 
-        if (crop->individual == SH_NO_LABEL) continue;
-        if (dense[crop->individual] < 0) {
-            dense[crop->individual] = d.n_individuals;
-            d.fish[d.n_individuals++] = crop->individual;
+        if (sh_dataset_crop(dataset, crops[i])->individual == SH_NO_LABEL) continue;
+        if (again[i]) {
+            d.duplicates[d.n_duplicates++] = crops[i];
+            continue;
         }
-        d.crops[d.n] = crops[i];
-        d.individual[d.n] = dense[crop->individual];
-        d.recording[d.n] = crop->recording;
-        d.side[d.n] = (uint8_t)crop->side;
-        d.time[d.n] = crop->time;
-        d.n++;
-        d.within_recording = d.within_recording && crop->recording < 0;
-        d.has_sides = d.has_sides || crop->side != SH_SIDE_UNKNOWN;
-        d.has_times = d.has_times || crop->time != SH_NO_TIME;
-        if (crop->recording >= 0 && !seen[crop->recording]) {
-            seen[crop->recording] = 1;
+        append(&d, crops[i], i, dense);
+        if (recording >= 0 && !seen[recording]) {
+            seen[recording] = 1;
             d.n_recordings++;
         }
     }
@@ -127,6 +184,7 @@ sh_status sh_eval_data_create(const sh_dataset *dataset, const int64_t *crops, i
 out:
     free(dense);
     free(seen);
+    free(again);
     sh_eval_data_clear(&d);
     return st;
 }
@@ -134,6 +192,8 @@ out:
 void sh_eval_data_clear(sh_eval_data *data)
 {
     free(data->crops);
+    free(data->rows);
+    free(data->duplicates);
     free(data->individual);
     free(data->recording);
     free(data->track);
@@ -171,17 +231,19 @@ sh_status sh_validate(const sh_dataset *dataset, const int64_t *crops, int64_t n
     sh_query *queries = NULL;
     sh_rank_scores scores;
 
-    for (int64_t i = 0; i < n; i++)
-        SH_CHECK(sh_dataset_crop(dataset, crops[i])->individual != SH_NO_LABEL, SH_ERR_INTERNAL,
-                 "validation of the unlabelled crop %s", sh_dataset_crop(dataset, crops[i])->name);
     SH_TRY(sh_eval_data_create(dataset, crops, n, &data));
+    queries = malloc((size_t)data.n * sizeof(*queries) + 1);
+    data.embeddings = malloc((size_t)(data.n * dim) * sizeof(float) + 1);
+    SH_CHECK(queries != NULL && data.embeddings != NULL, SH_ERR_NO_MEMORY,
+             "validation of %lld crops", (long long)n);
+    for (int64_t i = 0; i < data.n; i++)
+        memcpy(data.embeddings + i * dim, embeddings + data.rows[i] * dim,
+               (size_t)dim * sizeof(float));
 
-    sh_eval_set set = sh_eval_data_set(&data, embeddings, dim);
+    sh_eval_set set = sh_eval_data_set(&data, data.embeddings, dim);
 
-    queries = malloc((size_t)n * sizeof(*queries) + 1);
-    SH_CHECK(queries != NULL, SH_ERR_NO_MEMORY, "validation of %lld crops", (long long)n);
     SH_TRY(sh_retrieve(&set, &(sh_gallery_rule){0}, queries));
-    SH_TRY(sh_rank_average(queries, n, data.individual, data.n_individuals, &scores, NULL));
+    SH_TRY(sh_rank_average(queries, data.n, data.individual, data.n_individuals, &scores, NULL));
     SH_TRY(sh_retrieval_levels(&set, (sh_pair_rule){0}, true, &levels));
     *out = (sh_validation){.rank1 = scores.rank1,
                            .map = scores.map,

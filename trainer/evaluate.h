@@ -20,6 +20,7 @@ typedef struct sh_eval_data {
     const sh_dataset *dataset; /* not owned */
     int64_t n, dim;
     int64_t *crops;      /* [n] dataset indices */
+    int64_t *rows;       /* [n] places in the list that was given */
     int32_t *individual; /* [n] dense */
     int32_t *recording;  /* [n] the dataset's */
     int32_t *track;      /* [n] dense: individual x recording */
@@ -27,12 +28,16 @@ typedef struct sh_eval_data {
     int64_t *time;       /* [n] */
     int32_t *fish;       /* [n_individuals] the dataset's individual */
     float *embeddings;   /* [n, dim]; NULL until set */
+    int64_t *duplicates; /* [n_duplicates] dataset indices that were left out */
+    int64_t n_duplicates;
     int n_individuals, n_tracks, n_recordings;
     bool within_recording; /* no crop has a recording */
     bool has_sides, has_times;
 } sh_eval_data;
 
-/** Take crops[n] (dataset indices; unlabelled ones are left out). Keeps a pointer to dataset. */
+/** Take crops[n] (dataset indices). Left out are unlabelled crops, and all but the first of crops
+ * of one individual with equal pixels: the same photograph under two recordings would be a match
+ * that proves nothing. Keeps a pointer to dataset. */
 SH_MUST_CHECK sh_status sh_eval_data_create(const sh_dataset *dataset, const int64_t *crops,
                                             int64_t n, sh_eval_data *out);
 void sh_eval_data_clear(sh_eval_data *data);

@@ -75,6 +75,8 @@ static void print_data(const json_t *e)
         }
         printf("%s\n", n > N_NAMED ? " ... (queries.csv)" : "");
     }
+    n = json_array_size(json_object_get(data, "duplicates"));
+    if (n > 0) printf("%zu duplicates left out: the same pixels of the same individual\n", n);
     n = json_array_size(json_object_get(e, "refused"));
     if (n > 0) printf("%zu crops refused: the run was trained on the same pixels\n", n);
     json_array_foreach(json_object_get(e, "stamps"), i, name)

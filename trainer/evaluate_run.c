@@ -174,22 +174,25 @@ out:
 /* Crops, fish, recordings; queries without a match, by name. */
 static json_t *describe_data(const sh_eval_data *data, const sh_query *queries)
 {
-    json_t *unmatched = json_array();
+    json_t *unmatched = json_array(), *duplicates = json_array();
     int64_t n_unlabelled_recording = 0;
 
+    for (int64_t i = 0; i < data->n_duplicates; i++)
+        json_array_append_new(
+            duplicates, json_string(sh_dataset_crop(data->dataset, data->duplicates[i])->name));
     for (int64_t i = 0; i < data->n; i++) {
         n_unlabelled_recording += data->recording[i] < 0;
         if (queries[i].n_matches == 0)
             json_array_append_new(
                 unmatched, json_string(sh_dataset_crop(data->dataset, data->crops[i])->name));
     }
-    return json_pack("{s:I, s:i, s:I, s:i, s:i, s:I, s:I, s:o}", "crops", (json_int_t)data->n,
+    return json_pack("{s:I, s:i, s:I, s:i, s:i, s:I, s:I, s:o, s:o}", "crops", (json_int_t)data->n,
                      "individuals", data->n_individuals, "pairs_of_individuals",
                      (json_int_t)data->n_individuals * (data->n_individuals - 1) / 2, "recordings",
                      data->n_recordings, "tracks", data->n_tracks, "crops_without_recording",
                      (json_int_t)n_unlabelled_recording, "queries",
                      (json_int_t)(data->n - (int64_t)json_array_size(unmatched)), "unmatched",
-                     unmatched);
+                     unmatched, "duplicates", duplicates);
 }
 
 /* Test individuals that the run has trained on. */

@@ -229,6 +229,8 @@ sh_status sh_report_write(const char *run, const sh_eval_result *result, const c
     write_dropped(page.file, result->run_dataset);
     write_name_list(page.file, json_object_get(data, "unmatched"),
                     "queries without a match in another recording");
+    write_name_list(page.file, json_object_get(data, "duplicates"),
+                    "duplicates left out: the same pixels of the same individual");
     write_name_list(page.file, json_object_get(e, "refused"),
                     "crops refused: the run was trained on the same pixels");
     fputs("<h2>How it was made</h2>\n", page.file);

@@ -449,6 +449,53 @@ static void data__without_recordings_is_marked_as_within_recording(void **state)
     sh_dataset_close(&dataset);
 }
 
+static void data__counts_one_photograph_once(void **state)
+{
+    (void)state;
+    char path[160];
+    const char *paths[] = {path};
+    sh_pack_writer *writer = NULL;
+    sh_dataset *dataset = NULL;
+    sh_eval_data data = {0};
+    uint8_t pixels[8 * 8 * 3];
+    sh_image image = {.width = 8, .height = 8, .channels = 3, .pixels = pixels};
+    int64_t crops[6] = {0, 1, 2, 3, 4, 5};
+    /* fish a: one picture in two recordings, and another; fish b: the picture of a, and its own */
+    static const char *const fish[] = {"a", "a", "a", "b", "b", "b"};
+    static const int picture[] = {1, 1, 2, 1, 3, 4};
+    float e[6] = {0, 0, 7, 0, 1.2f, 2};
+    sh_validation v;
+
+    snprintf(path, sizeof(path), "%s/twice.h5", w.folder);
+    assert_int_equal(sh_pack_writer_create(path, 0, &writer), SH_OK);
+    for (int i = 0; i < 6; i++) {
+        char name[16], recording[16];
+        sh_labels labels = SH_LABELS_NONE;
+
+        memset(pixels, 40 * picture[i], sizeof(pixels));
+        snprintf(name, sizeof(name), "%d.png", i);
+        snprintf(recording, sizeof(recording), "r%d", i % 3);
+        labels.individual = fish[i];
+        labels.recording = recording;
+        assert_int_equal(sh_pack_writer_add_image(writer, name, &labels, &image, SH_IMAGE_PNG, 0),
+                         SH_OK);
+    }
+    assert_int_equal(sh_pack_writer_commit(writer), SH_OK);
+    sh_pack_writer_destroy(&writer);
+    assert_int_equal(sh_dataset_open(paths, 1, &dataset), SH_OK);
+    assert_int_equal(sh_eval_data_create(dataset, crops, 6, &data), SH_OK);
+    assert_int_equal(data.n, 5);
+    assert_int_equal(data.n_duplicates, 1);
+    assert_int_equal(data.duplicates[0], 1);
+    assert_int_equal(data.rows[1], 2);
+    /* with the duplicate, crop 0 would have found itself at distance 0 */
+    assert_int_equal(sh_validate(dataset, crops, 6, e, 1, &v), SH_OK);
+    assert_int_equal(v.n_queries, 5);
+    assert_close(v.rank1, (0 + 2.0 / 3) / 2, 1e-12);
+    sh_eval_data_clear(&data);
+    sh_dataset_close(&dataset);
+}
+
 static void html__escapes_whatever_comes_from_outside(void **state)
 {
     (void)state;
@@ -505,6 +552,7 @@ int main(void)
         cmocka_unit_test(identify__answers_per_image_and_per_track),
         cmocka_unit_test(identify__lists_no_more_fish_than_there_are),
         cmocka_unit_test(data__without_recordings_is_marked_as_within_recording),
+        cmocka_unit_test(data__counts_one_photograph_once),
         cmocka_unit_test(html__escapes_whatever_comes_from_outside),
         cmocka_unit_test(chart__draws_gaps_and_nothing_at_all),
     };
