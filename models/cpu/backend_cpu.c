@@ -5,7 +5,6 @@
 #include <omp.h>
 #include <pthread.h>
 #include <stdlib.h>
-#include <unistd.h>
 
 #include "models/cpu/kernels.h"
 #include "models/host_memory.h"
@@ -82,11 +81,10 @@ int sh_cpu_threads(void)
     return omp_get_max_threads();
 }
 
+/* What sysconf says of the third level is the whole socket's, however few cores are ours. */
 bool sh_cpu_is_large(size_t n_bytes)
 {
-    long cache = sysconf(_SC_LEVEL3_CACHE_SIZE);
-
-    return n_bytes > (cache > 0 ? (size_t)cache : (size_t)32 << 20) / 2;
+    return n_bytes > (size_t)16 << 20;
 }
 
 /* ---- instruction sets ---- */

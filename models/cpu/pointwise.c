@@ -267,6 +267,30 @@ static sh_cpu_ahead look_ahead(const run *r, const tile *t, int64_t n_steps, cha
     return ahead;
 }
 
+/** Whole tiles of one image go from registers to memory; others through scratch. */
+static bool stores_directly(const run *r, const tile *t)
+{
+    return t->n_images == 1 && r->p->dtype == r->p->tile;
+}
+
+static void store_panel(const run *r, const tile *t, const float *c, int64_t first, int n,
+                        sh_cpu_moments *moments)
+{
+    const plan *p = r->p;
+    int64_t pixels = t->n_images * t->pixels, n_out = p->conv.y->dims[1];
+
+    for (int64_t k = 0, b = first; k < n; k++, b++) {
+        float bias[16] = {0};
+        for (int64_t o = b * 16; r->data.bias && o < n_out && o < b * 16 + 16; o++)
+            bias[o - b * 16] = r->data.bias[o];
+        for (int64_t i = 0; i < t->n_images; i++)
+            p->simd->tile_store(c + (k * pixels + i * t->pixels) * 16, t->pixels,
+                                r->data.bias ? bias : NULL,
+                                at_pixel(p, r->data.out_y, p->out_blocks, t->n + i, b, t->begin),
+                                p->dtype, p->stream, moments ? &moments[b] : NULL);
+    }
+}
+
 static void forward_tile(const run *r, const tile *t, sh_cpu_moments *moments, char *mine)
 {
     const plan *p = r->p;
@@ -275,20 +299,18 @@ static void forward_tile(const run *r, const tile *t, sh_cpu_moments *moments, c
     float *c = (float *)(mine + p->x_bytes + p->dy_bytes);
     sh_cpu_ahead ahead = look_ahead(r, t, p->simd->product_tiles(pixels, p->out_blocks), mine);
 
+    bool is_direct = stores_directly(r, t) && !r->data.bias;
     for (int64_t b = 0; b < p->out_blocks;) {
         int n = p->simd->panel_blocks(b, p->out_blocks);
+        const sh_cpu_direct direct = {
+            .y = is_direct ? at_pixel(p, r->data.out_y, p->out_blocks, t->n, b, t->begin) : NULL,
+            .stride = p->hw * 16,
+            .stream = p->stream,
+            .moments = moments ? &moments[b] : NULL};
         p->simd->tile_product(x, stride, p->in_blocks, panel_at(r, b, p->in_blocks), n, pixels, c,
-                              p->tile, &ahead);
-        for (int64_t k = 0; k < n; k++, b++) {
-            float bias[16] = {0};
-            for (int64_t o = b * 16; r->data.bias && o < p->conv.y->dims[1] && o < b * 16 + 16; o++)
-                bias[o - b * 16] = r->data.bias[o];
-            for (int64_t i = 0; i < t->n_images; i++)
-                p->simd->tile_store(
-                    c + (k * pixels + i * t->pixels) * 16, t->pixels, r->data.bias ? bias : NULL,
-                    at_pixel(p, r->data.out_y, p->out_blocks, t->n + i, b, t->begin), p->dtype,
-                    p->stream, moments ? &moments[b] : NULL);
-        }
+                              &direct, p->tile, &ahead);
+        if (!is_direct) store_panel(r, t, c, b, n, moments);
+        b += n;
     }
 }
 
@@ -314,6 +336,25 @@ static void outer_tile(const run *r, const tile *t, const void *x, int64_t x_str
                         p->tile, ahead);
 }
 
+static void store_grad_panel(const run *r, const tile *t, const float *c, int64_t first, int n,
+                             sh_cpu_grad_sums *sums)
+{
+    const plan *p = r->p;
+    int64_t pixels = t->n_images * t->pixels;
+
+    for (int64_t k = 0, b = first; k < n; k++, b++) {
+        sh_cpu_affine norm = sh_cpu_norm_block(&r->norms.x, b);
+        for (int64_t i = 0; i < t->n_images; i++) {
+            char *dx = at_pixel(p, r->data.dx, p->in_blocks, t->n + i, b, t->begin);
+            const char *x = NULL;
+            if (sums) x = at_pixel(p, r->data.x, p->in_blocks, t->n + i, b, t->begin);
+            p->simd->tile_store_grad(
+                c + (k * pixels + i * t->pixels) * 16, t->pixels, x, dx, p->dtype, p->stream, &norm,
+                sums ? r->norms.x.mean + b * 16 : NULL, sums ? &sums[b] : NULL);
+        }
+    }
+}
+
 static void backward_tile(const run *r, const tile *t, sh_cpu_grad_sums *sums, char *mine)
 {
     const plan *p = r->p;
@@ -328,21 +369,21 @@ static void backward_tile(const run *r, const tile *t, sh_cpu_grad_sums *sums, c
         const void *x = load_x(r, t, mine, &x_stride);
         outer_tile(r, t, x, x_stride, dy, dy_stride, &ahead, mine);
     }
+    bool is_direct = stores_directly(r, t);
     for (int64_t b = 0; p->conv.wants_dx && b < p->in_blocks;) {
         int n = p->simd->panel_blocks(b, p->in_blocks);
+        const sh_cpu_direct direct = {
+            .y = is_direct ? at_pixel(p, r->data.dx, p->in_blocks, t->n, b, t->begin) : NULL,
+            .stride = p->hw * 16,
+            .stream = p->stream,
+            .sums = sums ? &sums[b] : NULL,
+            .x = sums ? at_pixel(p, r->data.x, p->in_blocks, t->n, b, t->begin) : NULL,
+            .norm = sh_cpu_norm_block(&r->norms.x, b),
+            .mean = sums ? r->norms.x.mean + b * 16 : NULL};
         p->simd->tile_product(dy, dy_stride, p->out_blocks, panel_at(r, b, p->out_blocks), n,
-                              pixels, c, p->tile, &ahead);
-        for (int64_t k = 0; k < n; k++, b++) {
-            sh_cpu_affine norm = sh_cpu_norm_block(&r->norms.x, b);
-            for (int64_t i = 0; i < t->n_images; i++) {
-                char *dx = at_pixel(p, r->data.dx, p->in_blocks, t->n + i, b, t->begin);
-                const char *x = NULL;
-                if (sums) x = at_pixel(p, r->data.x, p->in_blocks, t->n + i, b, t->begin);
-                p->simd->tile_store_grad(
-                    c + (k * pixels + i * t->pixels) * 16, t->pixels, x, dx, p->dtype, p->stream,
-                    &norm, sums ? r->norms.x.mean + b * 16 : NULL, sums ? &sums[b] : NULL);
-            }
-        }
+                              pixels, c, &direct, p->tile, &ahead);
+        if (!is_direct) store_grad_panel(r, t, c, b, n, sums);
+        b += n;
     }
 }
 

@@ -67,13 +67,19 @@ SH_INLINE const float *row_or_zero(const ring *r, int64_t row, int64_t n_rows, c
     return row < 0 || row >= n_rows ? zero : ring_row(r, row);
 }
 
+/* While one row is worked on, the one that follows `pixels` later is on its way; at least 2 KB. */
+SH_INLINE int64_t ahead_bytes(int64_t pixels, const sh_dtype dtype)
+{
+    return max_of(pixels * LANES * (dtype == SH_BF16 ? 2 : 4), 2048);
+}
+
 SH_INLINE void load_x_rows(const sh_cpu_dw *dw, const void *x, ring *r, int64_t end,
                            const sh_dtype dtype)
 {
     for (; r->next < end && r->next < dw->h; r->next++) {
         const char *from = (const char *)x + r->next * dw->w * LANES * (dtype == SH_BF16 ? 2 : 4);
-        row_load(from, dw->w, &dw->norm, ring_row(r, r->next) + r->begin * LANES, true, dtype,
-                 SH_F32);
+        row_load(from, dw->w, &dw->norm, ring_row(r, r->next) + r->begin * LANES,
+                 ahead_bytes(dw->w * dw->stride[0], dtype), dtype, SH_F32);
     }
 }
 
@@ -186,12 +192,12 @@ SH_INLINE void load_dy_row(const sh_cpu_dw *dw, const void *g, const void *y,
     float *to = ring_row(r, oy) + r->begin * LANES;
 
     if (dw->stride[1] == 1) {
-        row_load_grad((const char *)g + skip, (const char *)y + skip, dw->ow, grad, to, true, dtype,
-                      SH_F32);
+        row_load_grad((const char *)g + skip, (const char *)y + skip, dw->ow, grad, to,
+                      ahead_bytes(dw->ow, dtype), dtype, SH_F32);
         return;
     }
-    row_load_grad((const char *)g + skip, (const char *)y + skip, dw->ow, grad, line, true, dtype,
-                  SH_F32);
+    row_load_grad((const char *)g + skip, (const char *)y + skip, dw->ow, grad, line,
+                  ahead_bytes(dw->ow, dtype), dtype, SH_F32);
     for (int64_t ox = 0; ox < dw->ow; ox++)
         vec_store(to, ox * dw->stride[1] * LANES, vec_load(line, ox * LANES, SH_F32), SH_F32);
 }

@@ -8,28 +8,33 @@
  */
 #include "models/cpu/simd/rows.h"
 
+/* Register tiles: 28 and 24 of 32 registers that hold 16 floats, or what narrower ones allow. */
+#ifdef __AVX512F__
 enum { PIXELS = 14, BLOCKS = 2, INPUTS = 8, OUTER_BLOCKS = 3 };
+#else
+enum { PIXELS = 3, BLOCKS = 1, INPUTS = 2, OUTER_BLOCKS = 1 };
+#endif
 
 void SH_SIMD(tile_load)(const void *x, sh_dtype from, int64_t pixels, const sh_cpu_affine *norm,
                         void *tile, sh_dtype to)
 {
     if (from == SH_F32)
-        row_load(x, pixels, norm, tile, false, SH_F32, SH_F32);
+        row_load(x, pixels, norm, tile, 0, SH_F32, SH_F32);
     else if (to == SH_F32)
-        row_load(x, pixels, norm, tile, false, SH_BF16, SH_F32);
+        row_load(x, pixels, norm, tile, 0, SH_BF16, SH_F32);
     else
-        row_load(x, pixels, norm, tile, false, SH_BF16, SH_BF16);
+        row_load(x, pixels, norm, tile, 0, SH_BF16, SH_BF16);
 }
 
 void SH_SIMD(tile_load_grad)(const void *g, const void *y, sh_dtype from, int64_t pixels,
                              const sh_cpu_bn_grad *grad, void *tile, sh_dtype to)
 {
     if (from == SH_F32)
-        row_load_grad(g, y, pixels, grad, tile, false, SH_F32, SH_F32);
+        row_load_grad(g, y, pixels, grad, tile, 0, SH_F32, SH_F32);
     else if (to == SH_F32)
-        row_load_grad(g, y, pixels, grad, tile, false, SH_BF16, SH_F32);
+        row_load_grad(g, y, pixels, grad, tile, 0, SH_BF16, SH_F32);
     else
-        row_load_grad(g, y, pixels, grad, tile, false, SH_BF16, SH_BF16);
+        row_load_grad(g, y, pixels, grad, tile, 0, SH_BF16, SH_BF16);
 }
 
 void SH_SIMD(tile_pair)(const void *tile, int64_t pixels, void *pairs)
@@ -77,14 +82,29 @@ void SH_SIMD(pack)(const float *w, int64_t n_out, int64_t n_k, int64_t out_strid
     }
 }
 
-/* M pixels x N blocks; a and c at the first pixel. */
-SH_INLINE void product_f32(const float *a, int64_t a_stride, int64_t k_blocks, const float *w,
-                           float *c, int64_t c_stride, const int M, const int N)
+/* A register tile to its slabs, by way of the first-level cache. */
+static __attribute__((noinline)) void put_tile(const float *c, int64_t pixel, int64_t pixels,
+                                               int n_blocks, const sh_cpu_direct *d, sh_dtype dtype)
 {
-    vf acc[PIXELS * BLOCKS];
+    for (int n = 0; n < n_blocks; n++, c += PIXELS * LANES) {
+        int64_t skip = (n * d->stride + pixel * LANES) * (int64_t)sh_dtype_size(dtype);
+        sh_cpu_affine norm = d->norm;
+        if (norm.scale) norm.scale += n * LANES, norm.shift += n * LANES;
+        if (d->sums)
+            SH_SIMD(tile_store_grad)
+            (c, pixels, (const char *)d->x + skip, (char *)d->y + skip, dtype, d->stream, &norm,
+             d->mean + n * LANES, d->sums + n);
+        else
+            SH_SIMD(tile_store)
+            (c, pixels, NULL, (char *)d->y + skip, dtype, d->stream,
+             d->moments ? d->moments + n : NULL);
+    }
+}
 
-    SH_UNROLL
-    for (int i = 0; i < M * N; i++) acc[i] = (vf){0};
+/* M pixels x N blocks; a at the first pixel. */
+SH_INLINE void product_f32(const float *a, int64_t a_stride, int64_t k_blocks, const float *w,
+                           vf *acc, const int M, const int N)
+{
     for (int64_t b = 0; b < k_blocks; b++, a += a_stride) {
         for (int k = 0; k < LANES; k++, w += N * LANES) {
             vf w0 = vec_load(w, 0, SH_F32), w1 = N > 1 ? vec_load(w, LANES, SH_F32) : w0;
@@ -96,29 +116,20 @@ SH_INLINE void product_f32(const float *a, int64_t a_stride, int64_t k_blocks, c
             }
         }
     }
-    SH_UNROLL
-    for (int n = 0; n < N; n++) {
-        SH_UNROLL
-        for (int m = 0; m < M; m++) vec_store(c, n * c_stride + m * LANES, acc[m * N + n], SH_F32);
-    }
 }
 
 #ifdef __AVX512BF16__
-SH_INLINE __m512 dot_pair(__m512 acc, uint32_t pair, __m512 w)
+SH_INLINE vf dot_pair(vf acc, uint32_t pair, vf w)
 {
-    return _mm512_dpbf16_ps(acc, (__m512bh)_mm512_set1_epi32((int)pair), (__m512bh)w);
+    return (vf)_mm512_dpbf16_ps((__m512)acc, (__m512bh)_mm512_set1_epi32((int)pair), (__m512bh)w);
 }
 
 SH_INLINE void product_bf16(const uint16_t *a, int64_t a_stride, int64_t k_blocks,
-                            const uint16_t *w, float *c, int64_t c_stride, const int M, const int N)
+                            const uint16_t *w, vf *acc, const int M, const int N)
 {
-    __m512 acc[PIXELS * BLOCKS];
-
-    SH_UNROLL
-    for (int i = 0; i < M * N; i++) acc[i] = _mm512_setzero_ps();
     for (int64_t b = 0; b < k_blocks; b++, a += a_stride) {
         for (int k = 0; k < LANES; k += 2, w += 2 * N * LANES) {
-            __m512 w0 = _mm512_loadu_ps(w), w1 = N > 1 ? _mm512_loadu_ps(w + 2 * LANES) : w0;
+            vf w0 = (vf)_mm512_loadu_ps(w), w1 = N > 1 ? (vf)_mm512_loadu_ps(w + 2 * LANES) : w0;
             SH_UNROLL
             for (int m = 0; m < M; m++) {
                 uint32_t x;
@@ -128,27 +139,31 @@ SH_INLINE void product_bf16(const uint16_t *a, int64_t a_stride, int64_t k_block
             }
         }
     }
-    SH_UNROLL
-    for (int n = 0; n < N; n++) {
-        SH_UNROLL
-        for (int m = 0; m < M; m++) _mm512_storeu_ps(c + n * c_stride + m * LANES, acc[m * N + n]);
-    }
 }
 #else
 SH_INLINE void product_bf16(const uint16_t *a, int64_t a_stride, int64_t k_blocks,
-                            const uint16_t *w, float *c, int64_t c_stride, const int M, const int N)
+                            const uint16_t *w, vf *acc, const int M, const int N)
 {
-    (void)a, (void)a_stride, (void)k_blocks, (void)w, (void)c, (void)c_stride, (void)M, (void)N;
+    (void)a, (void)a_stride, (void)k_blocks, (void)w, (void)acc, (void)M, (void)N;
 }
 #endif
 
 SH_INLINE void product(const void *a, int64_t a_stride, int64_t k_blocks, const void *w, float *c,
                        int64_t c_stride, const int M, const int N, const sh_dtype dtype)
 {
+    vf acc[PIXELS * BLOCKS];
+
+    SH_UNROLL
+    for (int i = 0; i < M * N; i++) acc[i] = (vf){0};
     if (dtype == SH_BF16)
-        product_bf16(a, a_stride, k_blocks, w, c, c_stride, M, N);
+        product_bf16(a, a_stride, k_blocks, w, acc, M, N);
     else
-        product_f32(a, a_stride, k_blocks, w, c, c_stride, M, N);
+        product_f32(a, a_stride, k_blocks, w, acc, M, N);
+    SH_UNROLL
+    for (int m = 0; m < M; m++) {
+        vec_store(c, m * LANES, acc[m * N], SH_F32);
+        if (N > 1) vec_store(c, c_stride + m * LANES, acc[m * N + 1], SH_F32);
+    }
 }
 
 #define PRODUCT_CASE(M)                                                                            \
@@ -162,6 +177,7 @@ SH_INLINE void product_of(int64_t m, const void *a, int64_t a_stride, int64_t k_
         PRODUCT_CASE(1)
         PRODUCT_CASE(2)
         PRODUCT_CASE(3)
+#ifdef __AVX512F__
         PRODUCT_CASE(4)
         PRODUCT_CASE(5)
         PRODUCT_CASE(6)
@@ -173,6 +189,7 @@ SH_INLINE void product_of(int64_t m, const void *a, int64_t a_stride, int64_t k_
         PRODUCT_CASE(12)
         PRODUCT_CASE(13)
         PRODUCT_CASE(14)
+#endif
     default: break;
     }
 }
@@ -190,31 +207,35 @@ SH_INLINE void fetch_ahead(sh_cpu_ahead *a)
 
 /* Pixels are dealt evenly to as few register tiles as hold them. */
 SH_INLINE void products(const void *a, int64_t a_stride, int64_t k_blocks, const void *w,
-                        int64_t pixels, float *c, sh_cpu_ahead *ahead, const int N,
-                        const sh_dtype dtype)
+                        int64_t pixels, float *c, const sh_cpu_direct *direct, sh_cpu_ahead *ahead,
+                        const int N, const sh_dtype dtype)
 {
     int64_t n = (pixels + PIXELS - 1) / PIXELS, size = dtype == SH_BF16 ? 2 : 4;
+    float tile[PIXELS * BLOCKS * LANES] __attribute__((aligned(64)));
 
     for (int64_t i = 0; i < n; i++) {
         int64_t begin = pixels * i / n, end = pixels * (i + 1) / n;
-        product_of(end - begin, (const char *)a + begin * LANES * size, a_stride, k_blocks, w,
-                   c + begin * LANES, pixels * LANES, N, dtype);
+        const char *from = (const char *)a + begin * LANES * size;
+        float *to = direct->y ? tile : c + begin * LANES;
+        product_of(end - begin, from, a_stride, k_blocks, w, to,
+                   direct->y ? PIXELS * LANES : pixels * LANES, N, dtype);
+        if (direct->y) put_tile(tile, begin, end - begin, N, direct, dtype);
         fetch_ahead(ahead);
     }
 }
 
 void SH_SIMD(tile_product)(const void *a, int64_t a_stride, int64_t k_blocks, const void *panel,
-                           int n_blocks, int64_t pixels, float *c, sh_dtype dtype,
-                           sh_cpu_ahead *ahead)
+                           int n_blocks, int64_t pixels, float *c, const sh_cpu_direct *direct,
+                           sh_dtype dtype, sh_cpu_ahead *ahead)
 {
-    if (dtype == SH_BF16 && n_blocks == 2)
-        products(a, a_stride, k_blocks, panel, pixels, c, ahead, 2, SH_BF16);
+    if (BLOCKS > 1 && dtype == SH_BF16 && n_blocks == 2)
+        products(a, a_stride, k_blocks, panel, pixels, c, direct, ahead, 2, SH_BF16);
     else if (dtype == SH_BF16)
-        products(a, a_stride, k_blocks, panel, pixels, c, ahead, 1, SH_BF16);
-    else if (n_blocks == 2)
-        products(a, a_stride, k_blocks, panel, pixels, c, ahead, 2, SH_F32);
+        products(a, a_stride, k_blocks, panel, pixels, c, direct, ahead, 1, SH_BF16);
+    else if (BLOCKS > 1 && n_blocks == 2)
+        products(a, a_stride, k_blocks, panel, pixels, c, direct, ahead, 2, SH_F32);
     else
-        products(a, a_stride, k_blocks, panel, pixels, c, ahead, 1, SH_F32);
+        products(a, a_stride, k_blocks, panel, pixels, c, direct, ahead, 1, SH_F32);
 }
 
 /* dw[n][k .. k + 7] of one input block and N output blocks; steps are pixels, or pairs of them. */
@@ -241,8 +262,8 @@ SH_INLINE void outer(const void *x, const void *dy, int64_t dy_stride, int64_t s
                 memcpy(&pair, xs + 2 * k, sizeof(pair));
                 SH_UNROLL
                 for (int n = 0; n < N; n++)
-                    acc[k * N + n] = (vf)dot_pair((__m512)acc[k * N + n], pair,
-                                                  _mm512_loadu_ps(ds + n * dy_stride));
+                    acc[k * N + n] =
+                        dot_pair(acc[k * N + n], pair, (vf)_mm512_loadu_ps(ds + n * dy_stride));
             }
             continue;
         }
@@ -284,6 +305,7 @@ SH_INLINE void outers(const void *x, int64_t x_stride, int64_t in_blocks, const 
 /* Three output blocks at a time; four are two and two. */
 SH_INLINE int64_t outer_blocks(int64_t left)
 {
+    if (OUTER_BLOCKS == 1) return 1;
     return left >= OUTER_BLOCKS && left != 4 ? OUTER_BLOCKS : left >= 2 ? 2 : 1;
 }
 
@@ -311,15 +333,15 @@ void SH_SIMD(tile_outer)(const void *x, int64_t x_stride, int64_t in_blocks, con
         const void *d = (const char *)dy + o * dy_stride * size;
         float *to = dw + o * in_blocks * LANES * LANES;
         int64_t n = outer_blocks(out_blocks - o);
-        if (dtype == SH_BF16 && n == 3)
+        if (OUTER_BLOCKS > 1 && dtype == SH_BF16 && n == 3)
             outers(x, x_stride, in_blocks, d, dy_stride, steps, to, ahead, 3, SH_BF16);
-        else if (dtype == SH_BF16 && n == 2)
+        else if (OUTER_BLOCKS > 1 && dtype == SH_BF16 && n == 2)
             outers(x, x_stride, in_blocks, d, dy_stride, steps, to, ahead, 2, SH_BF16);
         else if (dtype == SH_BF16)
             outers(x, x_stride, in_blocks, d, dy_stride, steps, to, ahead, 1, SH_BF16);
-        else if (n == 3)
+        else if (OUTER_BLOCKS > 1 && n == 3)
             outers(x, x_stride, in_blocks, d, dy_stride, steps, to, ahead, 3, SH_F32);
-        else if (n == 2)
+        else if (OUTER_BLOCKS > 1 && n == 2)
             outers(x, x_stride, in_blocks, d, dy_stride, steps, to, ahead, 2, SH_F32);
         else
             outers(x, x_stride, in_blocks, d, dy_stride, steps, to, ahead, 1, SH_F32);

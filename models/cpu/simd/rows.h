@@ -5,19 +5,18 @@
 
 #include "models/cpu/simd/parts.h"
 
-/* Whole slabs are read as streams; hardware prefetchers stop at pages, so that help is worth it. */
-enum { STREAM_AHEAD_BYTES = 2048 };
-
-SH_INLINE void fetch_stream(const void *p, int64_t i, const sh_dtype dtype)
+/** Fetch what stands `ahead` bytes further into the second-level cache; 0: nothing. Called for
+ * every 16 elements. */
+SH_INLINE void fetch_stream(const void *p, int64_t i, int64_t ahead, const sh_dtype dtype)
 {
     const char *at = (const char *)p + i * (dtype == SH_BF16 ? 2 : 4);
 
-    if (dtype == SH_F32 || i % (2 * LANES) == 0) __builtin_prefetch(at + STREAM_AHEAD_BYTES, 0, 2);
+    if (dtype == SH_F32 || i % (2 * LANES) == 0) __builtin_prefetch(at + ahead, 0, 2);
 }
 
 /** x, normalised where norm->scale is given, to consecutive pixels of `to`. */
 SH_INLINE void row_load(const void *x, int64_t pixels, const sh_cpu_affine *norm, void *row,
-                        const bool is_stream, const sh_dtype from, const sh_dtype to)
+                        int64_t ahead, const sh_dtype from, const sh_dtype to)
 {
     if (!norm->scale) {
         for (int64_t i = 0; i < pixels * LANES; i += LANES)
@@ -28,7 +27,7 @@ SH_INLINE void row_load(const void *x, int64_t pixels, const sh_cpu_affine *norm
     vf lo = vec_set(norm->lo), hi = vec_set(norm->hi);
 
     for (int64_t i = 0; i < pixels * LANES; i += LANES) {
-        if (is_stream) fetch_stream(x, i, from);
+        if (ahead) fetch_stream(x, i, ahead, from);
         vf v = vec_load(x, i, from) * scale + shift;
         vec_store(row, i, vec_min(vec_max(v, lo), hi), to);
     }
@@ -36,7 +35,7 @@ SH_INLINE void row_load(const void *x, int64_t pixels, const sh_cpu_affine *norm
 
 /** The gradient g, or where grad is given a g + b y + c, to consecutive pixels of `to`. */
 SH_INLINE void row_load_grad(const void *g, const void *y, int64_t pixels,
-                             const sh_cpu_bn_grad *grad, void *row, const bool is_stream,
+                             const sh_cpu_bn_grad *grad, void *row, int64_t ahead,
                              const sh_dtype from, const sh_dtype to)
 {
     if (!grad) {
@@ -48,9 +47,9 @@ SH_INLINE void row_load_grad(const void *g, const void *y, int64_t pixels,
     vf c = vec_load(grad->c, 0, SH_F32);
 
     for (int64_t i = 0; i < pixels * LANES; i += LANES) {
-        if (is_stream) {
-            fetch_stream(g, i, from);
-            fetch_stream(y, i, from);
+        if (ahead) {
+            fetch_stream(g, i, ahead, from);
+            fetch_stream(y, i, ahead, from);
         }
         vec_store(row, i, a * vec_load(g, i, from) + (b * vec_load(y, i, from) + c), to);
     }

@@ -48,6 +48,19 @@ typedef struct sh_cpu_ahead {
     int64_t lines;                   /* per register tile */
 } sh_cpu_ahead;
 
+/** Where a product goes when it need not pass through scratch: to slabs, from registers, with the
+ *  moments of what is stored, or as a gradient masked by norm's activation at x and summed. */
+typedef struct sh_cpu_direct {
+    void *y;        /* first pixel of the tile in the panel's first block; NULL: to scratch */
+    int64_t stride; /* elements from block to block, of y and of x */
+    bool stream;
+    sh_cpu_moments *moments; /* of the panel's blocks, or NULL */
+    sh_cpu_grad_sums *sums;  /* the same; NULL: no mask either */
+    const void *x;
+    sh_cpu_affine norm; /* vectors of the panel's first block, as is mean */
+    const float *mean;
+} sh_cpu_direct;
+
 /** A depthwise convolution of one slab. */
 typedef struct sh_cpu_dw {
     sh_dtype dtype;
@@ -118,10 +131,11 @@ typedef struct sh_cpu_simd {
                  int64_t first, void *packed, sh_dtype dtype);
     /** Blocks of the panel that starts at block `first` of n_blocks. */
     int (*panel_blocks)(int64_t first, int64_t n_blocks);
-    /** c [panel blocks][pixels][16] f32 = tile a (block stride a_stride) times one panel. */
+    /** c [panel blocks][pixels][16] f32 = tile a (block stride a_stride) times one panel; or to
+     *  `direct`, whose tensors are then of `dtype`. */
     void (*tile_product)(const void *a, int64_t a_stride, int64_t k_blocks, const void *panel,
-                         int n_blocks, int64_t pixels, float *c, sh_dtype dtype,
-                         sh_cpu_ahead *ahead);
+                         int n_blocks, int64_t pixels, float *c, const sh_cpu_direct *direct,
+                         sh_dtype dtype, sh_cpu_ahead *ahead);
     /** dw [out blocks][16 in_blocks][16] += x^T dy over pixels (bf16: tiles of pairs). */
     void (*tile_outer)(const void *x, int64_t x_stride, int64_t in_blocks, const void *dy,
                        int64_t dy_stride, int64_t out_blocks, int64_t pixels, float *dw,
