@@ -147,8 +147,12 @@ static sh_status open_gallery(const flags *f, sh_embedder *embedder, sh_dataset 
     SH_TRY(sh_eval_data_create(*dataset, crops, n, out));
     SH_CHECK(out->n > 0, SH_ERR_USAGE, "%s: no crop of the gallery is labelled",
              f->gallery.items[0]);
-    if (out->n < n)
-        sh_log_info("%lld unlabelled crops of the gallery are not used", (long long)(n - out->n));
+    if (out->n + out->n_duplicates < n)
+        sh_log_info("%lld unlabelled crops of the gallery are not used",
+                    (long long)(n - out->n - out->n_duplicates));
+    if (out->n_duplicates > 0)
+        sh_log_info("%lld crops of the gallery are pictures that it has already",
+                    (long long)out->n_duplicates);
     out->dim = sh_embedder_dim(embedder);
     out->embeddings = malloc((size_t)(out->n * out->dim) * sizeof(float));
     SH_CHECK(out->embeddings != NULL, SH_ERR_NO_MEMORY, "gallery");
