@@ -251,7 +251,7 @@ static void add_pieces(const run *r, const tile *t, const void *base, int64_t bl
     }
 }
 
-/** List what the tile after t reads, to be fetched over n_steps register tiles. */
+/** List what the tile after t reads, to be fetched in n_steps turns. */
 static sh_cpu_ahead look_ahead(const run *r, const tile *t, int64_t n_steps, char *mine)
 {
     const plan *p = r->p;
@@ -361,7 +361,8 @@ static void backward_tile(const run *r, const tile *t, sh_cpu_grad_sums *sums, c
     int64_t x_stride = 0, dy_stride = 0, pixels = t->n_images * t->pixels;
     const void *dy = load_dy(r, t, mine + p->x_bytes, &dy_stride);
     float *c = (float *)(mine + p->x_bytes + p->dy_bytes);
-    int64_t n_steps = p->conv.wants_dw ? p->simd->outer_tiles(p->in_blocks, p->out_blocks) : 0;
+    int64_t n_steps =
+        p->conv.wants_dw ? p->simd->outer_tiles(pixels, p->in_blocks, p->out_blocks, p->tile) : 0;
     if (p->conv.wants_dx) n_steps += p->simd->product_tiles(pixels, p->in_blocks);
     sh_cpu_ahead ahead = look_ahead(r, t, n_steps, mine);
 

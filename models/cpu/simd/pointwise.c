@@ -8,6 +8,8 @@
  */
 #include "models/cpu/simd/rows.h"
 
+enum { FETCH_STEPS = 8 }; /* pixels of an outer product between fetches ahead */
+
 /* Register tiles: 28 and 24 of 32 registers that hold 16 floats, or what narrower ones allow. */
 #ifdef __AVX512F__
 enum { PIXELS = 14, BLOCKS = 2, INPUTS = 8, OUTER_BLOCKS = 3 };
@@ -90,14 +92,11 @@ static __attribute__((noinline)) void put_tile(const float *c, int64_t pixel, in
         int64_t skip = (n * d->stride + pixel * LANES) * (int64_t)sh_dtype_size(dtype);
         sh_cpu_affine norm = d->norm;
         if (norm.scale) norm.scale += n * LANES, norm.shift += n * LANES;
-        if (d->sums)
-            SH_SIMD(tile_store_grad)
-            (c, pixels, (const char *)d->x + skip, (char *)d->y + skip, dtype, d->stream, &norm,
-             d->mean + n * LANES, d->sums + n);
-        else
-            SH_SIMD(tile_store)
-            (c, pixels, NULL, (char *)d->y + skip, dtype, d->stream,
-             d->moments ? d->moments + n : NULL);
+        if (d->sums) SH_SIMD(tile_store_grad)
+        (c, pixels, (const char *)d->x + skip, (char *)d->y + skip, dtype, d->stream, &norm,
+         d->mean + n * LANES, d->sums + n);
+        else SH_SIMD(tile_store)(c, pixels, NULL, (char *)d->y + skip, dtype, d->stream,
+                                 d->moments ? d->moments + n : NULL);
     }
 }
 
@@ -240,7 +239,7 @@ void SH_SIMD(tile_product)(const void *a, int64_t a_stride, int64_t k_blocks, co
 
 /* dw[n][k .. k + 7] of one input block and N output blocks; steps are pixels, or pairs of them. */
 SH_INLINE void outer(const void *x, const void *dy, int64_t dy_stride, int64_t steps, float *dw,
-                     int64_t dw_stride, const int N, const sh_dtype dtype)
+                     int64_t dw_stride, sh_cpu_ahead *ahead, const int N, const sh_dtype dtype)
 {
     vf acc[INPUTS * OUTER_BLOCKS];
     int64_t step = dtype == SH_BF16 ? 2 * LANES : LANES;
@@ -252,6 +251,7 @@ SH_INLINE void outer(const void *x, const void *dy, int64_t dy_stride, int64_t s
             acc[k * N + n] = vec_load(dw, n * dw_stride + k * LANES, SH_F32);
     }
     for (int64_t s = 0; s < steps; s++) {
+        if (s % FETCH_STEPS == 0) fetch_ahead(ahead);
 #ifdef __AVX512BF16__
         if (dtype == SH_BF16) {
             const uint16_t *xs = (const uint16_t *)x + s * step;
@@ -295,11 +295,9 @@ SH_INLINE void outers(const void *x, int64_t x_stride, int64_t in_blocks, const 
     int64_t dw_stride = in_blocks * LANES * LANES;
 
     for (int64_t b = 0; b < in_blocks; b++)
-        for (int64_t k = 0; k < LANES; k += INPUTS) {
+        for (int64_t k = 0; k < LANES; k += INPUTS)
             outer((const char *)x + (b * x_stride + k * per_input) * size, dy, dy_stride, steps,
-                  dw + (b * LANES + k) * LANES, dw_stride, N, dtype);
-            fetch_ahead(ahead);
-        }
+                  dw + (b * LANES + k) * LANES, dw_stride, ahead, N, dtype);
 }
 
 /* Three output blocks at a time; four are two and two. */
@@ -314,12 +312,12 @@ int64_t SH_SIMD(product_tiles)(int64_t pixels, int64_t n_blocks)
     return (pixels + PIXELS - 1) / PIXELS * ((n_blocks + BLOCKS - 1) / BLOCKS);
 }
 
-int64_t SH_SIMD(outer_tiles)(int64_t in_blocks, int64_t out_blocks)
+int64_t SH_SIMD(outer_tiles)(int64_t pixels, int64_t in_blocks, int64_t out_blocks, sh_dtype dtype)
 {
-    int64_t n = 0;
+    int64_t n = 0, steps = dtype == SH_BF16 ? (pixels + 1) / 2 : pixels;
 
     for (int64_t left = out_blocks; left > 0; left -= outer_blocks(left)) n++;
-    return n * in_blocks * (LANES / INPUTS);
+    return n * in_blocks * (LANES / INPUTS) * ((steps + FETCH_STEPS - 1) / FETCH_STEPS);
 }
 
 void SH_SIMD(tile_outer)(const void *x, int64_t x_stride, int64_t in_blocks, const void *dy,

@@ -38,14 +38,14 @@ typedef struct sh_cpu_bn_grad {
 } sh_cpu_bn_grad;
 
 /** What the next tile will read, fetched into the second-level cache while this one multiplies: a
- *  list of pieces, walked a few cache lines per register tile. */
+ *  list of pieces, walked a few cache lines at a time. */
 typedef struct sh_cpu_ahead {
     struct {
         const char *at;
         int64_t n_bytes;
     } * pieces;
     int64_t n_pieces, piece, offset; /* where the walk stands */
-    int64_t lines;                   /* per register tile */
+    int64_t lines;                   /* at a time */
 } sh_cpu_ahead;
 
 /** Where a product goes when it need not pass through scratch: to slabs, from registers, with the
@@ -140,9 +140,9 @@ typedef struct sh_cpu_simd {
     void (*tile_outer)(const void *x, int64_t x_stride, int64_t in_blocks, const void *dy,
                        int64_t dy_stride, int64_t out_blocks, int64_t pixels, float *dw,
                        sh_dtype dtype, sh_cpu_ahead *ahead);
-    /** Register tiles that a product, and an outer product, of so many pixels and blocks takes. */
+    /** How often a product, and an outer product, of this size fetch ahead. */
     int64_t (*product_tiles)(int64_t pixels, int64_t n_blocks);
-    int64_t (*outer_tiles)(int64_t in_blocks, int64_t out_blocks);
+    int64_t (*outer_tiles)(int64_t pixels, int64_t in_blocks, int64_t out_blocks, sh_dtype dtype);
     /** A block of c to a slab, with statistics of what was stored where wanted. */
     void (*tile_store)(const float *c, int64_t pixels, const float *bias, void *y, sh_dtype dtype,
                        bool stream, sh_cpu_moments *moments);
