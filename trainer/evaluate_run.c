@@ -390,6 +390,7 @@ sh_status sh_eval_run(const sh_eval_options *options, sh_eval_result *out)
     SH_CHECK(config != NULL, SH_ERR_NO_MEMORY, "configuration");
     SH_TRY(sh_run_load_config(options->run, config));
     SH_TRY(sh_run_open_data(options->run, config, &r.run_dataset, &r.split));
+    if (config->split.by == SH_SPLIT_RANDOM) r.split.leaks = true;
     SH_TRY(sh_embedder_create(options->run, false, options->threads, &embedder));
     r.json = json_pack("{s:s, s:s, s:s, s:s, s:[]}", "shoal", SHOAL_VERSION, "run", options->run,
                        "net", config->net, "part",
