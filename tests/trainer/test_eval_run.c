@@ -35,12 +35,13 @@ static void path_in(const char *parent, const char *name, char out[TEXT])
 }
 
 /* What `shoal train` leaves behind, with initial weights of `seed` as the result. */
-static sh_status make_run(const char *run, int seed)
+static sh_status make_run(const char *run, int seed, const char *split_by)
 {
     sh_status st = SH_OK;
     char data[TEXT], seeds[TEXT], path[TEXT];
     const char *const assignments[] = {
-        data, seeds, "size=32", "steps=1", "split.test=0.4", "split.val=0.3", "threads=1"};
+        data,        seeds,   "size=32", "steps=1", "split.test=0.4", "split.val=0.3",
+        "threads=1", split_by};
     const char *paths[] = {pack}, *backend_name = NULL;
     const sh_backend *backend = NULL;
     char *text = NULL;
@@ -110,7 +111,8 @@ static int open_world(void **state)
     config.seed = 8; /* other fish of the same names */
     config.individuals = FISH + 3;
     if (sh_synth_write(&config, other_pack, images) != SH_OK) return -1;
-    if (make_run(run_a, 1) != SH_OK || make_run(run_b, 2) != SH_OK) {
+    if (make_run(run_a, 1, "split.by=individual") != SH_OK ||
+        make_run(run_b, 2, "split.by=individual") != SH_OK) {
         fprintf(stderr, "%s\n", sh_error_message());
         return -1;
     }
@@ -273,6 +275,20 @@ static void eval__stamps_the_validation_part_and_leaking_splits(void **state)
 
     assert_int_equal(sh_eval_run(&options, &r), SH_OK);
     assert_int_equal(json_array_size(json_object_get(r.json, "stamps")), 1);
+    sh_eval_result_clear(&r);
+
+    char run_c[TEXT];
+    const char *stamp = NULL;
+
+    path_in(folder, "c", run_c);
+    assert_int_equal(make_run(run_c, 3, "split.by=random"), SH_OK);
+    options = (sh_eval_options){.run = run_c, .part = SH_PART_TEST, .threads = 2};
+    assert_int_equal(sh_eval_run(&options, &r), SH_OK);
+    assert_int_equal(json_array_size(json_object_get(r.json, "stamps")), 2);
+    stamp = json_string_value(json_array_get(json_object_get(r.json, "stamps"), 0));
+    assert_non_null(strstr(stamp, "leaking"));
+    stamp = json_string_value(json_array_get(json_object_get(r.json, "stamps"), 1));
+    assert_non_null(strstr(stamp, "seen individuals"));
     sh_eval_result_clear(&r);
 }
 
