@@ -20,7 +20,8 @@ sh_rng_key sh_rng_make(uint64_t seed, sh_rng_stream stream, uint64_t step, uint6
     a = mix(a ^ mix((uint64_t)stream * GOLDEN + 1));
     a = mix(a ^ mix(step + 2 * GOLDEN));
     a = mix(a ^ mix(slot + 3 * GOLDEN));
-    /* Not a plus a multiple of GOLDEN: sh_rng_bits adds those, and lo would cancel one draw to 0. */
+    /* Not a plus a multiple of GOLDEN: sh_rng_bits adds those, and lo would cancel one draw to 0.
+     */
     return (sh_rng_key){.hi = a, .lo = mix(~a)};
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-/** The subcommands of `shoal`, one file each (trainer/cmd_<name>.c); trainer/main.c has their table.
- *  argv[0] is the subcommand's name. The status becomes the exit code; messages are printed by main. */
+/** The subcommands of `shoal`, one file each (trainer/cmd_<name>.c); trainer/main.c has their
+ * table. argv[0] is the subcommand's name. The status becomes the exit code; messages are printed
+ * by main. */
 #ifndef SH_TRAINER_COMMANDS_H
 #define SH_TRAINER_COMMANDS_H
 

@@ -2,9 +2,9 @@
 /**
  * The kernels of tile.h in plain C, to be compiled for one instruction set after another: the
  * including file defines TILE_NAME(name), which gives each function its name, and TILE_TARGET, its
- * target attribute. With TILE_HAND_WRITTEN it brings its own `distances`, `select`, `count`, `gaps`,
- * `weigh` and `pull`. No reduction runs across lanes in an order that the compiler may choose, and
- * every fused operation is written as fmaf, so all compilations give the same bits.
+ * target attribute. With TILE_HAND_WRITTEN it brings its own `distances`, `select`, `count`,
+ * `gaps`, `weigh` and `pull`. No reduction runs across lanes in an order that the compiler may
+ * choose, and every fused operation is written as fmaf, so all compilations give the same bits.
  */
 
 TILE_TARGET static void TILE_NAME(norms)(const sh_packed *p, int64_t panel)
