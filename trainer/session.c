@@ -132,26 +132,22 @@ out:
     return st;
 }
 
-/* Crops that are too small for training leave the training part of a copy of the split. */
+/* Crops that are too small leave the training part here, after split.csv was written. */
 static sh_status make_sampler(sh_session *s)
 {
     sh_status st = SH_OK;
     sh_sampler_config config = sh_config_sampler(&s->config);
-    int64_t n_small = 0;
+    sh_loader_config fit;
+    sh_fit_counts counts;
 
-    for (int64_t i = 0; i < sh_dataset_n_crops(s->dataset); i++) {
-        const sh_crop *crop = sh_dataset_crop(s->dataset, i);
-        bool small = crop->width < s->config.min_side || crop->height < s->config.min_side;
-
-        if (small && s->split.part[i] == SH_PART_TRAIN) {
-            s->split.part[i] = SH_PART_NONE;
-            n_small++;
-        }
-    }
-    if (n_small > 0)
-        sh_log_info("min_side=%lld: %lld crops are left out of training",
-                    (long long)s->config.min_side, (long long)n_small);
+    SH_TRY(sh_config_loader(&s->config, true, &fit));
+    sh_loader_fit_part(&fit, s->dataset, SH_PART_TRAIN, &s->split, &counts);
     SH_TRY(sh_sampler_create(&config, s->dataset, &s->split, SH_PART_TRAIN, &s->sampler));
+    sh_log_info("training: %lld crops of %d classes, %lld steps of %lld an epoch (%lld repeats)",
+                (long long)counts.n_crops, sh_sampler_n_classes(s->sampler),
+                (long long)sh_sampler_steps_per_epoch(s->sampler),
+                (long long)sh_config_batch(&s->config),
+                (long long)sh_sampler_repeats_per_epoch(s->sampler));
 out:
     return st;
 }
