@@ -57,13 +57,16 @@ out:
     return st;
 }
 
-/* An evaluation of weights that the run no longer has would be compared under its name. */
+/* An evaluation of weights that the run no longer has would be compared under its name. A folder
+ * without a model, as other software may write one, has nothing to be stale against. */
 static sh_status check_current(const char *run, const char *folder)
 {
     sh_status st = SH_OK;
     json_t *evaluation = NULL;
-    char model[33];
+    char model[33], path[SH_RUN_PATH];
 
+    SH_TRY(sh_run_path(run, "model.safetensors", path));
+    if (!sh_file_exists(path)) goto out;
     SH_TRY(sh_run_get_json(folder, "eval.json", &evaluation));
     SH_TRY(sh_eval_model_hash(run, model));
 

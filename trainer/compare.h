@@ -30,7 +30,9 @@ typedef struct sh_compare_group {
 } sh_compare_group;
 
 /** Read the queries of runs separated by commas. A run without an evaluation, one whose model has
- *  changed since, and a query that two of the runs share are errors that say what to do. */
+ *  changed since, and a query that two of the runs share are errors that say what to do. A folder
+ *  that holds nothing but eval/queries.csv, with the columns name, individual, recording, gallery,
+ *  matches, first_rank and ap, is compared as well: results of other software. */
 SH_MUST_CHECK sh_status sh_compare_read(const char *runs, sh_compare_group *out);
 void sh_compare_group_clear(sh_compare_group *group);
 

@@ -358,6 +358,29 @@ static void compare__refuses_other_test_sets_overlapping_folds_and_stale_evaluat
     free(text);
 }
 
+static void compare__takes_a_table_of_other_software(void **state)
+{
+    (void)state;
+    static const char table[] = "name,individual,recording,gallery,matches,first_rank,ap\n"
+                                "x,1,a,3,1,1,1\ny,1,b,3,1,2,0.5\nz,2,b,3,0,,\n";
+    char other[TEXT], eval[TEXT], path[TEXT];
+    sh_compare_group g = {0};
+    sh_comparison c;
+
+    path_in(folder, "other", other);
+    path_in(other, "eval", eval);
+    path_in(eval, "queries.csv", path);
+    assert_int_equal(sh_file_make_dirs(eval), SH_OK);
+    assert_int_equal(sh_file_put(path, table, sizeof(table) - 1), SH_OK);
+    assert_int_equal(sh_compare_read(other, &g), SH_OK);
+    assert_int_equal(g.n, 3);
+    assert_int_equal(sh_compare(&g, &g, 1, &c), SH_OK);
+    assert_int_equal(c.n_queries, 2);
+    assert_close(c.rank1[0], 0.5, 1e-12);
+    assert_close(c.map[0], 0.75, 1e-12);
+    sh_compare_group_clear(&g);
+}
+
 static void embed__writes_rows_in_pack_order(void **state)
 {
     (void)state;
@@ -430,6 +453,7 @@ int main(void)
         cmocka_unit_test(eval__of_something_else_says_what_is_missing),
         cmocka_unit_test(compare__is_zero_with_itself_and_antisymmetric),
         cmocka_unit_test(compare__refuses_other_test_sets_overlapping_folds_and_stale_evaluations),
+        cmocka_unit_test(compare__takes_a_table_of_other_software),
         cmocka_unit_test(embed__writes_rows_in_pack_order),
         cmocka_unit_test(identify__takes_folders_packs_and_images),
     };
