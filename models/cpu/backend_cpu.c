@@ -81,10 +81,11 @@ int sh_cpu_threads(void)
     return omp_get_max_threads();
 }
 
-/* What sysconf says of the third level is the whole socket's, however few cores are ours. */
+/* Measured: even what the shared cache could hold is better streamed, since a store that must first
+ * fetch its line stalls the multiplications behind it. */
 bool sh_cpu_is_large(size_t n_bytes)
 {
-    return n_bytes > (size_t)16 << 20;
+    return n_bytes > (size_t)2 << 20;
 }
 
 /* ---- instruction sets ---- */
