@@ -56,6 +56,10 @@ void sh_graph_fail(sh_program *p, sh_status status)
 
 sh_value sh_graph_value(sh_program *p, const sh_tensor_desc *desc, const char *label)
 {
+    /* Filled before the array may move: desc and label may point into it. */
+    sh_value_info value = {.desc = *desc, .slot = -1, .producer = -1, .alias = SH_NO_VALUE};
+
+    snprintf(value.label, sizeof(value.label), "%s", label);
     if (p->n_values == p->value_capacity) {
         int capacity = p->value_capacity == 0 ? 256 : 2 * p->value_capacity;
         sh_value_info *values = realloc(p->values, (size_t)capacity * sizeof(*values));
@@ -66,13 +70,7 @@ sh_value sh_graph_value(sh_program *p, const sh_tensor_desc *desc, const char *l
         p->values = values;
         p->value_capacity = capacity;
     }
-    sh_value_info *v = &p->values[p->n_values];
-    memset(v, 0, sizeof(*v));
-    v->desc = *desc;
-    v->slot = -1;
-    v->producer = -1;
-    v->alias = SH_NO_VALUE;
-    snprintf(v->label, sizeof(v->label), "%s", label);
+    p->values[p->n_values] = value;
     return p->n_values++;
 }
 
