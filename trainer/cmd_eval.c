@@ -31,12 +31,29 @@ out:
     return st;
 }
 
+/* Scores of embeddings made elsewhere: what shoal compare reads. */
+static sh_status write_foreign(const char *into, const sh_eval_result *result)
+{
+    sh_status st = SH_OK;
+    char folder[SH_RUN_PATH];
+    int64_t n_suspects = 0;
+
+    SH_TRY(sh_run_path(into, "eval", folder));
+    SH_TRY(sh_file_make_dirs(folder));
+    SH_TRY(sh_eval_write_csv(result, folder, &n_suspects));
+    SH_TRY(sh_run_put_json(folder, "eval.json", result->json));
+    fprintf(stderr, "per query: %s/queries.csv\n", folder);
+out:
+    return st;
+}
+
 sh_status sh_cmd_eval(int argc, char **argv)
 {
     sh_status st = SH_OK;
     sh_string_list args = {0}, data = {0};
     sh_eval_result result = {0};
     const char *part = "test";
+    const char *embeddings = NULL, *into = NULL;
     int64_t threads = 0;
     bool json = false, helped = false;
     const sh_flag flags[] = {
@@ -44,6 +61,11 @@ sh_status sh_cmd_eval(int argc, char **argv)
          "score this pack instead of the run's own split; crops that the run was trained on are "
          "refused; may be repeated"},
         {"--part", NULL, SH_FLAG_STRING, &part, "PART", "test or val; default test"},
+        {"--embeddings", NULL, SH_FLAG_STRING, &embeddings, "FILE",
+         "score embeddings that other software made of the run's test crops (HDF5 as shoal embed "
+         "writes it); needs --into"},
+        {"--into", NULL, SH_FLAG_STRING, &into, "FOLDER",
+         "where the scores of --embeddings go, for shoal compare"},
         {"--threads", NULL, SH_FLAG_INT, &threads, "N", "compute threads; default: all granted"},
         {"--json", NULL, SH_FLAG_BOOL, &json, NULL, "print eval.json instead of the figures"},
     };
@@ -66,7 +88,13 @@ sh_status sh_cmd_eval(int argc, char **argv)
     SH_CHECK(val || strcmp(part, "test") == 0, SH_ERR_USAGE, "--part %s: it is test or val", part);
     SH_CHECK(data.n == 0 || !val, SH_ERR_USAGE, "--part belongs to the run's split, not to --data");
 
-    const sh_eval_options options = {.run = args.items[0],
+    SH_CHECK((embeddings != NULL) == (into != NULL), SH_ERR_USAGE,
+             "--embeddings and --into go together");
+    SH_CHECK(embeddings == NULL || (data.n == 0 && !val), SH_ERR_USAGE,
+             "--embeddings are of the run's test part: no --data, no --part");
+
+    const sh_eval_options options = {.embeddings = embeddings,
+                                     .run = args.items[0],
                                      .data = data.items,
                                      .n_data = data.n,
                                      .part = val ? SH_PART_VAL : SH_PART_TEST,
@@ -78,6 +106,10 @@ sh_status sh_cmd_eval(int argc, char **argv)
     else
         sh_eval_print(result.json);
     fflush(stdout);
+    if (into != NULL) {
+        SH_TRY(write_foreign(into, &result));
+        goto out;
+    }
     SH_TRY(write_files(args.items[0],
                        data.n > 0 ? "eval-data"
                        : val      ? "eval-val"

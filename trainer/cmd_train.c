@@ -7,6 +7,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "trainer/commands.h"
+#include "trainer/evaluate.h"
 #include "trainer/train.h"
 
 static void print_help(void)
@@ -73,8 +74,22 @@ static sh_status load_config(const train_args *args, sh_config *config)
     snprintf(stored, sizeof(stored), "%s/config.yaml", args->run);
     bool use_stored = args->yaml == NULL && sh_file_exists(stored);
 
-    return sh_config_load(use_stored ? stored : args->yaml, args->assignments, args->n_assignments,
-                          config);
+    sh_status st = sh_config_load(use_stored ? stored : args->yaml, args->assignments,
+                                  args->n_assignments, config);
+
+    return st == SH_OK ? sh_config_resolve_paths(config) : st;
+}
+
+/* The operating thresholds ship with the model: RUN/threshold.json. */
+static sh_status choose_thresholds(const char *run, int threads)
+{
+    sh_thresholds thresholds;
+    sh_status st = sh_thresholds_of_run(run, threads, &thresholds);
+
+    if (st != SH_ERR_NOT_FOUND) return st;
+    sh_log_warning("no operating threshold: %s", sh_error_message());
+    sh_error_clear();
+    return SH_OK;
 }
 
 static sh_status train(sh_comm *comm, const train_args *args, const sh_config *config)
@@ -89,7 +104,10 @@ static sh_status train(sh_comm *comm, const train_args *args, const sh_config *c
      */
     if (st != SH_OK && st != SH_ERR_STOPPED && sh_comm_size(comm) > 1)
         sh_comm_abort(comm, 1, sh_error_message());
+    bool root = sh_comm_rank(comm) == 0;
+
     sh_session_close(session);
+    if (st == SH_OK && root) st = choose_thresholds(args->run, (int)config->threads);
 out:
     free(session);
     return st;

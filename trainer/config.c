@@ -234,6 +234,45 @@ void sh_config_free_paths(char ***paths, int n_paths)
     *paths = NULL;
 }
 
+/* Append the absolute form of `path` to text[size], which holds n items. */
+static sh_status append_resolved(const char *path, int n, char *text, size_t size)
+{
+    sh_status st = SH_OK;
+    char *resolved = realpath(path, NULL);
+    size_t used = strlen(text);
+
+    SH_CHECK((size_t)snprintf(text + used, size - used, "%s%s", n > 0 ? "\n" : "",
+                              resolved != NULL ? resolved : path) < size - used,
+             SH_ERR_USAGE, "paths too long: %.200s...", path);
+out:
+    free(resolved);
+    return st;
+}
+
+sh_status sh_config_resolve_paths(sh_config *config)
+{
+    sh_status st = SH_OK;
+    char **paths = NULL;
+    char *text = NULL;
+    int n = 0;
+
+    text = calloc(1, SH_OPTION_LIST_TEXT);
+    SH_CHECK(text != NULL, SH_ERR_NO_MEMORY, "paths");
+    if (config->init[0] != '\0') {
+        SH_TRY(append_resolved(config->init, 0, text, SH_OPTION_TEXT));
+        memcpy(config->init, text, SH_OPTION_TEXT);
+    }
+    if (config->data[0] == '\0') goto out;
+    SH_TRY(sh_config_data_paths(config, &paths, &n));
+    memset(text, 0, SH_OPTION_LIST_TEXT);
+    for (int i = 0; i < n; i++) SH_TRY(append_resolved(paths[i], i, text, SH_OPTION_LIST_TEXT));
+    memcpy(config->data, text, SH_OPTION_LIST_TEXT);
+out:
+    sh_config_free_paths(&paths, n);
+    free(text);
+    return st;
+}
+
 sh_split_config sh_config_split(const sh_config *c)
 {
     return (sh_split_config){.by = (sh_split_by)c->split.by,

@@ -101,6 +101,10 @@ SH_MUST_CHECK sh_status sh_config_load(const char *yaml_path, const char *const 
 /** Checks between options: batch and loss fit, a limit is given, ... */
 SH_MUST_CHECK sh_status sh_config_check(const sh_config *config);
 
+/** Make the paths of `data` and `init` absolute where they exist, so that a run is found complete
+ *  from any folder. */
+SH_MUST_CHECK sh_status sh_config_resolve_paths(sh_config *config);
+
 /* ---- derived ---- */
 
 /** Height and width from `size`. */

@@ -6,6 +6,7 @@
 
 #include "base/log.h"
 #include "trainer/embedder.h"
+#include "trainer/embeddings_file.h"
 #include "trainer/histogram.h"
 #include "trainer/run.h"
 
@@ -219,6 +220,9 @@ static json_t *collect_stamps(const sh_eval_options *options, const sh_eval_resu
     json_t *stamps = json_array();
     int n_trained = count_trained_individuals(r);
 
+    if (options->embeddings != NULL)
+        json_array_append_new(stamps,
+                              json_sprintf("embeddings made elsewhere: %s", options->embeddings));
     if (r->data.within_recording)
         json_array_append_new(stamps,
                               json_string("within recording, optimistic: the data names no "
@@ -277,7 +281,11 @@ static sh_status score(const sh_eval_options *options, sh_embedder *embedder, ui
     sh_rank_scores *per_fish = NULL;
     sh_eval_data *data = &r->data;
 
-    SH_TRY(embed(embedder, "crops", data));
+    if (options->embeddings != NULL)
+        SH_TRY(sh_embeddings_read(options->embeddings, data->dataset, data->crops, data->n,
+                                  &data->embeddings, &data->dim));
+    else
+        SH_TRY(embed(embedder, "crops", data));
 
     sh_eval_set set = sh_eval_data_set(data, data->embeddings, data->dim);
 
@@ -292,14 +300,14 @@ static sh_status score(const sh_eval_options *options, sh_embedder *embedder, ui
     json_object_set_new(root, "verification", section);
     copy_auc(root, "per_individual", "per_individual");
     copy_auc(root, "per_image_pair", "per_image");
-    SH_TRY(add_thresholds(options, &set, r->queries, seed, root));
+    if (options->embeddings == NULL) SH_TRY(add_thresholds(options, &set, r->queries, seed, root));
     SH_TRY(sh_eval_gallery(data, r->queries, &section));
     json_object_set_new(root, "gallery", section);
     SH_TRY(sh_eval_sides(data, &set, &section));
     json_object_set_new(root, "sides", section);
     SH_TRY(sh_eval_time(data, r->queries, &section));
     json_object_set_new(root, "time", section);
-    SH_TRY(add_floors(options, data, root));
+    if (options->embeddings == NULL) SH_TRY(add_floors(options, data, root));
     SH_TRY(sh_eval_individuals(data, r->queries, per_fish, &section));
     json_object_set_new(root, "individuals", section);
 out:
@@ -391,13 +399,16 @@ sh_status sh_eval_run(const sh_eval_options *options, sh_eval_result *out)
     SH_TRY(sh_run_load_config(options->run, config));
     SH_TRY(sh_run_open_data(options->run, config, &r.run_dataset, &r.split));
     if (config->split.by == SH_SPLIT_RANDOM) r.split.leaks = true;
-    SH_TRY(sh_embedder_create(options->run, false, options->threads, &embedder));
+    if (options->embeddings == NULL)
+        SH_TRY(sh_embedder_create(options->run, false, options->threads, &embedder));
     r.json = json_pack("{s:s, s:s, s:s, s:s, s:[]}", "shoal", SHOAL_VERSION, "run", options->run,
                        "net", config->net, "part",
                        options->n_data > 0 ? "other data" : sh_part_name(options->part), "stamps");
     SH_CHECK(r.json != NULL, SH_ERR_NO_MEMORY, "evaluation");
-    SH_TRY(sh_eval_model_hash(options->run, model));
-    json_object_set_new(r.json, "model", json_string(model));
+    if (options->embeddings == NULL) {
+        SH_TRY(sh_eval_model_hash(options->run, model));
+        json_object_set_new(r.json, "model", json_string(model));
+    }
 
     uint64_t seed = (uint64_t)config->seed;
 

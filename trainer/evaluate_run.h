@@ -13,8 +13,10 @@ typedef struct sh_eval_options {
     const char *run;
     const char *const *data; /* other packs to score; n_data 0: the run's own */
     int n_data;
-    sh_part part; /* of the run's split: SH_PART_TEST or SH_PART_VAL */
-    int threads;  /* 0: all granted */
+    sh_part part;           /* of the run's split: SH_PART_TEST or SH_PART_VAL */
+    int threads;            /* 0: all granted */
+    const char *embeddings; /* file of embeddings made elsewhere, scored in place of the run's; or
+                               NULL. No thresholds then, and no floors of networks. */
 } sh_eval_options;
 
 /** Everything that the files and the report are made of. Owned; sh_eval_result_clear. */
