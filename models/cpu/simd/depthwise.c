@@ -83,11 +83,23 @@ SH_INLINE void load_x_rows(const sh_cpu_dw *dw, const void *x, ring *r, int64_t 
     }
 }
 
+/* Where a row of outputs goes: plainly, with moments, or as a masked and summed gradient. */
+typedef enum ending { PLAIN, MOMENTS, GRADIENT } ending;
+
+typedef struct row_end {
+    void *y;
+    const void *x; /* GRADIENT */
+    clamp k;       /* GRADIENT */
+    vf shift;      /* MOMENTS */
+    vf sum, square;
+} row_end;
+
 /* One row of outputs from K rows of inputs. */
-SH_INLINE void forward_row(const float *const *rows, const float *weights, float *y, int64_t ow,
-                           const int K, const int64_t stride, const int64_t dilation)
+SH_INLINE void forward_row(const float *const *rows, const float *weights, row_end *e, int64_t ow,
+                           const int K, const int64_t stride, const int64_t dilation,
+                           const ending end, const bool stream, const sh_dtype dtype)
 {
-    vf w[25];
+    vf w[25], s = {0}, q = {0};
 
     SH_UNROLL
     for (int i = 0; i < K * K; i++) w[i] = vec_load(weights, i * LANES, SH_F32);
@@ -103,26 +115,63 @@ SH_INLINE void forward_row(const float *const *rows, const float *weights, float
         }
         vf sum = a[0] + (a[1] + a[2]);
         if (K == 5) sum += a[3] + a[4];
-        vec_store(y, ox * LANES, sum, SH_F32);
+        if (end == GRADIENT)
+            store_grad_pixel(sum, ox, e->x, e->y, stream, &e->k, &s, &q, dtype);
+        else if (end == MOMENTS)
+            store_pixel(sum, ox, e->y, stream, e->shift, &s, &q, dtype);
+        else if (stream)
+            vec_stream(e->y, ox * LANES, sum, dtype);
+        else
+            vec_store(e->y, ox * LANES, sum, dtype);
     }
+    e->sum += s;
+    e->square += q;
 }
 
-SH_INLINE void forward_any(const float *const *rows, const float *weights, float *y, int64_t ow,
-                           const int K, int64_t stride, int64_t dilation)
+SH_INLINE void forward_any(const float *const *rows, const float *weights, row_end *e, int64_t ow,
+                           const int K, int64_t stride, int64_t dilation, const ending end,
+                           const bool stream, const sh_dtype dtype)
 {
     if (stride == 1 && dilation == 1)
-        forward_row(rows, weights, y, ow, K, 1, 1);
-    else if (stride == 2 && dilation == 1)
-        forward_row(rows, weights, y, ow, K, 2, 1);
+        forward_row(rows, weights, e, ow, K, 1, 1, end, stream, dtype);
     else
-        forward_row(rows, weights, y, ow, K, stride, dilation);
+        forward_row(rows, weights, e, ow, K, stride, dilation, end, stream, dtype);
+}
+
+SH_INLINE void forward_end(const float *const *rows, const float *weights, row_end *e, int64_t ow,
+                           const int K, int64_t stride, int64_t dilation, ending end, bool stream,
+                           const sh_dtype dtype)
+{
+    if (end == PLAIN)
+        forward_any(rows, weights, e, ow, K, stride, dilation, PLAIN, false, dtype);
+    else if (end == MOMENTS && stream)
+        forward_any(rows, weights, e, ow, K, stride, dilation, MOMENTS, true, dtype);
+    else if (end == MOMENTS)
+        forward_any(rows, weights, e, ow, K, stride, dilation, MOMENTS, false, dtype);
+    else if (stream)
+        forward_any(rows, weights, e, ow, K, stride, dilation, GRADIENT, true, dtype);
+    else
+        forward_any(rows, weights, e, ow, K, stride, dilation, GRADIENT, false, dtype);
+}
+
+/* The first output, around which moments are taken. */
+SH_INLINE vf first_output(const float *const *rows, const float *weights, int64_t dilation,
+                          const int K, const sh_dtype dtype)
+{
+    vf sum = {0};
+
+    for (int i = 0; i < K * K; i++)
+        sum += vec_load(rows[i / K], i % K * dilation * LANES, SH_F32) *
+               vec_load(weights, i * LANES, SH_F32);
+    return vec_rounded(sum, dtype);
 }
 
 SH_INLINE void dw_forward(const sh_cpu_dw *dw, const void *x, const float *weights, void *y,
                           sh_cpu_moments *m, float *scratch, const sh_dtype dtype, const int K)
 {
     ring rx = ring_of_x(dw, scratch);
-    float *zero = scratch + ring_floats(&rx), *out = zero + rx.width * LANES;
+    float *zero = scratch + ring_floats(&rx);
+    row_end e = {.y = y};
 
     memset(scratch, 0, sizeof(float) * (size_t)(ring_floats(&rx) + rx.width * LANES));
     for (int64_t oy = 0; oy < dw->oh; oy++) {
@@ -132,10 +181,15 @@ SH_INLINE void dw_forward(const sh_cpu_dw *dw, const void *x, const float *weigh
         load_x_rows(dw, x, &rx, top + (int64_t)(K - 1) * dw->dilation[0] + 1, dtype);
         for (int i = 0; i < K; i++)
             rows[i] = row_or_zero(&rx, top + (int64_t)i * dw->dilation[0], dw->h, zero);
-        forward_any(rows, weights, out, dw->ow, K, dw->stride[1], dw->dilation[1]);
-        char *to = (char *)y + oy * dw->ow * LANES * (dtype == SH_BF16 ? 2 : 4);
-        row_store(out, dw->ow, NULL, to, dw->stream, m, dtype);
+        if (oy == 0) e.shift = first_output(rows, weights, dw->dilation[1], K, dtype);
+        e.y = (char *)y + oy * dw->ow * LANES * (dtype == SH_BF16 ? 2 : 4);
+        forward_end(rows, weights, &e, dw->ow, K, dw->stride[1], dw->dilation[1],
+                    m ? MOMENTS : PLAIN, dw->stream, dtype);
     }
+    if (!m) return;
+    memset(m, 0, sizeof(*m));
+    vec_store(m->shift, 0, e.shift, SH_F32);
+    moments_add(m, e.sum, e.square, dw->oh * dw->ow);
 }
 
 void SH_SIMD(dw_forward)(const sh_cpu_dw *dw, const void *x, const float *weights, void *y,
@@ -222,9 +276,16 @@ SH_INLINE void dw_backward(const sh_cpu_dw *dw, const void *g, const void *y,
     ring rx = ring_of_x(dw, scratch), ry = ring_of_dy(dw, scratch + ring_floats(&rx));
     float *zero = ry.rows + ring_floats(&ry), *line = zero + max_of(rx.width, ry.width) * LANES;
     int64_t bytes = LANES * (dtype == SH_BF16 ? 2 : 4), iy = 0;
+    row_end e = {.y = dx};
     vf turned[25]; /* the kernel turned round: dx is a forward convolution of the spread dy */
 
     memset(scratch, 0, sizeof(float) * (size_t)(line - scratch));
+    if (sums)
+        e.k = (clamp){.scale = vec_load(dw->norm.scale, 0, SH_F32),
+                      .shift = vec_load(dw->norm.shift, 0, SH_F32),
+                      .lo = vec_set(dw->norm.lo),
+                      .hi = vec_set(dw->norm.hi),
+                      .mean = vec_load(mean, 0, SH_F32)};
     for (int i = 0; i < K * K; i++)
         turned[i] = vec_load(weights, (int64_t)(K * K - 1 - i) * LANES, SH_F32);
     for (int64_t oy = 0; oy < dw->oh; oy++) {
@@ -242,12 +303,15 @@ SH_INLINE void dw_backward(const sh_cpu_dw *dw, const void *g, const void *y,
         int64_t end = oy == dw->oh - 1 ? dw->h : top + dw->stride[0];
         for (; dx && iy < end && iy < dw->h; iy++) {
             rows_of_dx(dw, &ry, iy, zero, rows, K);
-            forward_any(rows, (const float *)turned, line, dw->w, K, 1, dw->dilation[1]);
-            row_store_grad(line, dw->w, sums ? (const char *)x + iy * dw->w * bytes : NULL,
-                           (char *)dx + iy * dw->w * bytes, dw->stream, &dw->norm, mean, sums,
-                           dtype);
+            e.x = sums ? (const char *)x + iy * dw->w * bytes : NULL;
+            e.y = (char *)dx + iy * dw->w * bytes;
+            forward_end(rows, (const float *)turned, &e, dw->w, K, 1, dw->dilation[1],
+                        sums ? GRADIENT : PLAIN, dw->stream, dtype);
         }
     }
+    if (!sums) return;
+    vec_store(sums->g, 0, vec_load(sums->g, 0, SH_F32) + e.sum, SH_F32);
+    vec_store(sums->gx, 0, vec_load(sums->gx, 0, SH_F32) + e.square, SH_F32);
 }
 
 void SH_SIMD(dw_backward)(const sh_cpu_dw *dw, const void *g, const void *y,

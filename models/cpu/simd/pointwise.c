@@ -59,27 +59,76 @@ int SH_SIMD(panel_blocks)(int64_t first, int64_t n_blocks)
     return n_blocks - first >= BLOCKS ? BLOCKS : (int)(n_blocks - first);
 }
 
-/* Through 16 x 16 squares, so that reads and writes both stay within a few cache lines. */
+/* A square of 16 outputs x 16 k, wholly inside the weights, whose outputs or whose k are
+ * contiguous; `to` is where output 0, k 0 goes, in elements, or pairs of them. */
+SH_INLINE void pack_square_f32(const float *w, int64_t out_stride, int64_t k_stride, float *to,
+                               int64_t wide)
+{
+    float square[LANES][LANES];
+
+    if (out_stride == 1) {
+        for (int k = 0; k < LANES; k++)
+            vec_store(to, k * wide, vec_load(w, k * k_stride, SH_F32), SH_F32);
+        return;
+    }
+    for (int i = 0; i < LANES; i++) memcpy(square[i], w + i * out_stride, sizeof(square[i]));
+    for (int k = 0; k < LANES; k++)
+        for (int i = 0; i < LANES; i++) to[k * wide + i] = square[i][k];
+}
+
+SH_INLINE void pack_square_bf16(const float *w, int64_t out_stride, int64_t k_stride, uint32_t *to,
+                                int64_t wide)
+{
+    for (int k = 0; out_stride == 1 && k < LANES; k += 2) {
+        vu first = __builtin_convertvector(vec_to_bf16(vec_load(w, k * k_stride, SH_F32)), vu);
+        vu second =
+            __builtin_convertvector(vec_to_bf16(vec_load(w, (k + 1) * k_stride, SH_F32)), vu);
+        first |= second << 16;
+        memcpy(to + k / 2 * wide, &first, sizeof(first));
+    }
+    for (int i = 0; out_stride != 1 && i < LANES; i++) {
+        vh row = vec_to_bf16(vec_load(w, i * out_stride, SH_F32));
+        uint32_t pairs[LANES / 2];
+        memcpy(pairs, &row, sizeof(pairs));
+        for (int j = 0; j < LANES / 2; j++) to[j * wide + i] = pairs[j];
+    }
+}
+
+/* Any square, element by element; what lies outside the weights is zero. */
+static void pack_edge(const float *w, int64_t n_out, int64_t n_k, int64_t out_stride,
+                      int64_t k_stride, void *to, int64_t wide, sh_dtype dtype)
+{
+    for (int64_t i = 0; i < LANES; i++) {
+        for (int64_t k = 0; k < LANES; k++) {
+            float v = i < n_out && k < n_k ? w[i * out_stride + k * k_stride] : 0;
+            if (dtype == SH_BF16)
+                ((uint16_t *)to)[(k / 2 * wide + i) * 2 + k % 2] = sh_bf16_from_f32(v);
+            else
+                ((float *)to)[k * wide + i] = v;
+        }
+    }
+}
+
 void SH_SIMD(pack)(const float *w, int64_t n_out, int64_t n_k, int64_t out_stride, int64_t k_stride,
                    int64_t first, void *packed, sh_dtype dtype)
 {
     int64_t k_end = (n_k + 15) / 16 * 16, blocks = (n_out + 15) / 16;
     int64_t wide = SH_SIMD(panel_blocks)(first, blocks) * LANES;
-    size_t base = (size_t)(first * LANES * k_end);
+    char *panel = (char *)packed + (size_t)(first * LANES * k_end) * sh_dtype_size(dtype);
 
-    for (int64_t kb = 0; kb < k_end; kb += LANES) {
-        for (int64_t i = 0; i < wide; i++) {
+    for (int64_t k = 0; k < k_end; k += LANES) {
+        for (int64_t i = 0; i < wide; i += LANES) {
             int64_t o = first * LANES + i;
-            const float *from = w + o * out_stride + kb * k_stride;
-            int64_t n = o < n_out ? (n_k - kb < LANES ? n_k - kb : LANES) : 0;
-            for (int64_t k = 0; k < LANES; k++) {
-                float v = k < n ? from[k * k_stride] : 0;
-                if (dtype == SH_BF16)
-                    ((uint16_t *)packed)[base + (size_t)(((kb + k) / 2 * wide + i) * 2 + k % 2)] =
-                        sh_bf16_from_f32(v);
-                else
-                    ((float *)packed)[base + (size_t)((kb + k) * wide + i)] = v;
-            }
+            const float *from = w + o * out_stride + k * k_stride;
+            bool inside = o + LANES <= n_out && k + LANES <= n_k;
+            void *to =
+                panel + (size_t)(k * wide + (dtype == SH_BF16 ? 2 : 1) * i) * sh_dtype_size(dtype);
+            if (!inside || (out_stride != 1 && k_stride != 1))
+                pack_edge(from, n_out - o, n_k - k, out_stride, k_stride, to, wide, dtype);
+            else if (dtype == SH_BF16)
+                pack_square_bf16(from, out_stride, k_stride, to, wide);
+            else
+                pack_square_f32(from, out_stride, k_stride, to, wide);
         }
     }
 }

@@ -58,12 +58,10 @@ SH_INLINE void row_load_grad(const void *g, const void *y, int64_t pixels,
 /* Sums run in strands that the compiler keeps in registers, whatever the number of pixels. */
 enum { STRANDS = 4 };
 
-/** Pixel p of a store with moments. */
-SH_INLINE void store_pixel(const float *c, int64_t p, vf add, void *y, const bool stream, vf shift,
-                           vf *s, vf *q, const sh_dtype dtype)
+/** v to pixel p, with moments. */
+SH_INLINE void store_pixel(vf v, int64_t p, void *y, const bool stream, vf shift, vf *s, vf *q,
+                           const sh_dtype dtype)
 {
-    vf v = vec_load(c, p * LANES, SH_F32) + add;
-
     if (stream)
         vec_stream(y, p * LANES, v, dtype);
     else
@@ -95,9 +93,11 @@ SH_INLINE void row_store_any(const float *c, int64_t pixels, vf add, void *y, sh
     for (; p + STRANDS <= pixels; p += STRANDS) {
         SH_UNROLL
         for (int i = 0; i < STRANDS; i++)
-            store_pixel(c, p + i, add, y, stream, shift, &s[i], &q[i], dtype);
+            store_pixel(vec_load(c, (p + i) * LANES, SH_F32) + add, p + i, y, stream, shift, &s[i],
+                        &q[i], dtype);
     }
-    for (; p < pixels; p++) store_pixel(c, p, add, y, stream, shift, &s[0], &q[0], dtype);
+    for (; p < pixels; p++)
+        store_pixel(vec_load(c, p * LANES, SH_F32) + add, p, y, stream, shift, &s[0], &q[0], dtype);
     moments_add(m, (s[0] + s[1]) + (s[2] + s[3]), (q[0] + q[1]) + (q[2] + q[3]), pixels);
 }
 
@@ -117,12 +117,11 @@ typedef struct clamp {
     vf scale, shift, lo, hi, mean;
 } clamp;
 
-SH_INLINE void store_grad_pixel(const float *c, int64_t p, const void *x, void *dx,
-                                const bool stream, const clamp *k, vf *s, vf *q,
-                                const sh_dtype dtype)
+SH_INLINE void store_grad_pixel(vf c, int64_t p, const void *x, void *dx, const bool stream,
+                                const clamp *k, vf *s, vf *q, const sh_dtype dtype)
 {
     vf v = vec_load(x, p * LANES, dtype);
-    vf g = vec_inside(vec_load(c, p * LANES, SH_F32), v * k->scale + k->shift, k->lo, k->hi);
+    vf g = vec_inside(c, v * k->scale + k->shift, k->lo, k->hi);
 
     if (stream)
         vec_stream(dx, p * LANES, g, dtype);
@@ -143,9 +142,11 @@ SH_INLINE void row_store_grad_any(const float *c, int64_t pixels, const void *x,
     for (; p + STRANDS <= pixels; p += STRANDS) {
         SH_UNROLL
         for (int i = 0; i < STRANDS; i++)
-            store_grad_pixel(c, p + i, x, dx, stream, &k, &s[i], &q[i], dtype);
+            store_grad_pixel(vec_load(c, (p + i) * LANES, SH_F32), p + i, x, dx, stream, &k, &s[i],
+                             &q[i], dtype);
     }
-    for (; p < pixels; p++) store_grad_pixel(c, p, x, dx, stream, &k, &s[0], &q[0], dtype);
+    for (; p < pixels; p++)
+        store_grad_pixel(vec_load(c, p * LANES, SH_F32), p, x, dx, stream, &k, &s[0], &q[0], dtype);
     vf g = (s[0] + s[1]) + (s[2] + s[3]), gx = (q[0] + q[1]) + (q[2] + q[3]);
     vec_store(sums->g, 0, vec_load(sums->g, 0, SH_F32) + g, SH_F32);
     vec_store(sums->gx, 0, vec_load(sums->gx, 0, SH_F32) + gx, SH_F32);
