@@ -31,7 +31,7 @@ static char folder[64], pack[128], other_pack[128], images[128], run_a[128], run
 
 static void path_in(const char *parent, const char *name, char out[TEXT])
 {
-    snprintf(out, TEXT, "%s/%s", parent, name);
+    if (sh_path_join(parent, name, out, TEXT) != SH_OK) fail_msg("%s", sh_error_message());
 }
 
 /* What `shoal train` leaves behind, with initial weights of `seed` as the result. */
