@@ -15,18 +15,16 @@ SH_INLINE void moments_add(sh_cpu_moments *m, vf sum, vf square, int64_t pixels)
 }
 
 /* One declaration per slot of sh_cpu_simd, of the slot's own type. */
-#define SH_SIMD_SLOTS(X)                                                                           \
-    X(burn)                                                                                        \
-    X(triad)                                                                                       \
-    X(cast)                                                                                        \
-    X(add)                                                                                         \
-    X(act)                                                                                         \
-    X(act_grad)                                                                                    \
-    X(dot)                                                                                         \
-    X(axpy) X(moments) X(bn_apply) X(bn_grad_reduce) X(bn_grad_apply) X(pool) X(fill) X(dw_rows)   \
-        X(dw_forward) X(dw_backward) X(tile_load) X(tile_load_grad) X(tile_pair) X(pack)           \
-            X(panel_blocks) X(tile_product) X(tile_outer) X(product_tiles) X(outer_tiles)          \
-                X(tile_store) X(tile_store_grad)
+/* clang-format off */
+#define SH_SIMD_SLOTS(X) \
+    X(burn) X(triad) X(cast) X(add) X(act) \
+    X(act_grad) X(dot) X(axpy) X(moments) \
+    X(bn_apply) X(bn_grad_reduce) X(bn_grad_apply) X(pool) \
+    X(fill) X(dw_rows) X(dw_forward) X(dw_backward) \
+    X(tile_load) X(tile_load_grad) X(tile_pair) X(pack) \
+    X(panel_blocks) X(tile_product) X(tile_outer) X(product_tiles) \
+    X(outer_tiles) X(tile_store) X(tile_store_grad)
+/* clang-format on */
 #define SH_SIMD_DECLARE(slot) extern __typeof__(*((sh_cpu_simd *)0)->slot) SH_SIMD(slot);
 SH_SIMD_SLOTS(SH_SIMD_DECLARE)
 
