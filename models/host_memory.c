@@ -9,7 +9,7 @@ struct sh_buffer {
     char *memory;
 };
 
-enum { PAGE_BYTES = 4096, HUGE_PAGE_BYTES = 2 << 20 };
+enum { PAGE_BYTES = 4096, HUGE_PAGE_BYTES = 2 << 20, COPY_PIECE_BYTES = 1 << 20 };
 
 /* Mapped rather than malloc'd: pages arrive zeroed and untouched, so that an arena costs only what
  * is used of it, and large ones may use huge pages. */
@@ -52,13 +52,25 @@ void *sh_host_memory_device_ptr(sh_buffer *buffer, size_t offset)
     return buffer->memory + offset;
 }
 
+/* A batch of images is more than one core copies in passing. */
+static void copy(char *to, const char *from, size_t n_bytes)
+{
+    size_t n_pieces = (n_bytes + COPY_PIECE_BYTES - 1) / COPY_PIECE_BYTES;
+
+#pragma omp parallel for schedule(static) if (n_pieces > 1)
+    for (size_t i = 0; i < n_pieces; i++) {
+        size_t at = i * COPY_PIECE_BYTES, left = n_bytes - at;
+        memcpy(to + at, from + at, left < COPY_PIECE_BYTES ? left : COPY_PIECE_BYTES);
+    }
+}
+
 sh_status sh_host_memory_copy_in(sh_buffer *to, size_t offset, const void *host, size_t n_bytes)
 {
     sh_status st = SH_OK;
 
     SH_CHECK(offset + n_bytes <= to->n_bytes, SH_ERR_INTERNAL,
              "copy of %zu bytes to offset %zu of a buffer of %zu", n_bytes, offset, to->n_bytes);
-    memcpy(to->memory + offset, host, n_bytes);
+    copy(to->memory + offset, host, n_bytes);
 out:
     return st;
 }
@@ -70,7 +82,7 @@ sh_status sh_host_memory_copy_out(const sh_buffer *from, size_t offset, void *ho
     SH_CHECK(offset + n_bytes <= from->n_bytes, SH_ERR_INTERNAL,
              "copy of %zu bytes from offset %zu of a buffer of %zu", n_bytes, offset,
              from->n_bytes);
-    memcpy(host, from->memory + offset, n_bytes);
+    copy(host, from->memory + offset, n_bytes);
 out:
     return st;
 }
