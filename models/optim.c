@@ -162,7 +162,10 @@ static void update_sgd(const update *u, int64_t begin, int64_t end, float decay)
 }
 
 /* The same bits in every width: each operation rounds once, and none is contracted. */
-__attribute__((target_clones("avx512f", "avx2", "default"))) static void
+#if defined(__x86_64__)
+__attribute__((target_clones("avx512f", "avx2", "default")))
+#endif
+static void
 update_adam(const update *u, int64_t begin, int64_t end, float decay)
 {
     const sh_optim_config *c = u->config;
