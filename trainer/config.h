@@ -7,12 +7,12 @@
 #include "dataio/loader.h"
 #include "dataio/split.h"
 #include "models/loss/loss.h"
+#include "models/optim.h"
 
 typedef enum sh_task { SH_TASK_IDENTIFY } sh_task;
 typedef enum sh_device { SH_DEVICE_AUTO, SH_DEVICE_CPU, SH_DEVICE_REF, SH_DEVICE_CUDA } sh_device;
 typedef enum sh_passes { SH_PASSES_AUTO, SH_PASSES_ONE, SH_PASSES_TWO } sh_passes;
 typedef enum sh_sides { SH_SIDES_MERGED, SH_SIDES_CLASSES } sh_sides;
-typedef enum sh_optimizer_kind { SH_SGD, SH_ADAM, SH_ADAMW } sh_optimizer_kind;
 typedef enum sh_schedule_kind {
     SH_SCHEDULE_CONSTANT,
     SH_SCHEDULE_STEP,
@@ -69,7 +69,7 @@ typedef struct sh_config {
         int sides; /* sh_sides */
     } loss;
     struct {
-        int kind; /* sh_optimizer_kind */
+        int kind; /* sh_optim_kind */
         double lr, momentum, beta1, beta2, eps, weight_decay, clip_norm, ema;
     } optimizer;
     struct {
