@@ -14,6 +14,8 @@ static const struct {
     {"ops", sh_bench_ops, "single ops against peak and bandwidth"},
     {"data", sh_bench_data, "reading, decoding and augmenting"},
     {"comm", sh_bench_comm, "the exact sum over ranks against a plain all-reduce"},
+    {"train", sh_bench_train,
+     "a real run's rate against its step alone and its loader's core time"},
     {"mining", sh_bench_mining, "global mining with loss and gradient"},
 };
 
@@ -35,7 +37,7 @@ sh_status sh_cmd_bench(int argc, char **argv)
         print_help(stdout);
         goto out;
     }
-    SH_CHECK(argc > 1, SH_ERR_USAGE, "bench what? one of step, ops, data, comm, mining");
+    SH_CHECK(argc > 1, SH_ERR_USAGE, "bench what? one of step, ops, data, comm, train, mining");
     for (size_t i = 0; i < SH_COUNT(benches); i++) {
         names[i] = benches[i].name;
         if (strcmp(argv[1], benches[i].name) != 0) continue;

@@ -24,5 +24,6 @@ sh_status sh_bench_data(int argc, char **argv);
 sh_status sh_bench_mining(int argc, char **argv);
 sh_status sh_bench_ops(int argc, char **argv);
 sh_status sh_bench_step(int argc, char **argv);
+sh_status sh_bench_train(int argc, char **argv);
 
 #endif

@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: Apache-2.0
+/* `shoal bench train`: what loading costs a real run. An experiment is trained for some steps with
+ * its own data, then the same step is timed on images that stand in memory. With a loader that
+ * takes nothing but its own core time, an image takes
+ *
+ *     step + loader core time / cores
+ *
+ * and the share of that which training reaches is printed. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cli.h"
+#include "base/clock.h"
+#include "base/cpu.h"
+#include "base/file.h"
+#include "trainer/commands.h"
+#include "trainer/train.h"
+
+enum { PATH_BYTES = 1024, MAX_ASSIGNMENTS = 64 };
+
+typedef struct bench {
+    int64_t steps;
+    bool json;
+    sh_comm *comm;
+    sh_config config;
+    sh_session session;
+} bench;
+
+typedef struct result {
+    int64_t batch;
+    int cores;
+    double train_ms, step_ms, load_core_ms; /* per image */
+    double cached;                          /* share of the crops taken from the cache */
+    double share;                           /* of the rate without any loss */
+} result;
+
+static sh_status configure(const sh_string_list *words, bench *b)
+{
+    sh_status st = SH_OK;
+    const char *assignments[MAX_ASSIGNMENTS], *yaml = NULL;
+    char steps[32];
+    int n = 0;
+
+    SH_CHECK(words->n + 6 < MAX_ASSIGNMENTS, SH_ERR_USAGE, "more than %d assignments",
+             MAX_ASSIGNMENTS - 6);
+    for (int i = 0; i < words->n; i++) {
+        if (strchr(words->items[i], '=') != NULL)
+            assignments[n++] = words->items[i];
+        else
+            yaml = words->items[i];
+    }
+    /* Nothing but training is timed: no limit by the clock, no scores, no checkpoints. */
+    snprintf(steps, sizeof(steps), "steps=%lld", (long long)b->steps);
+    assignments[n++] = steps;
+    assignments[n++] = "minutes=0";
+    assignments[n++] = "validate.every_steps=0";
+    assignments[n++] = "validate.patience=0";
+    assignments[n++] = "checkpoint.every_steps=0";
+    assignments[n++] = "checkpoint.every_minutes=100000";
+    SH_TRY(sh_config_load(yaml, assignments, n, &b->config));
+    SH_TRY(sh_config_resolve_paths(&b->config));
+out:
+    return st;
+}
+
+static sh_status give_pixels(void *context, int shard, const void **pixels)
+{
+    sh_session *s = context;
+
+    *pixels = s->pixels[0][shard];
+    return SH_OK;
+}
+
+/* The session's own step on the batch that was loaded last, seconds a step. */
+static sh_status time_steps(bench *b, double *seconds)
+{
+    sh_status st = SH_OK;
+    sh_session *s = &b->session;
+    double start = sh_clock_seconds();
+
+    for (int64_t i = 0; i < b->steps; i++) {
+        int64_t step = s->progress.step + i;
+        sh_step_stats stats;
+
+        SH_TRY(sh_step_run(s->step, step, sh_config_learning_rate(&s->config, step), s->plans[0],
+                           give_pixels, s, &stats));
+    }
+    *seconds = (sh_clock_seconds() - start) / (double)b->steps;
+out:
+    return st;
+}
+
+static sh_status measure(bench *b, result *r)
+{
+    sh_status st = SH_OK;
+    sh_session *s = &b->session;
+    sh_loader_stats loaded;
+    int begin, end;
+    double step_seconds = 0;
+
+    SH_TRY(sh_train(s));
+    /* Two more batches were asked for: have them done before anything else is timed. */
+    sh_step_own_shards(s->step, &begin, &end);
+    for (int i = 0; i < SH_BATCHES_AHEAD * (end - begin); i++) SH_TRY(sh_loader_wait(s->loader));
+    sh_loader_get_stats(s->loader, &loaded);
+    r->batch = sh_config_batch(&s->config);
+    r->cores = s->config.threads > 0 ? (int)s->config.threads : sh_cpu_cores_granted();
+    r->train_ms = 1e3 * s->progress.seconds / (double)(b->steps * r->batch);
+    r->load_core_ms = 1e3 * loaded.busy_seconds / (double)loaded.n_crops;
+    r->cached = (double)loaded.n_cached / (double)loaded.n_crops;
+    SH_TRY(time_steps(b, &step_seconds));
+    r->step_ms = 1e3 * step_seconds / (double)r->batch;
+    r->share = (r->step_ms + r->load_core_ms / r->cores) / r->train_ms;
+out:
+    return st;
+}
+
+static void print_result(const bench *b, const result *r)
+{
+    if (b->json) {
+        printf("{\"bench\": \"train\", \"steps\": %lld, \"batch\": %lld, \"cores\": %d, "
+               "\"train_ms_per_image\": %.4f, \"step_ms_per_image\": %.4f, "
+               "\"loader_core_ms_per_image\": %.4f, \"cached_share\": %.4f, \"share\": %.4f}\n",
+               (long long)b->steps, (long long)r->batch, r->cores, r->train_ms, r->step_ms,
+               r->load_core_ms, r->cached, r->share);
+        return;
+    }
+    printf("%lld steps of %lld images, %d core%s\n", (long long)b->steps, (long long)r->batch,
+           r->cores, r->cores == 1 ? "" : "s");
+    printf("training, end to end         %8.3f ms/image  (%.1f images/s)\n", r->train_ms,
+           1e3 / r->train_ms);
+    printf("the step alone               %8.3f ms/image\n", r->step_ms);
+    printf("loader, core time            %8.3f ms/image  (%.0f %% of crops from the cache)\n",
+           r->load_core_ms, 100 * r->cached);
+    printf("step + core time / cores     %8.3f ms/image: training reaches %.3f of that rate\n",
+           r->step_ms + r->load_core_ms / r->cores, r->share);
+}
+
+static sh_status run(bench *b)
+{
+    sh_status st = SH_OK;
+    const char *base = getenv("TMPDIR");
+    char folder[PATH_BYTES / 2], path[PATH_BYTES];
+    bool made = false;
+    result r = {0};
+
+    snprintf(folder, sizeof(folder), "%s/shoal-bench-XXXXXX", base != NULL ? base : "/tmp");
+    made = mkdtemp(folder) != NULL;
+    SH_CHECK(made, SH_ERR_IO, "cannot make a folder %s: set TMPDIR", folder);
+    SH_TRY(sh_path_join(folder, "run", path, sizeof(path)));
+    SH_TRY(sh_comm_create(1, &b->comm));
+    SH_TRY(sh_session_open(b->comm, path, &b->config, &b->session));
+    st = measure(b, &r);
+    sh_session_close(&b->session);
+    SH_TRY(st);
+    print_result(b, &r);
+out:
+    sh_comm_destroy(&b->comm);
+    if (made) {
+        sh_status removed = sh_file_remove_tree(folder);
+
+        st = st == SH_OK ? removed : st;
+    }
+    return st;
+}
+
+sh_status sh_bench_train(int argc, char **argv)
+{
+    sh_status st = SH_OK;
+    bench *b = NULL;
+    sh_string_list words = {0};
+    int64_t steps = 60;
+    bool json = false, helped = false;
+    const sh_flag flags[] = {
+        {"--steps", NULL, SH_FLAG_INT, &steps, "N", "steps measured (default 60)"},
+        {"--json", NULL, SH_FLAG_BOOL, &json, NULL, "one JSON object instead of the table"},
+    };
+    const sh_cli cli = {.usage = "shoal bench train EXPERIMENT.yaml [--steps N] [--json] "
+                                 "[key=value]...",
+                        .summary = "Train for some steps and compare the rate with that of the "
+                                   "step alone and the loader's core time.",
+                        .flags = flags,
+                        .n_flags = (int)SH_COUNT(flags),
+                        .max_args = -1};
+
+    SH_TRY(sh_cli_parse(&cli, argc, argv, &words, &helped));
+    if (helped) goto out;
+    SH_CHECK(steps > 0, SH_ERR_USAGE, "--steps %lld: at least 1", (long long)steps);
+    b = calloc(1, sizeof(*b));
+    SH_CHECK(b != NULL, SH_ERR_NO_MEMORY, "bench");
+    b->steps = steps;
+    b->json = json;
+    SH_TRY(configure(&words, b));
+    SH_TRY(run(b));
+out:
+    free(b);
+    free(words.items);
+    return st;
+}
