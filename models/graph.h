@@ -16,7 +16,7 @@
 
 #include "models/program.h"
 
-enum { SH_NODE_INPUTS = 16, SH_NODE_OUTPUTS = 6, SH_LABEL_SIZE = 160 };
+enum { SH_NODE_INPUTS = 16, SH_NODE_OUTPUTS = 8, SH_LABEL_SIZE = 160 };
 
 typedef enum sh_home {
     SH_HOME_ARENA,

@@ -8,11 +8,13 @@
  * absent ones may lie beyond n_inputs or n_outputs.
  *
  * In place: output 0 may lie on input 0, same dtype and layout, in BN_APPLY, BN_GRAD_APPLY, ACT,
- * ACT_GRAD, ADD and DROPOUT. No other operands overlap.
+ * ACT_GRAD, ADD, DROPOUT, ADD_SCALED, MUL_CHANNELS, MUL_CHANNELS_GRAD, SCALE, SCALE_GRAD and
+ * PATH_DROP. No other operands overlap.
  */
 #ifndef SH_MODELS_OPS_H
 #define SH_MODELS_OPS_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/status.h"
@@ -58,11 +60,62 @@ typedef enum sh_op {
     SH_OP_BN_EXPORT,
 
     SH_OP_ACT,      /* in: x; out: y */
-    SH_OP_ACT_GRAD, /* in: dy, y (the activation's output); out: dx */
+    SH_OP_ACT_GRAD, /* in: dy, y (the activation's output; where sh_act_needs_input: its input x);
+                     * out: dx */
     SH_OP_ADD,      /* in: a, b of one shape; out: a + b */
 
     SH_OP_AVG_POOL,      /* global: in: x; out: [N,C,1,1] */
     SH_OP_AVG_POOL_GRAD, /* in: dy [N,C,1,1]; out: dx */
+
+    /* Windows of attrs.kernel, stride, pad (smaller than the kernel); output side = floor((side +
+     * before + after - kernel) / stride) + 1. */
+    SH_OP_MAX_POOL,      /* in: x; out: y, the largest element inside the image */
+    SH_OP_MAX_POOL_GRAD, /* to the first largest in row-major order, found in x again;
+                          * in: dy, x; out: dx */
+    SH_OP_MEAN_POOL, /* in: x; out: y = sum / (attrs.count_padding ? kernel area : elements inside)
+                      */
+    SH_OP_MEAN_POOL_GRAD, /* in: dy; out: dx */
+    /* Generalised mean over H, W: y = (mean max(x, eps)^p)^(1/p). in: x, p [1]; out: [N,C,1,1] */
+    SH_OP_GEM_POOL,
+    /* With m = H W, c = max(x, eps), S = mean c^p: dx = dy S^(1/p - 1) c^(p-1) / m where x >= eps;
+     * dp = sum dy S^(1/p) / p (mean(c^p ln c) / S - ln(S) / p). in: dy, x, p; out: dx, ?dp [1] */
+    SH_OP_GEM_POOL_GRAD,
+
+    SH_OP_CONCAT,      /* in: 1 to 8 x of equal N, H, W; out: y, their channels one after another */
+    SH_OP_CONCAT_GRAD, /* in: dy; out: the dx, all of them */
+
+    SH_OP_MUL_CHANNELS,      /* in: x [N,C,H,W], s [N,C,1,1]; out: y = x s */
+    SH_OP_MUL_CHANNELS_GRAD, /* in: dy, x, s; out: dx = dy s, ?ds = sum of dy x over H, W */
+    SH_OP_SCALE,             /* in: x, gamma [C]; out: y = x gamma */
+    SH_OP_SCALE_GRAD, /* in: dy, x, gamma; out: dx = dy gamma, ?dgamma = sum of dy x over N, H, W */
+    SH_OP_ADD_SCALED, /* in: b, ?a; out: attrs.scale b + a */
+
+    /* Stochastic depth: the whole image n is x / (1 - rate), or 0 where sh_rng_uniform(key, 0) <
+     * rate, with the key of DROPOUT. Its own derivative. in: x; out: y */
+    SH_OP_PATH_DROP,
+
+    /* Over the channels of each pixel: y = (x - mean) / sqrt(var + eps) * gamma + beta, var biased.
+     * in: x, gamma, beta; out: y */
+    SH_OP_LAYER_NORM,
+    /* Mean and rstd are taken from x again; g = dy gamma: dx = rstd (g - mean(g) - xhat mean(g
+     * xhat)), dgamma = sum dy xhat, dbeta = sum dy over N, H, W. in: dy, x, gamma; out: dx,
+     * ?dgamma, ?dbeta (together) */
+    SH_OP_LAYER_NORM_GRAD,
+
+    /* Tokens are [N,C,T,1]. Of 3 C channels the first C are q, then k, then v; each is attrs.heads
+     * runs of d = C / heads channels. Per image and head: s = q k^T / sqrt(d), y = softmax(s) v.
+     * in: qkv [N,3C,T,1]; out: y [N,C,T,1], lse [N,heads,T,1] f32 row-major: ln sum_j exp(s_ij) */
+    SH_OP_ATTENTION,
+    /* P_ij = exp(s_ij - lse_i), D_i = dy_i . y_i: dv = P^T dy, ds = P (dy v^T - D), dq = ds k /
+     * sqrt(d), dk = ds^T q / sqrt(d). in: dy, qkv, y, lse; out: dqkv */
+    SH_OP_ATTENTION_GRAD,
+
+    /* Patches become tokens 1 to h w, row-major, cls token 0; pos is added to each.
+     * in: x [N,C,h,w], cls [1,1,C], pos [1,1 + h w,C]; out: [N,C,1 + h w,1] */
+    SH_OP_TOKENS,
+    SH_OP_TOKENS_GRAD,     /* sums over N; in: dy; out: dx, ?dcls, ?dpos */
+    SH_OP_TAKE_TOKEN,      /* in: x [N,C,T,1]; out: token attrs.index, [N,C,1,1] */
+    SH_OP_TAKE_TOKEN_GRAD, /* in: dy; out: dx, zero elsewhere */
 
     SH_OP_LINEAR,        /* in: x [N,I,1,1], w [O,I], ?bias [O]; out: [N,O,1,1] */
     SH_OP_LINEAR_GRAD_X, /* in: dy, w; out: dx */
@@ -132,7 +185,15 @@ enum sh_conv_grad_out {
     SH_CONV_GRAD_OUTPUTS
 };
 
-typedef enum sh_act { SH_ACT_NONE, SH_ACT_RELU, SH_ACT_RELU6, SH_ACT_SIGMOID, SH_ACT_TANH } sh_act;
+typedef enum sh_act {
+    SH_ACT_NONE,
+    SH_ACT_RELU,
+    SH_ACT_RELU6,
+    SH_ACT_SIGMOID,
+    SH_ACT_TANH,
+    SH_ACT_SILU, /* x / (1 + exp(-x)) */
+    SH_ACT_GELU, /* x (1 + erf(x / sqrt(2))) / 2 */
+} sh_act;
 
 /** Attributes of a node; each op reads the ones that its comment names. */
 typedef struct sh_op_attrs {
@@ -140,11 +201,16 @@ typedef struct sh_op_attrs {
     int dilation[2]; /* 1 = dense */
     int pad[4];      /* top, left, bottom, right */
     int groups;
+    int kernel[2];     /* of pools */
+    int count_padding; /* MEAN_POOL */
+    int heads;         /* ATTENTION */
+    int index;         /* TAKE_TOKEN */
+    float scale;       /* ADD_SCALED */
     sh_act act;
     float eps;
     float y_eps;       /* CONV_GRAD: of the batch norm of y */
-    float rate;        /* dropout */
-    int stream;        /* dropout: index of the layer in the program */
+    float rate;        /* DROPOUT, PATH_DROP */
+    int stream;        /* DROPOUT, PATH_DROP: index of the layer in the program */
     float share;       /* BN_EXPORT */
     int frozen;        /* BN_APPLY, BN_GRAD_APPLY: statistics are constants */
     int64_t n_reduced; /* BN_EXPORT: m = N H W that the statistics were taken over */
@@ -152,6 +218,9 @@ typedef struct sh_op_attrs {
 
 const char *sh_op_name(sh_op op);
 const char *sh_act_name(sh_act act);
+
+/** Is the activation's slope a function of its input, not of its output alone? */
+bool sh_act_needs_input(sh_act act);
 
 SH_C_END
 

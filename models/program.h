@@ -73,13 +73,56 @@ sh_value sh_op_batch_norm(sh_program *p, sh_value x, const char *name, float eps
 
 sh_value sh_op_act(sh_program *p, sh_value x, sh_act act);
 sh_value sh_op_add(sh_program *p, sh_value a, sh_value b);
+/** a + scale b. */
+sh_value sh_op_add_scaled(sh_program *p, sh_value a, sh_value b, float scale);
+/** x [N,C,H,W] times s [N,C,1,1]. */
+sh_value sh_op_mul_channels(sh_program *p, sh_value x, sh_value s);
+/** x times parameter `name` [C], per channel. */
+sh_value sh_op_scale(sh_program *p, sh_value x, const char *name);
+/** Channels of 1 to SH_CONCAT_MAX values of equal N, H, W one after another. */
+sh_value sh_op_concat(sh_program *p, int n, const sh_value *xs);
+enum { SH_CONCAT_MAX = 8 };
+
+typedef struct sh_pool_attrs {
+    int kernel[2], stride[2]; /* zero stride: the kernel's */
+    int pad[4];               /* top, left, bottom, right, each below the kernel; not when same */
+    bool same;                /* TensorFlow SAME padding from the actual size */
+    bool count_padding;       /* averages: padding counts as zeros; otherwise not at all */
+} sh_pool_attrs;
+
+sh_value sh_op_max_pool(sh_program *p, sh_value x, const sh_pool_attrs *attrs);
+sh_value sh_op_avg_pool(sh_program *p, sh_value x, const sh_pool_attrs *attrs);
 sh_value sh_op_global_avg_pool(sh_program *p, sh_value x);
+/** Generalised mean with one learned power, parameter `name` [1]: (mean max(x, eps)^p)^(1/p). */
+sh_value sh_op_gem_pool(sh_program *p, sh_value x, const char *name, float eps);
+
+/** Linear layer with parameters `name`.weight [out, in] (and `name`.bias): rows [N, in, 1, 1], or
+ *  each token of [N, in, T, 1]. */
 sh_value sh_op_linear(sh_program *p, sh_value x, const char *name, int out_features, bool bias);
 sh_value sh_op_flatten(sh_program *p, sh_value x);
 sh_value sh_op_dropout(sh_program *p, sh_value x, float rate); /* identity unless training */
+/** Stochastic depth: each image's x whole, divided by 1 - rate, or zero; identity unless training.
+ */
+sh_value sh_op_path_drop(sh_program *p, sh_value x, float rate);
 sh_value sh_op_reflect_pad(sh_program *p, sh_value x, const int pad[4]);
 /** Rows of length 1, y = x / max(|x|, eps): in f32, whatever the program's dtype is. */
 sh_value sh_op_l2_norm(sh_program *p, sh_value x, float eps);
+
+/* Transformers: tokens are [N, C, T, 1]. */
+
+/** Normalise the channels of each pixel or token; parameters `name`.{weight,bias} [C]. */
+sh_value sh_op_layer_norm(sh_program *p, sh_value x, const char *name, float eps);
+
+/** Self-attention softmax(q k^T / sqrt(C / heads)) v of qkv [N, 3 C, T, 1]: q, k, v of C channels
+ *  each, a head's channels consecutive. Gives [N, C, T, 1]. */
+sh_value sh_op_attention(sh_program *p, sh_value qkv, int heads);
+
+/** Patches [N, C, h, w], row-major, behind the class token `cls` [1, 1, C], with positions `pos`
+ *  [1, 1 + h w, C] added to all: [N, C, 1 + h w, 1]. */
+sh_value sh_op_tokens(sh_program *p, sh_value patches, const char *cls, const char *pos);
+
+/** [N, C, T, 1] -> [N, C, 1, 1]. */
+sh_value sh_op_take_token(sh_program *p, sh_value x, int index);
 
 /** Logical shape of a value built so far, for builders that need it; {0} after a failure. */
 void sh_program_dims(const sh_program *p, sh_value v, int64_t dims[4]);

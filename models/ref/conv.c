@@ -244,8 +244,8 @@ static void mask_and_sum(const sh_node_desc *desc, const sh_ref_view *v)
         for (int64_t n = 0; n < d->dims[0]; n++) {
             int64_t begin = (n * d->dims[1] + c) * n_pixels;
             for (int64_t i = begin; i < begin + n_pixels; i++) {
-                double a = sh_ref_act_value(desc->attrs->act, sh_ref_bn_value(&ch, x[i]));
-                dx[i] = sh_ref_stored(d->dtype, dx[i] * sh_ref_act_slope(desc->attrs->act, a));
+                double z = sh_ref_bn_value(&ch, x[i]), a = sh_ref_act_value(desc->attrs->act, z);
+                dx[i] = sh_ref_stored(d->dtype, dx[i] * sh_ref_act_slope(desc->attrs->act, z, a));
                 dbeta += dx[i];
                 dgamma += dx[i] * (x[i] - ch.mean) * ch.rstd;
             }

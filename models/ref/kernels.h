@@ -41,9 +41,10 @@ sh_ref_loops sh_ref_act, sh_ref_act_grad, sh_ref_add, sh_ref_copy, sh_ref_dropou
 sh_ref_loops sh_ref_avg_pool, sh_ref_avg_pool_grad, sh_ref_reflect_pad, sh_ref_reflect_pad_grad;
 sh_ref_loops sh_ref_l2_norm, sh_ref_l2_norm_grad;
 
-/** act(z), and its slope as a function of the output y = act(z). */
+/** act(z), and its slope there; y = act(z). Only z is used where sh_act_needs_input, else only y.
+ */
 double sh_ref_act_value(sh_act act, double z);
-double sh_ref_act_slope(sh_act act, double y);
+double sh_ref_act_slope(sh_act act, double z, double y);
 
 /** Batch norm's constants of one channel. */
 typedef struct sh_ref_channel {

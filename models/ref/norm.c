@@ -72,8 +72,8 @@ static double masked(sh_act act, const sh_ref_channel *ch, const sh_ref_view *v,
                      int64_t i)
 {
     if (act == SH_ACT_NONE) return v->in[0][i];
-    double out = y != NULL ? y[i] : sh_ref_act_value(act, sh_ref_bn_value(ch, v->in[1][i]));
-    return v->in[0][i] * sh_ref_act_slope(act, out);
+    double z = sh_ref_bn_value(ch, v->in[1][i]);
+    return v->in[0][i] * sh_ref_act_slope(act, z, y != NULL ? y[i] : sh_ref_act_value(act, z));
 }
 
 void sh_ref_bn_grad_reduce(const sh_node_desc *desc, const sh_ref_view *v,

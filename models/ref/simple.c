@@ -5,6 +5,12 @@
 #include "base/rng.h"
 #include "models/ref/kernels.h"
 
+/** Normal distribution function. */
+static double gauss_cdf(double z)
+{
+    return erfc(-z * M_SQRT1_2) / 2;
+}
+
 double sh_ref_act_value(sh_act act, double z)
 {
     switch (act) {
@@ -12,18 +18,24 @@ double sh_ref_act_value(sh_act act, double z)
     case SH_ACT_RELU6: return z < 0 ? 0 : z > 6 ? 6 : z;
     case SH_ACT_SIGMOID: return 1 / (1 + exp(-z));
     case SH_ACT_TANH: return tanh(z);
+    case SH_ACT_SILU: return z / (1 + exp(-z));
+    case SH_ACT_GELU: return z * gauss_cdf(z);
     case SH_ACT_NONE: break;
     }
     return z;
 }
 
-double sh_ref_act_slope(sh_act act, double y)
+double sh_ref_act_slope(sh_act act, double z, double y)
 {
+    double sigmoid;
+
     switch (act) {
     case SH_ACT_RELU: return y > 0;
     case SH_ACT_RELU6: return y > 0 && y < 6;
     case SH_ACT_SIGMOID: return y * (1 - y);
     case SH_ACT_TANH: return 1 - y * y;
+    case SH_ACT_SILU: sigmoid = 1 / (1 + exp(-z)); return sigmoid * (1 + z * (1 - sigmoid));
+    case SH_ACT_GELU: return gauss_cdf(z) + z * exp(-z * z / 2) * (M_SQRT1_2 * M_2_SQRTPI / 2);
     case SH_ACT_NONE: break;
     }
     return 1;
@@ -41,7 +53,8 @@ void sh_ref_act_grad(const sh_node_desc *desc, const sh_ref_view *v, const sh_ru
 {
     (void)scalars;
     for (int64_t i = 0; i < sh_ref_elems(desc->in[0]); i++) {
-        v->out[0][i] = (float)(v->in[0][i] * sh_ref_act_slope(desc->attrs->act, v->in[1][i]));
+        double at = v->in[1][i]; /* the output, or the input: what the slope is a function of */
+        v->out[0][i] = (float)(v->in[0][i] * sh_ref_act_slope(desc->attrs->act, at, at));
     }
 }
 
