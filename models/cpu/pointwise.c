@@ -17,10 +17,12 @@ enum { TILE_PIXELS = 126, MAX_TILE_PIXELS = 160 };
 typedef struct plan {
     const sh_cpu_simd *simd;
     sh_cpu_conv conv;
-    int64_t n_images, in_blocks, out_blocks, hw;
-    int64_t group; /* images per item */
-    int64_t parts; /* items per group */
-    int64_t tiles; /* per group */
+    int64_t n_images, in_blocks, out_blocks;
+    int64_t hw, x_hw; /* pixels of an image of y, and of x */
+    bool strided;     /* else x has the pixels of y */
+    int64_t group;    /* images per item */
+    int64_t parts;    /* items per group */
+    int64_t tiles;    /* per group */
     int64_t n_items, max_pixels;
     int n_threads;
     sh_dtype dtype, tile; /* of tensors, of products */
@@ -36,7 +38,8 @@ static const char *why_not(const sh_node_desc *d)
     const sh_op_attrs *a = c.attrs;
 
     if (c.w->dims[2] != 1 || c.w->dims[3] != 1) return "not 1x1";
-    if (a->stride[0] != 1 || a->stride[1] != 1) return "strided";
+    bool strided = a->stride[0] != 1 || a->stride[1] != 1;
+    if (strided && c.has_sums) return "strided with the previous batch norm's sums";
     if (a->pad[0] || a->pad[1] || a->pad[2] || a->pad[3]) return "padded";
     if (a->groups != 1) return "grouped";
     return sh_cpu_conv_why_not(&c);
@@ -113,7 +116,9 @@ static sh_status prepare(const sh_node_desc *d, void **state, size_t *scratch_by
     p->simd = sh_cpu_simd_get();
     p->conv = sh_cpu_conv_of(d);
     p->n_images = p->conv.x->dims[0];
-    p->hw = p->conv.x->dims[2] * p->conv.x->dims[3];
+    p->hw = p->conv.y->dims[2] * p->conv.y->dims[3];
+    p->x_hw = p->conv.x->dims[2] * p->conv.x->dims[3];
+    p->strided = d->attrs->stride[0] != 1 || d->attrs->stride[1] != 1;
     p->in_blocks = sh_cpu_blocks(p->conv.x->dims[1]);
     p->out_blocks = sh_cpu_blocks(p->conv.y->dims[1]);
     p->dtype = p->conv.x->dtype;
@@ -161,6 +166,50 @@ static char *at_pixel(const plan *p, const void *base, int64_t blocks, int64_t n
     return (char *)base + (size_t)element * sh_dtype_size(p->dtype);
 }
 
+/** Where x, or dx, has what pixel `pixel` of y is made of. */
+static char *at_x(const plan *p, const void *base, int64_t n, int64_t block, int64_t pixel)
+{
+    const int *stride = p->conv.attrs->stride;
+    int64_t ow = p->conv.y->dims[3], w = p->conv.x->dims[3];
+
+    if (p->strided) pixel = pixel / ow * stride[0] * w + pixel % ow * stride[1];
+    int64_t element = ((n * p->in_blocks + block) * p->x_hw + pixel) * 16;
+    return (char *)base + (size_t)element * sh_dtype_size(p->dtype);
+}
+
+/** Pixels [begin, begin + pixels) of one row or several, gathered where x is strided. */
+static const void *gather(const plan *p, const void *base, int64_t n, int64_t block, int64_t begin,
+                          int64_t pixels, char *to)
+{
+    size_t size = 16 * sh_dtype_size(p->dtype);
+
+    if (!p->strided) return at_x(p, base, n, block, begin);
+    for (int64_t i = 0; i < pixels; i++)
+        memcpy(to + (size_t)i * size, at_x(p, base, n, block, begin + i), size);
+    return to;
+}
+
+/** The other way round: pixels [begin, begin + pixels) to dx, each with the zeros of the pixels
+ *  that it skips, to the right and below. */
+static void scatter(const plan *p, const char *from, int64_t n, int64_t block, int64_t begin,
+                    int64_t pixels, void *dx)
+{
+    const int *stride = p->conv.attrs->stride;
+    int64_t ow = p->conv.y->dims[3], oh = p->conv.y->dims[2];
+    int64_t h = p->conv.x->dims[2], w = p->conv.x->dims[3];
+    size_t size = 16 * sh_dtype_size(p->dtype);
+
+    for (int64_t i = begin; i < begin + pixels; i++, from += size) {
+        int64_t oy = i / ow, ox = i % ow;
+        int64_t rows = oy + 1 < oh ? stride[0] : h - oy * stride[0];
+        int64_t columns = ox + 1 < ow ? stride[1] : w - ox * stride[1];
+        char *to = at_x(p, dx, n, block, i);
+        for (int64_t r = 0; r < rows; r++)
+            memset(to + (size_t)(r * w) * size, 0, (size_t)columns * size);
+        memcpy(to, from, size);
+    }
+}
+
 /** Pack the weights as panels, w[out][k] at the given strides. */
 static void pack(const run *r, int64_t n_out, int64_t n_k, int64_t out_stride, int64_t k_stride)
 {
@@ -173,26 +222,29 @@ static void pack(const run *r, int64_t n_out, int64_t n_k, int64_t out_stride, i
                       p->tile);
 }
 
-/** The tile of x in products' form: itself where it already has it. Returns the block stride. */
-static const void *load_x(const run *r, const tile *t, char *to, int64_t *stride)
+/** The tile of x in products' form: itself where it already has it, else brought to where the
+ *  thread's memory begins. Gathers by way of the products' memory. Gives the block stride. */
+static const void *load_x(const run *r, const tile *t, char *mine, int64_t *stride)
 {
     const plan *p = r->p;
     int64_t pixels = t->n_images * t->pixels;
     size_t size = sh_dtype_size(p->tile);
 
-    if (!r->norms.x.scale && p->dtype == p->tile && t->n_images == 1) {
+    if (!r->norms.x.scale && p->dtype == p->tile && t->n_images == 1 && !p->strided) {
         *stride = p->hw * 16;
-        return at_pixel(p, r->data.x, p->in_blocks, t->n, 0, t->begin);
+        return at_x(p, r->data.x, t->n, 0, t->begin);
     }
     for (int64_t b = 0; b < p->in_blocks; b++) {
         sh_cpu_affine norm = sh_cpu_norm_block(&r->norms.x, b);
-        for (int64_t i = 0; i < t->n_images; i++)
-            p->simd->tile_load(at_pixel(p, r->data.x, p->in_blocks, t->n + i, b, t->begin),
-                               p->dtype, t->pixels, &norm,
-                               to + (size_t)((b * pixels + i * t->pixels) * 16) * size, p->tile);
+        for (int64_t i = 0; i < t->n_images; i++) {
+            const void *x = gather(p, r->data.x, t->n + i, b, t->begin, t->pixels,
+                                   mine + p->x_bytes + p->dy_bytes);
+            p->simd->tile_load(x, p->dtype, t->pixels, &norm,
+                               mine + (size_t)((b * pixels + i * t->pixels) * 16) * size, p->tile);
+        }
     }
     *stride = pixels * 16;
-    return to;
+    return mine;
 }
 
 static const void *load_dy(const run *r, const tile *t, char *to, int64_t *stride)
@@ -237,18 +289,26 @@ static bool next_tile(const plan *p, const tile *t, tile *next)
     return true;
 }
 
-static void add_pieces(const run *r, const tile *t, const void *base, int64_t blocks,
-                       sh_cpu_ahead *ahead)
+/** Pieces of x, or of what has the shape of y; returns their bytes. */
+static int64_t add_pieces(const run *r, const tile *t, const void *base, bool is_x,
+                          sh_cpu_ahead *ahead)
 {
     const plan *p = r->p;
+    int64_t blocks = is_x ? p->in_blocks : p->out_blocks, n_bytes = 0;
 
     for (int64_t b = 0; base && b < blocks; b++) {
         for (int64_t i = 0; i < t->n_images; i++, ahead->n_pieces++) {
-            ahead->pieces[ahead->n_pieces].at = at_pixel(p, base, blocks, t->n + i, b, t->begin);
+            const char *at = is_x ? at_x(p, base, t->n + i, b, t->begin)
+                                  : at_pixel(p, base, blocks, t->n + i, b, t->begin);
+            const char *last = is_x ? at_x(p, base, t->n + i, b, t->begin + t->pixels - 1)
+                                    : at + (t->pixels - 1) * 16 * (int64_t)sh_dtype_size(p->dtype);
+            ahead->pieces[ahead->n_pieces].at = at;
             ahead->pieces[ahead->n_pieces].n_bytes =
-                t->pixels * 16 * (int64_t)sh_dtype_size(p->dtype);
+                last - at + 16 * (int64_t)sh_dtype_size(p->dtype);
+            n_bytes += ahead->pieces[ahead->n_pieces].n_bytes + 64;
         }
     }
+    return n_bytes;
 }
 
 /** List what the tile after t reads, to be fetched in n_steps turns. */
@@ -259,11 +319,10 @@ static sh_cpu_ahead look_ahead(const run *r, const tile *t, int64_t n_steps, cha
     tile next;
 
     if (!next_tile(p, t, &next)) return ahead;
-    add_pieces(r, &next, r->data.x, p->in_blocks, &ahead);
-    add_pieces(r, &next, r->data.dy, p->out_blocks, &ahead);
-    add_pieces(r, &next, r->data.y, p->out_blocks, &ahead);
-    int64_t lines = ahead.n_pieces * (next.pixels * 16 * (int64_t)sh_dtype_size(p->dtype) / 64 + 1);
-    ahead.lines = (lines + n_steps - 1) / n_steps;
+    int64_t n_bytes = add_pieces(r, &next, r->data.x, true, &ahead);
+    n_bytes += add_pieces(r, &next, r->data.dy, false, &ahead);
+    n_bytes += add_pieces(r, &next, r->data.y, false, &ahead);
+    ahead.lines = (n_bytes / 64 + n_steps - 1) / n_steps;
     return ahead;
 }
 
@@ -336,8 +395,9 @@ static void outer_tile(const run *r, const tile *t, const void *x, int64_t x_str
                         p->tile, ahead);
 }
 
+/* The tile of x is done with: its memory holds a strided gradient before it is spread out. */
 static void store_grad_panel(const run *r, const tile *t, const float *c, int64_t first, int n,
-                             sh_cpu_grad_sums *sums)
+                             sh_cpu_grad_sums *sums, char *mine)
 {
     const plan *p = r->p;
     int64_t pixels = t->n_images * t->pixels;
@@ -345,12 +405,13 @@ static void store_grad_panel(const run *r, const tile *t, const float *c, int64_
     for (int64_t k = 0, b = first; k < n; k++, b++) {
         sh_cpu_affine norm = sh_cpu_norm_block(&r->norms.x, b);
         for (int64_t i = 0; i < t->n_images; i++) {
-            char *dx = at_pixel(p, r->data.dx, p->in_blocks, t->n + i, b, t->begin);
-            const char *x = NULL;
-            if (sums) x = at_pixel(p, r->data.x, p->in_blocks, t->n + i, b, t->begin);
+            const float *from = c + (k * pixels + i * t->pixels) * 16;
+            char *dx = at_x(p, r->data.dx, t->n + i, b, t->begin);
+            const char *x = sums ? at_x(p, r->data.x, t->n + i, b, t->begin) : NULL;
             p->simd->tile_store_grad(
-                c + (k * pixels + i * t->pixels) * 16, t->pixels, x, dx, p->dtype, p->stream, &norm,
-                sums ? r->norms.x.mean + b * 16 : NULL, sums ? &sums[b] : NULL);
+                from, t->pixels, x, p->strided ? mine : dx, p->dtype, p->stream && !p->strided,
+                &norm, sums ? r->norms.x.mean + b * 16 : NULL, sums ? &sums[b] : NULL);
+            if (p->strided) scatter(p, mine, t->n + i, b, t->begin, t->pixels, r->data.dx);
         }
     }
 }
@@ -370,20 +431,20 @@ static void backward_tile(const run *r, const tile *t, sh_cpu_grad_sums *sums, c
         const void *x = load_x(r, t, mine, &x_stride);
         outer_tile(r, t, x, x_stride, dy, dy_stride, &ahead, mine);
     }
-    bool is_direct = stores_directly(r, t);
+    bool is_direct = stores_directly(r, t) && !p->strided;
     for (int64_t b = 0; p->conv.wants_dx && b < p->in_blocks;) {
         int n = p->simd->panel_blocks(b, p->in_blocks);
-        const sh_cpu_direct direct = {
-            .y = is_direct ? at_pixel(p, r->data.dx, p->in_blocks, t->n, b, t->begin) : NULL,
-            .stride = p->hw * 16,
-            .stream = p->stream,
-            .sums = sums ? &sums[b] : NULL,
-            .x = sums ? at_pixel(p, r->data.x, p->in_blocks, t->n, b, t->begin) : NULL,
-            .norm = sh_cpu_norm_block(&r->norms.x, b),
-            .mean = sums ? r->norms.x.mean + b * 16 : NULL};
+        const sh_cpu_direct direct = {.y =
+                                          is_direct ? at_x(p, r->data.dx, t->n, b, t->begin) : NULL,
+                                      .stride = p->hw * 16,
+                                      .stream = p->stream,
+                                      .sums = sums ? &sums[b] : NULL,
+                                      .x = sums ? at_x(p, r->data.x, t->n, b, t->begin) : NULL,
+                                      .norm = sh_cpu_norm_block(&r->norms.x, b),
+                                      .mean = sums ? r->norms.x.mean + b * 16 : NULL};
         p->simd->tile_product(dy, dy_stride, p->out_blocks, panel_at(r, b, p->out_blocks), n,
                               pixels, c, &direct, p->tile, &ahead);
-        if (!is_direct) store_grad_panel(r, t, c, b, n, sums);
+        if (!is_direct) store_grad_panel(r, t, c, b, n, sums, mine);
         b += n;
     }
 }
