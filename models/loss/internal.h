@@ -8,6 +8,8 @@
  *   triplets.c  apply for these
  *   dense.c     choose and apply where every triplet that fits a rule counts
  *   pairs.c     contrastive pairs
+ *   all_pairs.c choose and apply of the losses over all pairs: multi-similarity, NT-Xent,
+ * contrastive
  */
 #ifndef SH_MODELS_LOSS_INTERNAL_H
 #define SH_MODELS_LOSS_INTERNAL_H
@@ -37,6 +39,7 @@ typedef struct sh_loss_ops {
     const char *name;
     size_t slot_bytes; /* of a choice; 0: nothing is chosen */
     bool one_slot;     /* a choice per anchor, not per (anchor, positive) */
+    bool cosine;       /* defined for cosine similarity only */
     unsigned tiles;    /* SH_TILES_* */
     /* NULL: nothing to choose */
     void (*choose)(const sh_loss *loss, const sh_loss_batch *batch, int64_t begin, int64_t end,
@@ -97,6 +100,22 @@ void sh_dense_apply(sh_loss *loss, const sh_loss_batch *batch, const void *choic
 /* pairs.c */
 void sh_pairs_apply(sh_loss *loss, const sh_loss_batch *batch, const void *choices, int64_t begin,
                     int64_t end, sh_loss_stats *stats, float *grad);
+
+/* all_pairs.c */
+
+/** What a row is to all others: with it, both rows of a pair know what the pair costs each. */
+typedef struct sh_pair_sums {
+    double loss[2];      /* of positives, of negatives; not yet divided */
+    double weight[2];    /* the kind's own; what slopes are made of */
+    float bound[2];      /* the kind's own; which pairs are taken */
+    int32_t n_taken[2];  /* pairs in the loss */
+    int32_t n_active[2]; /* of these, with a loss above zero */
+} sh_pair_sums;
+
+void sh_all_pairs_choose(const sh_loss *loss, const sh_loss_batch *batch, int64_t begin,
+                         int64_t end, void *choices);
+void sh_all_pairs_apply(sh_loss *loss, const sh_loss_batch *batch, const void *choices,
+                        int64_t begin, int64_t end, sh_loss_stats *stats, float *grad);
 
 /* ---- functions of one number ---- */
 
@@ -161,7 +180,7 @@ enum {
 
 /** Bytes of the scratch that sh_rows_visit needs per thread, of which the visitor's share begins at
  *  the pointer it is given. */
-size_t sh_rows_scratch_bytes(int64_t n_max, int64_t slots, size_t visitor_bytes);
+size_t sh_rows_scratch_bytes(int64_t n_max, int64_t max_positives, size_t visitor_bytes);
 
 /** Squared distances of rows row .. row + n_rows - 1 (multiples of SH_TILE_ROWS) to the columns of
  *  n_panels panels, NaN where the column is no negative of the row. */

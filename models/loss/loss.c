@@ -41,6 +41,26 @@ static const sh_loss_ops kinds[] = {
                           .tiles = SH_TILES_CHOOSE | SH_TILES_APPLY | SH_TILES_ROWS,
                           .choose = sh_dense_choose,
                           .apply = sh_dense_apply},
+    [SH_LOSS_MULTI_SIMILARITY] = {.name = "multi-similarity",
+                                  .slot_bytes = sizeof(sh_pair_sums),
+                                  .one_slot = true,
+                                  .cosine = true,
+                                  .tiles = SH_TILES_CHOOSE | SH_TILES_APPLY | SH_TILES_ROWS,
+                                  .choose = sh_all_pairs_choose,
+                                  .apply = sh_all_pairs_apply},
+    [SH_LOSS_NT_XENT] = {.name = "nt-xent",
+                         .slot_bytes = sizeof(sh_pair_sums),
+                         .one_slot = true,
+                         .cosine = true,
+                         .tiles = SH_TILES_CHOOSE | SH_TILES_APPLY | SH_TILES_ROWS,
+                         .choose = sh_all_pairs_choose,
+                         .apply = sh_all_pairs_apply},
+    [SH_LOSS_CONTRASTIVE_ALL] = {.name = "contrastive-all",
+                                 .slot_bytes = sizeof(sh_pair_sums),
+                                 .one_slot = true,
+                                 .tiles = SH_TILES_CHOOSE | SH_TILES_APPLY | SH_TILES_ROWS,
+                                 .choose = sh_all_pairs_choose,
+                                 .apply = sh_all_pairs_apply},
 };
 
 const char *sh_loss_kind_name(sh_loss_kind kind)
@@ -273,13 +293,13 @@ static bool reserve_all(sh_loss *loss)
         loss->unit = reserve(loss, &failed, n * (size_t)loss->dim, sizeof(float));
         loss->inverse_norm = reserve(loss, &failed, n, sizeof(float));
     }
-    if (loss->ops->slot_bytes == sizeof(sh_triplet))
+    if (loss->ops->apply == sh_triplets_apply)
         for (int side = 0; side < 2; side++) {
             loss->slot_weights[side] = reserve(loss, &failed, n_slots, sizeof(float));
             loss->inverse[side] = reserve(loss, &failed, n_slots, sizeof(int32_t));
             loss->inverse_at[side] = reserve(loss, &failed, n + 1, sizeof(int64_t));
         }
-    if (tiles & SH_TILES_APPLY)
+    if (loss->ops->apply == sh_dense_apply)
         loss->other_positive =
             reserve(loss, &failed, (size_t)loss->max_positives * padded, sizeof(float));
     if (tiles & SH_TILES_ROWS) {
@@ -301,6 +321,8 @@ sh_status sh_loss_create(const sh_loss_config *config, int64_t n_max, int64_t di
 
     SH_CHECK((size_t)config->kind < SH_COUNT(kinds), SH_ERR_USAGE, "loss: no kind %d",
              (int)config->kind);
+    SH_CHECK(!kinds[config->kind].cosine || config->distance == SH_COSINE, SH_ERR_USAGE,
+             "loss: %s is defined for cosine similarity only", kinds[config->kind].name);
     SH_CHECK(n_max >= 1 && dim >= 1 && config->max_per_label >= 0, SH_ERR_USAGE,
              "loss: a batch of %lld x %lld with up to %lld rows of one label", (long long)n_max,
              (long long)dim, (long long)config->max_per_label);

@@ -32,6 +32,10 @@ typedef enum sh_loss_kind {
     SH_LOSS_PML_SEMI_HARD, /* pytorch-metric-learning: all triplets with d(a,p) < d(a,n) < d(a,p) +
                               margin */
     SH_LOSS_PML_HARD,      /* pytorch-metric-learning: all triplets with d(a,n) <= d(a,p) */
+    SH_LOSS_MULTI_SIMILARITY, /* Wang et al. 2019: mined pairs, cosine */
+    SH_LOSS_NT_XENT,          /* every positive pair against all negatives of its anchor, cosine */
+    SH_LOSS_CONTRASTIVE_ALL,  /* pytorch-metric-learning's ContrastiveLoss over all pairs */
+    SH_LOSS_KINDS
 } sh_loss_kind;
 
 typedef enum sh_distance { SH_EUCLIDEAN, SH_SQUARED, SH_COSINE } sh_distance;
@@ -45,6 +49,9 @@ typedef struct sh_loss_config {
     sh_reduction reduction; /* over triplets; TFA losses fix their own */
     int64_t max_per_label;  /* most rows of one label in any batch: sizes the choices (K of P x K).
                                0: any number, so choices take n_max x n_max places */
+    /* Multi-similarity: exponents of positives and negatives, their shift, the miner's slack */
+    float alpha, beta, base, epsilon;
+    float temperature; /* NT-Xent */
     uint64_t seed; /* Algorithm 1's draws, keyed by (seed, SH_RNG_MINING, step, anchor, positive) */
 } sh_loss_config;
 
@@ -61,8 +68,8 @@ typedef struct sh_loss_batch {
 typedef struct sh_loss_stats {
     double loss;
     int64_t n_pairs;    /* anchor-positive pairs considered */
-    int64_t n_triplets; /* triplets formed (contrastive: pairs) */
-    int64_t n_active;   /* triplets with a loss above zero */
+    int64_t n_triplets; /* triplets formed (losses over pairs: pairs taken) */
+    int64_t n_active;   /* of these, with a loss above zero */
 } sh_loss_stats;
 
 typedef struct sh_loss sh_loss; /* scratch for one batch size, reused from step to step */

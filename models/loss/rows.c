@@ -13,10 +13,10 @@ static int64_t padded(int64_t n)
     return (n + SH_TILE_COLS - 1) / SH_TILE_COLS * SH_TILE_COLS;
 }
 
-size_t sh_rows_scratch_bytes(int64_t n_max, int64_t slots, size_t visitor_bytes)
+size_t sh_rows_scratch_bytes(int64_t n_max, int64_t max_positives, size_t visitor_bytes)
 {
     return round_up((size_t)(SH_ROWS_BLOCK * padded(n_max)) * sizeof(float)) +
-           round_up((size_t)slots * sizeof(float)) + round_up(visitor_bytes);
+           round_up((size_t)max_positives * sizeof(float)) + round_up(visitor_bytes);
 }
 
 /* The row's group within columns [first, last) is blotted out with NaN, which no comparison takes.
@@ -58,7 +58,7 @@ static void visit_block(const sh_loss *loss, int64_t row, int64_t begin, int64_t
     int64_t stride = loss->packed.n_panels * SH_TILE_COLS;
     float *tile = (float *)scratch;
     float *positives = (float *)(scratch + round_up((size_t)(SH_ROWS_BLOCK * stride) * 4));
-    char *rest = (char *)positives + round_up((size_t)loss->slots * 4);
+    char *rest = (char *)positives + round_up((size_t)loss->max_positives * 4);
     int64_t last = row + SH_ROWS_BLOCK < end ? row + SH_ROWS_BLOCK : end;
     int64_t n_rows = (last - row + SH_TILE_ROWS - 1) / SH_TILE_ROWS * SH_TILE_ROWS;
     sh_distance distance = loss->config.distance;
