@@ -30,9 +30,9 @@ static const sh_kernel *const own_kernels[SH_OP_COUNT][MAX_KERNELS] = {
     [SH_OP_ADD] = {&sh_cpu_add},
     [SH_OP_AVG_POOL] = {&sh_cpu_avg_pool},
     [SH_OP_AVG_POOL_GRAD] = {&sh_cpu_avg_pool_grad},
-    [SH_OP_LINEAR] = {&sh_cpu_linear},
-    [SH_OP_LINEAR_GRAD_X] = {&sh_cpu_linear_grad_x},
-    [SH_OP_LINEAR_GRAD_W] = {&sh_cpu_linear_grad_w},
+    [SH_OP_LINEAR] = {&sh_cpu_linear_pointwise, &sh_cpu_linear},
+    [SH_OP_LINEAR_GRAD_X] = {&sh_cpu_linear_grad_x_pointwise, &sh_cpu_linear_grad_x},
+    [SH_OP_LINEAR_GRAD_W] = {&sh_cpu_linear_grad_w_pointwise, &sh_cpu_linear_grad_w},
     [SH_OP_CAST] = {&sh_cpu_cast},
 };
 

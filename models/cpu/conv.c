@@ -7,15 +7,18 @@ sh_cpu_conv sh_cpu_conv_of(const sh_node_desc *d)
 
     switch (d->op) {
     case SH_OP_CONV:
+    case SH_OP_LINEAR:
         c.x = d->in[SH_CONV_X], c.w = d->in[SH_CONV_W], c.y = d->out[SH_CONV_Y];
         c.has_norm = sh_cpu_in(d, SH_CONV_MEAN) != NULL;
         c.wants_stats = sh_cpu_out(d, SH_CONV_Y_MEAN) != NULL;
         break;
     case SH_OP_CONV_GRAD_X:
+    case SH_OP_LINEAR_GRAD_X:
         c.x = d->out[0], c.w = d->in[1], c.y = d->in[0];
         c.wants_dx = true;
         break;
     case SH_OP_CONV_GRAD_W:
+    case SH_OP_LINEAR_GRAD_W:
         c.x = d->in[0], c.w = d->out[0], c.y = d->in[1];
         c.wants_dw = true;
         c.wants_dbias = sh_cpu_out(d, 1) != NULL;
@@ -60,6 +63,7 @@ sh_cpu_conv_data sh_cpu_conv_locate(const sh_node_desc *d, const sh_kernel_args 
 {
     switch (d->op) {
     case SH_OP_CONV:
+    case SH_OP_LINEAR:
         return (sh_cpu_conv_data){.x = args->in[SH_CONV_X],
                                   .w = args->in[SH_CONV_W],
                                   .bias = sh_cpu_arg(d, args, SH_CONV_BIAS),
@@ -71,8 +75,10 @@ sh_cpu_conv_data sh_cpu_conv_locate(const sh_node_desc *d, const sh_kernel_args 
                                   .mean = sh_cpu_result(d, args, SH_CONV_Y_MEAN),
                                   .var = sh_cpu_result(d, args, SH_CONV_Y_VAR)};
     case SH_OP_CONV_GRAD_X:
+    case SH_OP_LINEAR_GRAD_X:
         return (sh_cpu_conv_data){.dy = args->in[0], .w = args->in[1], .dx = args->out[0]};
     case SH_OP_CONV_GRAD_W:
+    case SH_OP_LINEAR_GRAD_W:
         return (sh_cpu_conv_data){.x = args->in[0],
                                   .dy = args->in[1],
                                   .dw = args->out[0],

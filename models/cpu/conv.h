@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/* One view of the four convolution ops, for the kernels that do them all: see models/ops.h. */
+/* One view of the four convolution ops, for the kernels that do them all: see models/ops.h. Linear
+ * layers have their operands at the same places and are 1x1 convolutions without attributes. */
 #ifndef SH_MODELS_CPU_CONV_H
 #define SH_MODELS_CPU_CONV_H
 

@@ -18,6 +18,8 @@ extern const sh_kernel sh_cpu_bn_stats, sh_cpu_bn_apply, sh_cpu_bn_grad_reduce,
     sh_cpu_bn_grad_apply;
 extern const sh_kernel sh_cpu_act, sh_cpu_act_grad, sh_cpu_add, sh_cpu_cast;
 extern const sh_kernel sh_cpu_avg_pool, sh_cpu_avg_pool_grad;
+extern const sh_kernel sh_cpu_linear_pointwise, sh_cpu_linear_grad_x_pointwise,
+    sh_cpu_linear_grad_w_pointwise;
 extern const sh_kernel sh_cpu_linear, sh_cpu_linear_grad_x, sh_cpu_linear_grad_w;
 
 /* ---- operands ---- */

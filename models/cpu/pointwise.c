@@ -7,30 +7,16 @@
  * multiply, store (sum). Nothing but the operands themselves passes through memory. Weight
  * gradients gather in one copy per thread and are added in thread order.
  */
-#include "models/cpu/conv.h"
+#include "models/cpu/pointwise.h"
 
 #include <omp.h>
 #include <stdlib.h>
 
 enum { TILE_PIXELS = 126, MAX_TILE_PIXELS = 160 };
 
-typedef struct plan {
-    const sh_cpu_simd *simd;
-    sh_cpu_conv conv;
-    int64_t n_images, in_blocks, out_blocks;
-    int64_t hw, x_hw; /* pixels of an image of y, and of x */
-    bool strided;     /* else x has the pixels of y */
-    int64_t group;    /* images per item */
-    int64_t parts;    /* items per group */
-    int64_t tiles;    /* per group */
-    int64_t n_items, max_pixels;
-    int n_threads;
-    sh_dtype dtype, tile; /* of tensors, of products */
-    bool stream;
-    /* scratch */
-    size_t panels_at, norms_at, records_at, threads_at, thread_bytes;
-    size_t x_bytes, dy_bytes, pairs_bytes, c_bytes, ahead_at, dw_at; /* within a thread's */
-} plan;
+typedef sh_cpu_pw_plan plan;
+typedef sh_cpu_pw_run run;
+typedef sh_cpu_pw_tile tile;
 
 static const char *why_not(const sh_node_desc *d)
 {
@@ -38,10 +24,10 @@ static const char *why_not(const sh_node_desc *d)
     const sh_op_attrs *a = c.attrs;
 
     if (c.w->dims[2] != 1 || c.w->dims[3] != 1) return "not 1x1";
-    bool strided = a->stride[0] != 1 || a->stride[1] != 1;
+    bool strided = a->stride[0] > 1 || a->stride[1] > 1;
     if (strided && c.has_sums) return "strided with the previous batch norm's sums";
     if (a->pad[0] || a->pad[1] || a->pad[2] || a->pad[3]) return "padded";
-    if (a->groups != 1) return "grouped";
+    if (a->groups > 1) return "grouped";
     return sh_cpu_conv_why_not(&c);
 }
 
@@ -101,6 +87,7 @@ static void lay_out_scratch(plan *p, size_t *scratch_bytes)
     p->thread_bytes = p->dw_at + (c->wants_dw ? weights * sizeof(float) : 0);
 
     p->panels_at = take(&at, weights * element);
+    p->bias_at = take(&at, (size_t)p->out_blocks * 16 * sizeof(float));
     p->norms_at = take(&at, sh_cpu_conv_norm_bytes(c));
     p->records_at = take(&at, (size_t)(p->n_items * record_blocks) * record);
     p->threads_at = take(&at, (size_t)p->n_threads * p->thread_bytes);
@@ -118,12 +105,13 @@ static sh_status prepare(const sh_node_desc *d, void **state, size_t *scratch_by
     p->n_images = p->conv.x->dims[0];
     p->hw = p->conv.y->dims[2] * p->conv.y->dims[3];
     p->x_hw = p->conv.x->dims[2] * p->conv.x->dims[3];
-    p->strided = d->attrs->stride[0] != 1 || d->attrs->stride[1] != 1;
+    p->strided = d->attrs->stride[0] > 1 || d->attrs->stride[1] > 1;
     p->in_blocks = sh_cpu_blocks(p->conv.x->dims[1]);
     p->out_blocks = sh_cpu_blocks(p->conv.y->dims[1]);
     p->dtype = p->conv.x->dtype;
     p->tile = p->dtype == SH_BF16 && p->simd->dot_bf16 ? SH_BF16 : SH_F32;
-    p->stream = sh_cpu_is_large(sh_tensor_bytes(d->op == SH_OP_CONV ? p->conv.y : p->conv.x));
+    bool is_backward = p->conv.wants_dx || p->conv.wants_dw;
+    p->stream = sh_cpu_is_large(sh_tensor_bytes(is_backward ? p->conv.x : p->conv.y));
     lay_out_work(p);
     lay_out_scratch(p, scratch_bytes);
     *state = p;
@@ -132,83 +120,6 @@ out:
 }
 
 /* ---- one run ---- */
-
-typedef struct run {
-    const plan *p;
-    sh_cpu_conv_data data;
-    sh_cpu_conv_norms norms;
-    char *scratch;
-} run;
-
-/* Pixels of one tile: images [n, n + group), pixels [begin, end) of each. */
-typedef struct tile {
-    int64_t index;                      /* among the tiles of all images */
-    int64_t n, n_images, begin, pixels; /* pixels of one image */
-} tile;
-
-static tile tile_at(const plan *p, int64_t index)
-{
-    int64_t n = index / p->tiles * p->group, i = index % p->tiles;
-    int64_t begin = p->hw * i / p->tiles, end = p->hw * (i + 1) / p->tiles;
-
-    return (tile){.index = index,
-                  .n = n,
-                  .n_images = p->n_images - n < p->group ? p->n_images - n : p->group,
-                  .begin = begin,
-                  .pixels = end - begin};
-}
-
-static char *at_pixel(const plan *p, const void *base, int64_t blocks, int64_t n, int64_t block,
-                      int64_t pixel)
-{
-    int64_t element = ((n * blocks + block) * p->hw + pixel) * 16;
-
-    return (char *)base + (size_t)element * sh_dtype_size(p->dtype);
-}
-
-/** Where x, or dx, has what pixel `pixel` of y is made of. */
-static char *at_x(const plan *p, const void *base, int64_t n, int64_t block, int64_t pixel)
-{
-    const int *stride = p->conv.attrs->stride;
-    int64_t ow = p->conv.y->dims[3], w = p->conv.x->dims[3];
-
-    if (p->strided) pixel = pixel / ow * stride[0] * w + pixel % ow * stride[1];
-    int64_t element = ((n * p->in_blocks + block) * p->x_hw + pixel) * 16;
-    return (char *)base + (size_t)element * sh_dtype_size(p->dtype);
-}
-
-/** Pixels [begin, begin + pixels) of one row or several, gathered where x is strided. */
-static const void *gather(const plan *p, const void *base, int64_t n, int64_t block, int64_t begin,
-                          int64_t pixels, char *to)
-{
-    size_t size = 16 * sh_dtype_size(p->dtype);
-
-    if (!p->strided) return at_x(p, base, n, block, begin);
-    for (int64_t i = 0; i < pixels; i++)
-        memcpy(to + (size_t)i * size, at_x(p, base, n, block, begin + i), size);
-    return to;
-}
-
-/** The other way round: pixels [begin, begin + pixels) to dx, each with the zeros of the pixels
- *  that it skips, to the right and below. */
-static void scatter(const plan *p, const char *from, int64_t n, int64_t block, int64_t begin,
-                    int64_t pixels, void *dx)
-{
-    const int *stride = p->conv.attrs->stride;
-    int64_t ow = p->conv.y->dims[3], oh = p->conv.y->dims[2];
-    int64_t h = p->conv.x->dims[2], w = p->conv.x->dims[3];
-    size_t size = 16 * sh_dtype_size(p->dtype);
-
-    for (int64_t i = begin; i < begin + pixels; i++, from += size) {
-        int64_t oy = i / ow, ox = i % ow;
-        int64_t rows = oy + 1 < oh ? stride[0] : h - oy * stride[0];
-        int64_t columns = ox + 1 < ow ? stride[1] : w - ox * stride[1];
-        char *to = at_x(p, dx, n, block, i);
-        for (int64_t r = 0; r < rows; r++)
-            memset(to + (size_t)(r * w) * size, 0, (size_t)columns * size);
-        memcpy(to, from, size);
-    }
-}
 
 /** Pack the weights as panels, w[out][k] at the given strides. */
 static void pack(const run *r, int64_t n_out, int64_t n_k, int64_t out_stride, int64_t k_stride)
@@ -222,108 +133,10 @@ static void pack(const run *r, int64_t n_out, int64_t n_k, int64_t out_stride, i
                       p->tile);
 }
 
-/** The tile of x in products' form: itself where it already has it, else brought to where the
- *  thread's memory begins. Gathers by way of the products' memory. Gives the block stride. */
-static const void *load_x(const run *r, const tile *t, char *mine, int64_t *stride)
-{
-    const plan *p = r->p;
-    int64_t pixels = t->n_images * t->pixels;
-    size_t size = sh_dtype_size(p->tile);
-
-    if (!r->norms.x.scale && p->dtype == p->tile && t->n_images == 1 && !p->strided) {
-        *stride = p->hw * 16;
-        return at_x(p, r->data.x, t->n, 0, t->begin);
-    }
-    for (int64_t b = 0; b < p->in_blocks; b++) {
-        sh_cpu_affine norm = sh_cpu_norm_block(&r->norms.x, b);
-        for (int64_t i = 0; i < t->n_images; i++) {
-            const void *x = gather(p, r->data.x, t->n + i, b, t->begin, t->pixels,
-                                   mine + p->x_bytes + p->dy_bytes);
-            p->simd->tile_load(x, p->dtype, t->pixels, &norm,
-                               mine + (size_t)((b * pixels + i * t->pixels) * 16) * size, p->tile);
-        }
-    }
-    *stride = pixels * 16;
-    return mine;
-}
-
-static const void *load_dy(const run *r, const tile *t, char *to, int64_t *stride)
-{
-    const plan *p = r->p;
-    int64_t pixels = t->n_images * t->pixels;
-    size_t size = sh_dtype_size(p->tile);
-
-    if (!p->conv.has_grad && p->dtype == p->tile && t->n_images == 1) {
-        *stride = p->hw * 16;
-        return at_pixel(p, r->data.dy, p->out_blocks, t->n, 0, t->begin);
-    }
-    for (int64_t b = 0; b < p->out_blocks; b++) {
-        sh_cpu_bn_grad grad = {.a = NULL};
-        if (p->conv.has_grad) grad = sh_cpu_grad_block(&r->norms.y, b);
-        for (int64_t i = 0; i < t->n_images; i++) {
-            const char *g = at_pixel(p, r->data.dy, p->out_blocks, t->n + i, b, t->begin);
-            const char *y =
-                p->conv.has_grad ? at_pixel(p, r->data.y, p->out_blocks, t->n + i, b, t->begin) : g;
-            p->simd->tile_load_grad(g, y, p->dtype, t->pixels, p->conv.has_grad ? &grad : NULL,
-                                    to + (size_t)((b * pixels + i * t->pixels) * 16) * size,
-                                    p->tile);
-        }
-    }
-    *stride = pixels * 16;
-    return to;
-}
-
 static const void *panel_at(const run *r, int64_t block, int64_t k_blocks)
 {
     return r->scratch + r->p->panels_at +
            (size_t)(block * 16 * k_blocks * 16) * sh_dtype_size(r->p->tile);
-}
-
-/** The tile that follows t in the order of items and tiles; false at the very end. */
-static bool next_tile(const plan *p, const tile *t, tile *next)
-{
-    int64_t i = t->index + 1;
-
-    if (i >= p->tiles * ((p->n_images + p->group - 1) / p->group)) return false;
-    *next = tile_at(p, i);
-    return true;
-}
-
-/** Pieces of x, or of what has the shape of y; returns their bytes. */
-static int64_t add_pieces(const run *r, const tile *t, const void *base, bool is_x,
-                          sh_cpu_ahead *ahead)
-{
-    const plan *p = r->p;
-    int64_t blocks = is_x ? p->in_blocks : p->out_blocks, n_bytes = 0;
-
-    for (int64_t b = 0; base && b < blocks; b++) {
-        for (int64_t i = 0; i < t->n_images; i++, ahead->n_pieces++) {
-            const char *at = is_x ? at_x(p, base, t->n + i, b, t->begin)
-                                  : at_pixel(p, base, blocks, t->n + i, b, t->begin);
-            const char *last = is_x ? at_x(p, base, t->n + i, b, t->begin + t->pixels - 1)
-                                    : at + (t->pixels - 1) * 16 * (int64_t)sh_dtype_size(p->dtype);
-            ahead->pieces[ahead->n_pieces].at = at;
-            ahead->pieces[ahead->n_pieces].n_bytes =
-                last - at + 16 * (int64_t)sh_dtype_size(p->dtype);
-            n_bytes += ahead->pieces[ahead->n_pieces].n_bytes + 64;
-        }
-    }
-    return n_bytes;
-}
-
-/** List what the tile after t reads, to be fetched in n_steps turns. */
-static sh_cpu_ahead look_ahead(const run *r, const tile *t, int64_t n_steps, char *mine)
-{
-    const plan *p = r->p;
-    sh_cpu_ahead ahead = {.pieces = (void *)(mine + p->ahead_at)};
-    tile next;
-
-    if (!next_tile(p, t, &next)) return ahead;
-    int64_t n_bytes = add_pieces(r, &next, r->data.x, true, &ahead);
-    n_bytes += add_pieces(r, &next, r->data.dy, false, &ahead);
-    n_bytes += add_pieces(r, &next, r->data.y, false, &ahead);
-    ahead.lines = (n_bytes / 64 + n_steps - 1) / n_steps;
-    return ahead;
 }
 
 /** Whole tiles of one image go from registers to memory; others through scratch. */
@@ -336,17 +149,14 @@ static void store_panel(const run *r, const tile *t, const float *c, int64_t fir
                         sh_cpu_moments *moments)
 {
     const plan *p = r->p;
-    int64_t pixels = t->n_images * t->pixels, n_out = p->conv.y->dims[1];
+    int64_t pixels = t->n_images * t->pixels;
 
     for (int64_t k = 0, b = first; k < n; k++, b++) {
-        float bias[16] = {0};
-        for (int64_t o = b * 16; r->data.bias && o < n_out && o < b * 16 + 16; o++)
-            bias[o - b * 16] = r->data.bias[o];
         for (int64_t i = 0; i < t->n_images; i++)
-            p->simd->tile_store(c + (k * pixels + i * t->pixels) * 16, t->pixels,
-                                r->data.bias ? bias : NULL,
-                                at_pixel(p, r->data.out_y, p->out_blocks, t->n + i, b, t->begin),
-                                p->dtype, p->stream, moments ? &moments[b] : NULL);
+            p->simd->tile_store(
+                c + (k * pixels + i * t->pixels) * 16, t->pixels, r->bias ? r->bias + b * 16 : NULL,
+                sh_cpu_pw_pixel(p, r->data.out_y, p->out_blocks, t->n + i, b, t->begin), p->dtype,
+                p->stream, moments ? &moments[b] : NULL);
     }
 }
 
@@ -354,17 +164,20 @@ static void forward_tile(const run *r, const tile *t, sh_cpu_moments *moments, c
 {
     const plan *p = r->p;
     int64_t stride = 0, pixels = t->n_images * t->pixels;
-    const void *x = load_x(r, t, mine, &stride);
+    const void *x = sh_cpu_pw_load_x(r, t, mine, &stride);
     float *c = (float *)(mine + p->x_bytes + p->dy_bytes);
-    sh_cpu_ahead ahead = look_ahead(r, t, p->simd->product_tiles(pixels, p->out_blocks), mine);
+    sh_cpu_ahead ahead =
+        sh_cpu_pw_look_ahead(r, t, p->simd->product_tiles(pixels, p->out_blocks), mine);
 
-    bool is_direct = stores_directly(r, t) && !r->data.bias;
+    bool is_direct = stores_directly(r, t);
     for (int64_t b = 0; b < p->out_blocks;) {
         int n = p->simd->panel_blocks(b, p->out_blocks);
         const sh_cpu_direct direct = {
-            .y = is_direct ? at_pixel(p, r->data.out_y, p->out_blocks, t->n, b, t->begin) : NULL,
+            .y = is_direct ? sh_cpu_pw_pixel(p, r->data.out_y, p->out_blocks, t->n, b, t->begin)
+                           : NULL,
             .stride = p->hw * 16,
             .stream = p->stream,
+            .bias = r->bias ? r->bias + b * 16 : NULL,
             .moments = moments ? &moments[b] : NULL};
         p->simd->tile_product(x, stride, p->in_blocks, panel_at(r, b, p->in_blocks), n, pixels, c,
                               &direct, p->tile, &ahead);
@@ -406,12 +219,13 @@ static void store_grad_panel(const run *r, const tile *t, const float *c, int64_
         sh_cpu_affine norm = sh_cpu_norm_block(&r->norms.x, b);
         for (int64_t i = 0; i < t->n_images; i++) {
             const float *from = c + (k * pixels + i * t->pixels) * 16;
-            char *dx = at_x(p, r->data.dx, t->n + i, b, t->begin);
-            const char *x = sums ? at_x(p, r->data.x, t->n + i, b, t->begin) : NULL;
+            char *dx = sh_cpu_pw_x(p, r->data.dx, t->n + i, b, t->begin);
+            const char *x = sums ? sh_cpu_pw_x(p, r->data.x, t->n + i, b, t->begin) : NULL;
             p->simd->tile_store_grad(
                 from, t->pixels, x, p->strided ? mine : dx, p->dtype, p->stream && !p->strided,
                 &norm, sums ? r->norms.x.mean + b * 16 : NULL, sums ? &sums[b] : NULL);
-            if (p->strided) scatter(p, mine, t->n + i, b, t->begin, t->pixels, r->data.dx);
+            if (p->strided)
+                sh_cpu_pw_scatter(p, mine, t->n + i, b, t->begin, t->pixels, r->data.dx);
         }
     }
 }
@@ -420,28 +234,28 @@ static void backward_tile(const run *r, const tile *t, sh_cpu_grad_sums *sums, c
 {
     const plan *p = r->p;
     int64_t x_stride = 0, dy_stride = 0, pixels = t->n_images * t->pixels;
-    const void *dy = load_dy(r, t, mine + p->x_bytes, &dy_stride);
+    const void *dy = sh_cpu_pw_load_dy(r, t, mine + p->x_bytes, &dy_stride);
     float *c = (float *)(mine + p->x_bytes + p->dy_bytes);
     int64_t n_steps =
         p->conv.wants_dw ? p->simd->outer_tiles(pixels, p->in_blocks, p->out_blocks, p->tile) : 0;
     if (p->conv.wants_dx) n_steps += p->simd->product_tiles(pixels, p->in_blocks);
-    sh_cpu_ahead ahead = look_ahead(r, t, n_steps, mine);
+    sh_cpu_ahead ahead = sh_cpu_pw_look_ahead(r, t, n_steps, mine);
 
     if (p->conv.wants_dw) {
-        const void *x = load_x(r, t, mine, &x_stride);
+        const void *x = sh_cpu_pw_load_x(r, t, mine, &x_stride);
         outer_tile(r, t, x, x_stride, dy, dy_stride, &ahead, mine);
     }
     bool is_direct = stores_directly(r, t) && !p->strided;
     for (int64_t b = 0; p->conv.wants_dx && b < p->in_blocks;) {
         int n = p->simd->panel_blocks(b, p->in_blocks);
-        const sh_cpu_direct direct = {.y =
-                                          is_direct ? at_x(p, r->data.dx, t->n, b, t->begin) : NULL,
-                                      .stride = p->hw * 16,
-                                      .stream = p->stream,
-                                      .sums = sums ? &sums[b] : NULL,
-                                      .x = sums ? at_x(p, r->data.x, t->n, b, t->begin) : NULL,
-                                      .norm = sh_cpu_norm_block(&r->norms.x, b),
-                                      .mean = sums ? r->norms.x.mean + b * 16 : NULL};
+        const sh_cpu_direct direct = {
+            .y = is_direct ? sh_cpu_pw_x(p, r->data.dx, t->n, b, t->begin) : NULL,
+            .stride = p->hw * 16,
+            .stream = p->stream,
+            .sums = sums ? &sums[b] : NULL,
+            .x = sums ? sh_cpu_pw_x(p, r->data.x, t->n, b, t->begin) : NULL,
+            .norm = sh_cpu_norm_block(&r->norms.x, b),
+            .mean = sums ? r->norms.x.mean + b * 16 : NULL};
         p->simd->tile_product(dy, dy_stride, p->out_blocks, panel_at(r, b, p->out_blocks), n,
                               pixels, c, &direct, p->tile, &ahead);
         if (!is_direct) store_grad_panel(r, t, c, b, n, sums, mine);
@@ -466,7 +280,7 @@ static void run_item(const run *r, int64_t item, bool forward, char *mine)
         memset(sums, 0, (size_t)p->in_blocks * sizeof(*sums));
     }
     for (int64_t i = first; i < end; i++) {
-        tile t = tile_at(p, item / p->parts * p->tiles + i);
+        tile t = sh_cpu_pw_tile_at(p, item / p->parts * p->tiles + i);
         if (forward)
             forward_tile(r, &t, moments, mine);
         else
@@ -519,7 +333,8 @@ static void finish_dbias(const run *r)
         double sum[16] = {0};
         for (int64_t n = 0; n < p->n_images; n++) {
             float part[16];
-            p->simd->pool(at_pixel(p, r->data.dy, p->out_blocks, n, b, 0), p->hw, p->dtype, part);
+            p->simd->pool(sh_cpu_pw_pixel(p, r->data.dy, p->out_blocks, n, b, 0), p->hw, p->dtype,
+                          part);
             for (int i = 0; i < 16; i++) sum[i] += (double)part[i];
         }
         for (int64_t o = b * 16; o < b * 16 + 16 && o < p->conv.y->dims[1]; o++)
@@ -532,6 +347,12 @@ static run start(const sh_node_desc *d, const plan *p, const sh_kernel_args *arg
     run r = {.p = p, .data = sh_cpu_conv_locate(d, args), .scratch = args->scratch};
 
     r.norms = sh_cpu_conv_norms_make(&p->conv, &r.data, r.scratch + p->norms_at);
+    if (r.data.bias) {
+        float *bias = (float *)(r.scratch + p->bias_at);
+        memset(bias, 0, (size_t)p->out_blocks * 16 * sizeof(float));
+        memcpy(bias, r.data.bias, (size_t)p->conv.y->dims[1] * sizeof(float));
+        r.bias = bias;
+    }
     return r;
 }
 
@@ -565,6 +386,7 @@ static sh_status run_backward(const sh_node_desc *d, void *state, const sh_kerne
     return SH_OK;
 }
 
+/* A linear layer per token is a 1x1 convolution. */
 #define POINTWISE(kernel_op, function)                                                             \
     {                                                                                              \
         .name = "cpu:pointwise", .op = kernel_op, .why_not = why_not, .prepare = prepare,          \
@@ -574,3 +396,6 @@ const sh_kernel sh_cpu_conv_pointwise = POINTWISE(SH_OP_CONV, run_forward);
 const sh_kernel sh_cpu_conv_grad_x_pointwise = POINTWISE(SH_OP_CONV_GRAD_X, run_backward);
 const sh_kernel sh_cpu_conv_grad_w_pointwise = POINTWISE(SH_OP_CONV_GRAD_W, run_backward);
 const sh_kernel sh_cpu_conv_grad_pointwise = POINTWISE(SH_OP_CONV_GRAD, run_backward);
+const sh_kernel sh_cpu_linear_pointwise = POINTWISE(SH_OP_LINEAR, run_forward);
+const sh_kernel sh_cpu_linear_grad_x_pointwise = POINTWISE(SH_OP_LINEAR_GRAD_X, run_backward);
+const sh_kernel sh_cpu_linear_grad_w_pointwise = POINTWISE(SH_OP_LINEAR_GRAD_W, run_backward);

@@ -141,11 +141,14 @@ static __attribute__((noinline)) void put_tile(const float *c, int64_t pixel, in
         int64_t skip = (n * d->stride + pixel * LANES) * (int64_t)sh_dtype_size(dtype);
         sh_cpu_affine norm = d->norm;
         if (norm.scale) norm.scale += n * LANES, norm.shift += n * LANES;
-        if (d->sums) SH_SIMD(tile_store_grad)
-        (c, pixels, (const char *)d->x + skip, (char *)d->y + skip, dtype, d->stream, &norm,
-         d->mean + n * LANES, d->sums + n);
-        else SH_SIMD(tile_store)(c, pixels, NULL, (char *)d->y + skip, dtype, d->stream,
-                                 d->moments ? d->moments + n : NULL);
+        if (d->sums)
+            SH_SIMD(tile_store_grad)
+            (c, pixels, (const char *)d->x + skip, (char *)d->y + skip, dtype, d->stream, &norm,
+             d->mean + n * LANES, d->sums + n);
+        else
+            SH_SIMD(tile_store)
+            (c, pixels, d->bias ? d->bias + n * LANES : NULL, (char *)d->y + skip, dtype, d->stream,
+             d->moments ? d->moments + n : NULL);
     }
 }
 

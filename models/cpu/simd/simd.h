@@ -54,6 +54,7 @@ typedef struct sh_cpu_direct {
     void *y;        /* first pixel of the tile in the panel's first block; NULL: to scratch */
     int64_t stride; /* elements from block to block, of y and of x */
     bool stream;
+    const float *bias;       /* of the panel's blocks, or NULL; without sums */
     sh_cpu_moments *moments; /* of the panel's blocks, or NULL */
     sh_cpu_grad_sums *sums;  /* the same; NULL: no mask either */
     const void *x;
