@@ -4,12 +4,14 @@
 
 static const char *why_not(const sh_node_desc *d)
 {
-    float lo, hi;
     int x = d->op == SH_OP_BN_GRAD_REDUCE || d->op == SH_OP_BN_GRAD_APPLY ? 1 : 0;
 
     if (!sh_cpu_is_blocked(d->in[x])) return "not in blocks of 16 channels";
-    if (d->op != SH_OP_BN_STATS && !sh_cpu_act_bounds(d->attrs->act, &lo, &hi))
-        return "the activation is not a clamp";
+    if (d->op != SH_OP_BN_STATS && !sh_cpu_norm_has_act(d->attrs->act))
+        return "the activation is neither a clamp nor SiLU";
+    int y = d->op == SH_OP_BN_GRAD_REDUCE ? 6 : d->op == SH_OP_BN_GRAD_APPLY ? 8 : -1;
+    if (y >= 0 && d->attrs->act == SH_ACT_SILU && sh_cpu_in(d, y))
+        return "SiLU's slope is not a function of its output";
     return NULL;
 }
 

@@ -23,6 +23,13 @@ bool sh_cpu_act_bounds(sh_act act, float *lo, float *hi)
     return bounds[act].is_clamp;
 }
 
+bool sh_cpu_norm_has_act(sh_act act)
+{
+    float lo, hi;
+
+    return act == SH_ACT_SILU || sh_cpu_act_bounds(act, &lo, &hi);
+}
+
 static int64_t padded(int64_t n_channels)
 {
     return sh_cpu_blocks(n_channels) * 16;
@@ -47,6 +54,7 @@ sh_cpu_norm sh_cpu_norm_make(void *scratch, int64_t n_channels, const float *mea
 
     memset(scratch, 0, sh_cpu_norm_bytes(n_channels));
     (void)sh_cpu_act_bounds(act, &norm.lo, &norm.hi);
+    norm.silu = act == SH_ACT_SILU;
     for (int64_t c = 0; c < n_channels; c++) {
         double scale = gamma[c] / sqrt((double)var[c] + eps);
         norm.scale[c] = (float)scale;
@@ -75,7 +83,8 @@ sh_cpu_affine sh_cpu_norm_block(const sh_cpu_norm *norm, int64_t block)
     return (sh_cpu_affine){.scale = norm->scale + block * 16,
                            .shift = norm->shift + block * 16,
                            .lo = norm->lo,
-                           .hi = norm->hi};
+                           .hi = norm->hi,
+                           .silu = norm->silu};
 }
 
 sh_cpu_bn_grad sh_cpu_grad_block(const sh_cpu_norm *norm, int64_t block)

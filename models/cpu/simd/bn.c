@@ -38,7 +38,8 @@ void SH_SIMD(moments)(const void *x, int64_t pixels, sh_dtype dtype, sh_cpu_mome
 }
 
 SH_INLINE void bn_apply(const void *x, const void *residual, void *y, int64_t pixels,
-                        const sh_cpu_affine *norm, const sh_dtype dtype, const bool has_residual)
+                        const sh_cpu_affine *norm, const sh_dtype dtype, const bool has_residual,
+                        const bool silu)
 {
     vf scale = vec_load(norm->scale, 0, SH_F32), shift = vec_load(norm->shift, 0, SH_F32);
     vf lo = vec_set(norm->lo), hi = vec_set(norm->hi);
@@ -46,29 +47,55 @@ SH_INLINE void bn_apply(const void *x, const void *residual, void *y, int64_t pi
     for (int64_t i = 0; i < pixels * LANES; i += LANES) {
         vf v = vec_load(x, i, dtype) * scale + shift;
         if (has_residual) v += vec_load(residual, i, dtype);
-        vec_store(y, i, vec_min(vec_max(v, lo), hi), dtype);
+        vec_store(y, i, silu ? vec_silu(v) : vec_min(vec_max(v, lo), hi), dtype);
     }
+}
+
+SH_INLINE void bn_apply_act(const void *x, const void *residual, void *y, int64_t pixels,
+                            const sh_cpu_affine *norm, const sh_dtype dtype,
+                            const bool has_residual)
+{
+    if (norm->silu)
+        bn_apply(x, residual, y, pixels, norm, dtype, has_residual, true);
+    else
+        bn_apply(x, residual, y, pixels, norm, dtype, has_residual, false);
 }
 
 void SH_SIMD(bn_apply)(const void *x, const void *residual, void *y, int64_t pixels, sh_dtype dtype,
                        const sh_cpu_affine *norm)
 {
     if (dtype == SH_BF16 && residual)
-        bn_apply(x, residual, y, pixels, norm, SH_BF16, true);
+        bn_apply_act(x, residual, y, pixels, norm, SH_BF16, true);
     else if (dtype == SH_BF16)
-        bn_apply(x, residual, y, pixels, norm, SH_BF16, false);
+        bn_apply_act(x, residual, y, pixels, norm, SH_BF16, false);
     else if (residual)
-        bn_apply(x, residual, y, pixels, norm, SH_F32, true);
+        bn_apply_act(x, residual, y, pixels, norm, SH_F32, true);
     else
-        bn_apply(x, residual, y, pixels, norm, SH_F32, false);
+        bn_apply_act(x, residual, y, pixels, norm, SH_F32, false);
+}
+
+/* How the gradient gets through the activation: by its input, recomputed from x (a clamp or SiLU),
+ * or by y, the output of a clamp. */
+typedef enum mask { FROM_X, FROM_X_SILU, FROM_Y } mask;
+
+SH_INLINE mask mask_of(const sh_cpu_affine *norm, const void *y)
+{
+    return norm->silu ? FROM_X_SILU : y ? FROM_Y : FROM_X;
+}
+
+SH_INLINE vf masked(const void *dy, const void *y, vf v, int64_t i, const clamp *k,
+                    const sh_dtype dtype, const mask how)
+{
+    vf a = how == FROM_Y ? vec_load(y, i, dtype) : v * k->scale + k->shift;
+
+    return through_act(vec_load(dy, i, dtype), a, k, how == FROM_X_SILU);
 }
 
 SH_INLINE void reduce_pixel(const void *dy, const void *x, const void *y, int64_t p, const clamp *k,
-                            vf *s, vf *q, const sh_dtype dtype, const bool has_y)
+                            vf *s, vf *q, const sh_dtype dtype, const mask how)
 {
     vf v = vec_load(x, p * LANES, dtype);
-    vf a = has_y ? vec_load(y, p * LANES, dtype) : v * k->scale + k->shift;
-    vf g = vec_inside(vec_load(dy, p * LANES, dtype), a, k->lo, k->hi);
+    vf g = masked(dy, y, v, p * LANES, k, dtype, how);
 
     *s += g;
     *q += g * (v - k->mean);
@@ -76,54 +103,68 @@ SH_INLINE void reduce_pixel(const void *dy, const void *x, const void *y, int64_
 
 SH_INLINE void bn_grad_reduce(const void *dy, const void *x, const void *y, int64_t pixels,
                               const sh_cpu_affine *norm, const float *mean, sh_cpu_grad_sums *sums,
-                              const sh_dtype dtype, const bool has_y)
+                              const sh_dtype dtype, const mask how)
 {
-    const clamp k = {.scale = vec_load(norm->scale, 0, SH_F32),
-                     .shift = vec_load(norm->shift, 0, SH_F32),
-                     .lo = vec_set(norm->lo),
-                     .hi = vec_set(norm->hi),
-                     .mean = vec_load(mean, 0, SH_F32)};
+    const clamp k = clamp_of(norm, mean);
     vf s[2] = {{0}}, q[2] = {{0}};
     int64_t p = 0;
 
     for (; p + 2 <= pixels; p += 2) {
-        reduce_pixel(dy, x, y, p, &k, &s[0], &q[0], dtype, has_y);
-        reduce_pixel(dy, x, y, p + 1, &k, &s[1], &q[1], dtype, has_y);
+        reduce_pixel(dy, x, y, p, &k, &s[0], &q[0], dtype, how);
+        reduce_pixel(dy, x, y, p + 1, &k, &s[1], &q[1], dtype, how);
     }
-    if (p < pixels) reduce_pixel(dy, x, y, p, &k, &s[0], &q[0], dtype, has_y);
+    if (p < pixels) reduce_pixel(dy, x, y, p, &k, &s[0], &q[0], dtype, how);
     vec_store(sums->g, 0, vec_load(sums->g, 0, SH_F32) + (s[0] + s[1]), SH_F32);
     vec_store(sums->gx, 0, vec_load(sums->gx, 0, SH_F32) + (q[0] + q[1]), SH_F32);
+}
+
+SH_INLINE void bn_grad_reduce_any(const void *dy, const void *x, const void *y, int64_t pixels,
+                                  const sh_cpu_affine *norm, const float *mean,
+                                  sh_cpu_grad_sums *sums, const sh_dtype dtype)
+{
+    switch (mask_of(norm, y)) {
+    case FROM_X: bn_grad_reduce(dy, x, y, pixels, norm, mean, sums, dtype, FROM_X); break;
+    case FROM_X_SILU: bn_grad_reduce(dy, x, y, pixels, norm, mean, sums, dtype, FROM_X_SILU); break;
+    case FROM_Y: bn_grad_reduce(dy, x, y, pixels, norm, mean, sums, dtype, FROM_Y); break;
+    }
 }
 
 void SH_SIMD(bn_grad_reduce)(const void *dy, const void *x, const void *y, int64_t pixels,
                              sh_dtype dtype, const sh_cpu_affine *norm, const float *mean,
                              sh_cpu_grad_sums *sums)
 {
-    if (dtype == SH_BF16 && y)
-        bn_grad_reduce(dy, x, y, pixels, norm, mean, sums, SH_BF16, true);
-    else if (dtype == SH_BF16)
-        bn_grad_reduce(dy, x, y, pixels, norm, mean, sums, SH_BF16, false);
-    else if (y)
-        bn_grad_reduce(dy, x, y, pixels, norm, mean, sums, SH_F32, true);
+    if (dtype == SH_BF16)
+        bn_grad_reduce_any(dy, x, y, pixels, norm, mean, sums, SH_BF16);
     else
-        bn_grad_reduce(dy, x, y, pixels, norm, mean, sums, SH_F32, false);
+        bn_grad_reduce_any(dy, x, y, pixels, norm, mean, sums, SH_F32);
 }
 
 SH_INLINE void bn_grad_apply(const void *dy, const void *x, const void *y, void *dx,
                              void *dresidual, int64_t pixels, const sh_cpu_affine *norm,
-                             const sh_cpu_bn_grad *grad, const sh_dtype dtype)
+                             const sh_cpu_bn_grad *grad, const sh_dtype dtype, const mask how)
 {
-    vf scale = vec_load(norm->scale, 0, SH_F32), shift = vec_load(norm->shift, 0, SH_F32);
-    vf lo = vec_set(norm->lo), hi = vec_set(norm->hi);
+    const clamp k = clamp_of(norm, norm->scale); /* no mean is needed here */
     vf a = vec_load(grad->a, 0, SH_F32), b = vec_load(grad->b, 0, SH_F32);
     vf c = vec_load(grad->c, 0, SH_F32);
 
     for (int64_t i = 0; i < pixels * LANES; i += LANES) {
         vf v = vec_load(x, i, dtype);
-        vf act = y ? vec_load(y, i, dtype) : v * scale + shift;
-        vf g = vec_inside(vec_load(dy, i, dtype), act, lo, hi);
+        vf g = masked(dy, y, v, i, &k, dtype, how);
         if (dresidual) vec_store(dresidual, i, g, dtype);
         vec_store(dx, i, a * g + (b * v + c), dtype);
+    }
+}
+
+SH_INLINE void bn_grad_apply_any(const void *dy, const void *x, const void *y, void *dx,
+                                 void *dresidual, int64_t pixels, const sh_cpu_affine *norm,
+                                 const sh_cpu_bn_grad *grad, const sh_dtype dtype)
+{
+    switch (mask_of(norm, y)) {
+    case FROM_X: bn_grad_apply(dy, x, y, dx, dresidual, pixels, norm, grad, dtype, FROM_X); break;
+    case FROM_X_SILU:
+        bn_grad_apply(dy, x, y, dx, dresidual, pixels, norm, grad, dtype, FROM_X_SILU);
+        break;
+    case FROM_Y: bn_grad_apply(dy, x, y, dx, dresidual, pixels, norm, grad, dtype, FROM_Y); break;
     }
 }
 
@@ -132,9 +173,9 @@ void SH_SIMD(bn_grad_apply)(const void *dy, const void *x, const void *y, void *
                             const sh_cpu_bn_grad *grad)
 {
     if (dtype == SH_BF16)
-        bn_grad_apply(dy, x, y, dx, dresidual, pixels, norm, grad, SH_BF16);
+        bn_grad_apply_any(dy, x, y, dx, dresidual, pixels, norm, grad, SH_BF16);
     else
-        bn_grad_apply(dy, x, y, dx, dresidual, pixels, norm, grad, SH_F32);
+        bn_grad_apply_any(dy, x, y, dx, dresidual, pixels, norm, grad, SH_F32);
 }
 
 void SH_SIMD(pool)(const void *x, int64_t pixels, sh_dtype dtype, float *sum)

@@ -83,14 +83,15 @@ SH_INLINE void load_x_rows(const sh_cpu_dw *dw, const void *x, ring *r, int64_t 
     }
 }
 
-/* Where a row of outputs goes: plainly, with moments, or as a masked and summed gradient. */
-typedef enum ending { PLAIN, MOMENTS, GRADIENT } ending;
+/* Where a row of outputs goes: plainly, with moments, or as a summed gradient, led back through a
+ * clamp or through SiLU. */
+typedef enum ending { PLAIN, MOMENTS, GRADIENT, SILU_GRADIENT } ending;
 
 typedef struct row_end {
     void *y;
-    const void *x; /* GRADIENT */
-    clamp k;       /* GRADIENT */
-    vf shift;      /* MOMENTS */
+    const void *x; /* gradients */
+    clamp k;
+    vf shift; /* MOMENTS */
     vf sum, square;
 } row_end;
 
@@ -115,8 +116,9 @@ SH_INLINE void forward_row(const float *const *rows, const float *weights, row_e
         }
         vf sum = a[0] + (a[1] + a[2]);
         if (K == 5) sum += a[3] + a[4];
-        if (end == GRADIENT)
-            store_grad_pixel(sum, ox, e->x, e->y, stream, &e->k, &s, &q, dtype);
+        if (end == GRADIENT || end == SILU_GRADIENT)
+            store_grad_pixel(sum, ox, e->x, e->y, stream, &e->k, &s, &q, end == SILU_GRADIENT,
+                             dtype);
         else if (end == MOMENTS)
             store_pixel(sum, ox, e->y, stream, e->shift, &s, &q, dtype);
         else if (stream)
@@ -148,6 +150,10 @@ SH_INLINE void forward_end(const float *const *rows, const float *weights, row_e
         forward_any(rows, weights, e, ow, K, stride, dilation, MOMENTS, true, dtype);
     else if (end == MOMENTS)
         forward_any(rows, weights, e, ow, K, stride, dilation, MOMENTS, false, dtype);
+    else if (end == SILU_GRADIENT && stream)
+        forward_any(rows, weights, e, ow, K, stride, dilation, SILU_GRADIENT, true, dtype);
+    else if (end == SILU_GRADIENT)
+        forward_any(rows, weights, e, ow, K, stride, dilation, SILU_GRADIENT, false, dtype);
     else if (stream)
         forward_any(rows, weights, e, ow, K, stride, dilation, GRADIENT, true, dtype);
     else
@@ -280,12 +286,8 @@ SH_INLINE void dw_backward(const sh_cpu_dw *dw, const void *g, const void *y,
     vf turned[25]; /* the kernel turned round: dx is a forward convolution of the spread dy */
 
     memset(scratch, 0, sizeof(float) * (size_t)(line - scratch));
-    if (sums)
-        e.k = (clamp){.scale = vec_load(dw->norm.scale, 0, SH_F32),
-                      .shift = vec_load(dw->norm.shift, 0, SH_F32),
-                      .lo = vec_set(dw->norm.lo),
-                      .hi = vec_set(dw->norm.hi),
-                      .mean = vec_load(mean, 0, SH_F32)};
+    const ending end_of_dx = !sums ? PLAIN : dw->norm.silu ? SILU_GRADIENT : GRADIENT;
+    if (sums) e.k = clamp_of(&dw->norm, mean);
     for (int i = 0; i < K * K; i++)
         turned[i] = vec_load(weights, (int64_t)(K * K - 1 - i) * LANES, SH_F32);
     for (int64_t oy = 0; oy < dw->oh; oy++) {
@@ -305,8 +307,8 @@ SH_INLINE void dw_backward(const sh_cpu_dw *dw, const void *g, const void *y,
             rows_of_dx(dw, &ry, iy, zero, rows, K);
             e.x = sums ? (const char *)x + iy * dw->w * bytes : NULL;
             e.y = (char *)dx + iy * dw->w * bytes;
-            forward_end(rows, (const float *)turned, &e, dw->w, K, 1, dw->dilation[1],
-                        sums ? GRADIENT : PLAIN, dw->stream, dtype);
+            forward_end(rows, (const float *)turned, &e, dw->w, K, 1, dw->dilation[1], end_of_dx,
+                        dw->stream, dtype);
         }
     }
     if (!sums) return;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /* Maps over flat arrays. The last elements go through the same sixteen lanes as the others, so that
  * an element's bits do not depend on where it stands. */
+#include "models/cpu/simd/act.h"
 #include "models/cpu/simd/parts.h"
 #include "models/ops.h"
 
@@ -26,34 +27,6 @@ SH_INLINE void store_part(void *p, int64_t i, int64_t n, vf a, const sh_dtype dt
         else
             ((float *)p)[i + k] = part[k];
     }
-}
-
-/** exp for |x| <= 87, to 2 units in the last place: 2^n times a polynomial on [-ln 2 / 2, ln 2 /
- * 2]. */
-SH_INLINE vf vec_exp(vf x)
-{
-    vf n = x * vec_set(1.44269504f);
-    vi whole =
-        __builtin_convertvector(n + (vf)(((vi)n & (vi)vec_set(-0.0f)) | (vi)vec_set(0.5f)), vi);
-    vf t = __builtin_convertvector(whole, vf);
-    vf r = (x - t * vec_set(0.693359375f)) + t * vec_set(2.12194440e-4f);
-    vf e = vec_set(1.0f / 5040);
-
-    e = e * r + vec_set(1.0f / 720);
-    e = e * r + vec_set(1.0f / 120);
-    e = e * r + vec_set(1.0f / 24);
-    e = e * r + vec_set(1.0f / 6);
-    e = e * r + vec_set(0.5f);
-    e = e * r + vec_set(1.0f);
-    e = e * r + vec_set(1.0f);
-    return e * (vf)((whole + 127) << 23);
-}
-
-SH_INLINE vf vec_sigmoid(vf x)
-{
-    vf e = vec_exp(vec_min(vec_max(-x, vec_set(-87)), vec_set(87)));
-
-    return vec_set(1) / (vec_set(1) + e);
 }
 
 /** Near 0, 2 sigmoid(2 x) - 1 cancels; an odd polynomial takes over. */

@@ -3,6 +3,7 @@
 #ifndef SH_MODELS_CPU_SIMD_ROWS_H
 #define SH_MODELS_CPU_SIMD_ROWS_H
 
+#include "models/cpu/simd/act.h"
 #include "models/cpu/simd/parts.h"
 
 /** Fetch what stands `ahead` bytes further into the second-level cache; 0: nothing. Called for
@@ -26,6 +27,13 @@ SH_INLINE void row_load(const void *x, int64_t pixels, const sh_cpu_affine *norm
     vf scale = vec_load(norm->scale, 0, SH_F32), shift = vec_load(norm->shift, 0, SH_F32);
     vf lo = vec_set(norm->lo), hi = vec_set(norm->hi);
 
+    if (norm->silu) {
+        for (int64_t i = 0; i < pixels * LANES; i += LANES) {
+            if (ahead) fetch_stream(x, i, ahead, from);
+            vec_store(row, i, vec_silu(vec_load(x, i, from) * scale + shift), to);
+        }
+        return;
+    }
     for (int64_t i = 0; i < pixels * LANES; i += LANES) {
         if (ahead) fetch_stream(x, i, ahead, from);
         vf v = vec_load(x, i, from) * scale + shift;
@@ -113,15 +121,31 @@ SH_INLINE void row_store(const float *c, int64_t pixels, const float *bias, void
         row_store_any(c, pixels, add, y, m, false, dtype);
 }
 
+/* A batch norm and its activation, and the mean of what it normalises. */
 typedef struct clamp {
     vf scale, shift, lo, hi, mean;
 } clamp;
 
+SH_INLINE clamp clamp_of(const sh_cpu_affine *norm, const float *mean)
+{
+    return (clamp){.scale = vec_load(norm->scale, 0, SH_F32),
+                   .shift = vec_load(norm->shift, 0, SH_F32),
+                   .lo = vec_set(norm->lo),
+                   .hi = vec_set(norm->hi),
+                   .mean = vec_load(mean, 0, SH_F32)};
+}
+
+/** The gradient before an activation whose input is a, from c behind it. */
+SH_INLINE vf through_act(vf c, vf a, const clamp *k, const bool silu)
+{
+    return silu ? c * vec_silu_slope(a) : vec_inside(c, a, k->lo, k->hi);
+}
+
 SH_INLINE void store_grad_pixel(vf c, int64_t p, const void *x, void *dx, const bool stream,
-                                const clamp *k, vf *s, vf *q, const sh_dtype dtype)
+                                const clamp *k, vf *s, vf *q, const bool silu, const sh_dtype dtype)
 {
     vf v = vec_load(x, p * LANES, dtype);
-    vf g = vec_inside(c, v * k->scale + k->shift, k->lo, k->hi);
+    vf g = through_act(c, v * k->scale + k->shift, k, silu);
 
     if (stream)
         vec_stream(dx, p * LANES, g, dtype);
@@ -134,7 +158,7 @@ SH_INLINE void store_grad_pixel(vf c, int64_t p, const void *x, void *dx, const 
 
 SH_INLINE void row_store_grad_any(const float *c, int64_t pixels, const void *x, void *dx,
                                   const clamp k, sh_cpu_grad_sums *sums, const bool stream,
-                                  const sh_dtype dtype)
+                                  const bool silu, const sh_dtype dtype)
 {
     vf s[STRANDS] = {{0}}, q[STRANDS] = {{0}};
     int64_t p = 0;
@@ -143,17 +167,18 @@ SH_INLINE void row_store_grad_any(const float *c, int64_t pixels, const void *x,
         SH_UNROLL
         for (int i = 0; i < STRANDS; i++)
             store_grad_pixel(vec_load(c, (p + i) * LANES, SH_F32), p + i, x, dx, stream, &k, &s[i],
-                             &q[i], dtype);
+                             &q[i], silu, dtype);
     }
     for (; p < pixels; p++)
-        store_grad_pixel(vec_load(c, p * LANES, SH_F32), p, x, dx, stream, &k, &s[0], &q[0], dtype);
+        store_grad_pixel(vec_load(c, p * LANES, SH_F32), p, x, dx, stream, &k, &s[0], &q[0], silu,
+                         dtype);
     vf g = (s[0] + s[1]) + (s[2] + s[3]), gx = (q[0] + q[1]) + (q[2] + q[3]);
     vec_store(sums->g, 0, vec_load(sums->g, 0, SH_F32) + g, SH_F32);
     vec_store(sums->gx, 0, vec_load(sums->gx, 0, SH_F32) + gx, SH_F32);
 }
 
-/** The gradient c to a slab; with sums, masked where norm's activation of x was clamped, and summed
- *  as it was stored. */
+/** The gradient c to a slab; with sums, led back through norm's activation of x, and summed as it
+ *  was stored. */
 SH_INLINE void row_store_grad(const float *c, int64_t pixels, const void *x, void *dx, bool stream,
                               const sh_cpu_affine *norm, const float *mean, sh_cpu_grad_sums *sums,
                               const sh_dtype dtype)
@@ -162,15 +187,15 @@ SH_INLINE void row_store_grad(const float *c, int64_t pixels, const void *x, voi
         row_store(c, pixels, NULL, dx, stream, NULL, dtype);
         return;
     }
-    const clamp k = {.scale = vec_load(norm->scale, 0, SH_F32),
-                     .shift = vec_load(norm->shift, 0, SH_F32),
-                     .lo = vec_set(norm->lo),
-                     .hi = vec_set(norm->hi),
-                     .mean = vec_load(mean, 0, SH_F32)};
-    if (stream)
-        row_store_grad_any(c, pixels, x, dx, k, sums, true, dtype);
+    const clamp k = clamp_of(norm, mean);
+    if (norm->silu && stream)
+        row_store_grad_any(c, pixels, x, dx, k, sums, true, true, dtype);
+    else if (norm->silu)
+        row_store_grad_any(c, pixels, x, dx, k, sums, false, true, dtype);
+    else if (stream)
+        row_store_grad_any(c, pixels, x, dx, k, sums, true, false, dtype);
     else
-        row_store_grad_any(c, pixels, x, dx, k, sums, false, dtype);
+        row_store_grad_any(c, pixels, x, dx, k, sums, false, false, dtype);
 }
 
 #endif

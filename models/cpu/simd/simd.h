@@ -14,10 +14,12 @@
 
 #include "base/tensor.h"
 
-/** Per channel: act(x * scale + shift), act being a clamp to [lo, hi] (infinite: no bound). */
+/** Per channel: act(x * scale + shift), act being a clamp to [lo, hi] (infinite: no bound), or
+ *  SiLU. */
 typedef struct sh_cpu_affine {
     const float *scale, *shift; /* [16 * blocks]; scale NULL: x as it is */
     float lo, hi;
+    bool silu; /* instead of the clamp */
 } sh_cpu_affine;
 
 /** Running sums of one channel block around a shift that keeps squares from cancelling. */
