@@ -55,6 +55,7 @@ typedef struct sh_config {
     } loader;
     struct {
         double rotate, shift, scale, brightness, contrast, saturation, hue;
+        double fish_hue, fish_saturation, fish_brightness;
         double flip, flip_vertical, erase;
     } augment;
     struct {
