@@ -64,6 +64,18 @@ SH_MUST_CHECK sh_status sh_safetensors_parse(const uint8_t *data, size_t n_bytes
                                              sh_weights *weights);
 SH_MUST_CHECK sh_status sh_pth_parse(const uint8_t *data, size_t n_bytes, sh_weights *weights);
 
+SH_MUST_CHECK sh_status sh_keras_parse(const uint8_t *data, size_t n_bytes, sh_weights *weights);
+
+/** (Re)build the index that sh_weights_find uses, after names were added or changed. Two tensors of
+ *  one name are SH_ERR_FORMAT. */
+SH_MUST_CHECK sh_status sh_weights_index(sh_weights *weights);
+
+/** Rename a tensor; sh_weights_index is due afterwards. */
+SH_MUST_CHECK sh_status sh_weights_rename(sh_weights *weights, int64_t index, const char *name);
+
+/** The elements of a tensor, to be changed. */
+float *sh_weights_data(sh_weights *weights, int64_t index);
+
 /** Does the content begin like a .pth of either container? */
 bool sh_pth_recognise(const uint8_t *data, size_t n_bytes);
 

@@ -144,13 +144,13 @@ out:
     return st;
 }
 
-sh_status sh_weights_load(const sh_weights *weights, sh_store *store, bool strict,
-                          sh_load_report *report)
+sh_status sh_weights_load(sh_weights *weights, sh_store *store, bool strict, sh_load_report *report)
 {
     sh_status st = SH_OK;
     listing list = {.text = report->text, .size = sizeof(report->text)};
 
     memset(report, 0, sizeof(*report));
+    SH_TRY(sh_weights_adapt(weights, store, NULL));
     list_misshaped(weights, store, &list, report); /* few and telling, so first */
     list_missing(weights, store, &list, report);
     list_extra(weights, store, &list, report);

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/file.h"
+#include "models/weights/hdf5.h"
 #include "models/weights/internal.h"
 
 /* Larger than any network that this program could train; bounds what a damaged size can ask for. */
@@ -168,30 +169,48 @@ static int compare_names(const void *a, const void *b)
     return strcmp((*x)->name, (*y)->name);
 }
 
-/* Data-parallel training saves every name with "module." before it. */
-static void drop_module_prefix(sh_weights *weights)
-{
-    static const char prefix[] = "module.";
-    const size_t n = sizeof(prefix) - 1;
+/* What training code puts before a network's own names: data parallelism, wrappers. */
+static const char *const prefixes[] = {"module.", "model.", "backbone.", "_orig_mod."};
 
-    for (int64_t i = 0; i < weights->n_items; i++)
-        if (strncmp(weights->items[i].name, prefix, n) != 0 || weights->items[i].name[n] == '\0')
-            return;
+/* Drop a prefix that more than half of the names have; the others belong to a head beside it. */
+static bool drop_prefix(sh_weights *weights, const char *prefix)
+{
+    const size_t n = strlen(prefix);
+    int64_t n_with = 0;
+
+    for (int64_t i = 0; i < weights->n_items; i++) {
+        const char *name = weights->items[i].name;
+
+        n_with += strncmp(name, prefix, n) == 0 && name[n] != '\0';
+    }
+    if (2 * n_with <= weights->n_items) return false;
     for (int64_t i = 0; i < weights->n_items; i++) {
         char *name = (char *)weights->items[i].name; /* allocated in sh_weights_add */
 
-        memmove(name, name + n, strlen(name + n) + 1);
+        if (strncmp(name, prefix, n) == 0 && name[n] != '\0')
+            memmove(name, name + n, strlen(name + n) + 1);
+    }
+    return true;
+}
+
+static void drop_prefixes(sh_weights *weights)
+{
+    bool dropped = true;
+
+    while (dropped) {
+        dropped = false;
+        for (size_t i = 0; i < SH_COUNT(prefixes); i++)
+            dropped |= drop_prefix(weights, prefixes[i]);
     }
 }
 
-static sh_status finish(sh_weights *weights)
+sh_status sh_weights_index(sh_weights *weights)
 {
     sh_status st = SH_OK;
     int64_t n = weights->n_items;
 
-    SH_CHECK(n > 0, SH_ERR_FORMAT, "%s: holds no tensors", weights->label);
-    drop_module_prefix(weights);
-    weights->by_name = malloc((size_t)n * sizeof(sh_weight *));
+    free(weights->by_name);
+    weights->by_name = malloc((size_t)(n + 1) * sizeof(sh_weight *));
     SH_CHECK(weights->by_name != NULL, SH_ERR_NO_MEMORY, "%s: index of names", weights->label);
     for (int64_t i = 0; i < n; i++) weights->by_name[i] = &weights->items[i];
     qsort(weights->by_name, (size_t)n, sizeof(sh_weight *), compare_names);
@@ -199,6 +218,34 @@ static sh_status finish(sh_weights *weights)
         SH_CHECK(strcmp(weights->by_name[i - 1]->name, weights->by_name[i]->name) != 0,
                  SH_ERR_FORMAT, "%s: two tensors are named '%.200s'", weights->label,
                  weights->by_name[i]->name);
+out:
+    return st;
+}
+
+sh_status sh_weights_rename(sh_weights *weights, int64_t index, const char *name)
+{
+    sh_status st = SH_OK;
+    char *copy = strdup(name);
+
+    SH_CHECK(copy != NULL, SH_ERR_NO_MEMORY, "%s: name '%s'", weights->label, name);
+    free((char *)weights->items[index].name);
+    weights->items[index].name = copy;
+out:
+    return st;
+}
+
+float *sh_weights_data(sh_weights *weights, int64_t index)
+{
+    return (float *)weights->items[index].data;
+}
+
+static sh_status finish(sh_weights *weights)
+{
+    sh_status st = SH_OK;
+
+    SH_CHECK(weights->n_items > 0, SH_ERR_FORMAT, "%s: holds no tensors", weights->label);
+    drop_prefixes(weights);
+    SH_TRY(sh_weights_index(weights));
 out:
     return st;
 }
@@ -213,6 +260,8 @@ sh_status sh_weights_parse(const void *data, size_t n_bytes, const char *label, 
     SH_CHECK(weights->label != NULL, SH_ERR_NO_MEMORY, "weights of %s", label);
     if (sh_pth_recognise(data, n_bytes)) {
         SH_TRY(sh_pth_parse(data, n_bytes, weights));
+    } else if (sh_h5_recognise(data, n_bytes)) {
+        SH_TRY(sh_keras_parse(data, n_bytes, weights));
     } else {
         SH_TRY(sh_safetensors_parse(data, n_bytes, weights));
     }

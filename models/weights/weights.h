@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
- * Weight files: safetensors in and out, PyTorch .pth in (zip and legacy containers). The pickle
- * inside a .pth is interpreted by a tiny machine that knows tensors, dictionaries and numbers and
- * refuses everything else by name: nothing in a file is ever executed.
+ * Weight files: safetensors in and out, PyTorch .pth (zip and legacy containers) and Keras .h5 in.
+ * The pickle inside a .pth is interpreted by a tiny machine that knows tensors, dictionaries and
+ * numbers and refuses everything else by name: nothing in a file is ever executed.
  *
  * Formats are found by content, not by file name.
  */
@@ -27,9 +27,10 @@ typedef struct sh_weight {
     const float *data; /* f32 row-major; f16, bf16, f64 and integers are converted on reading */
 } sh_weight;
 
-/** Read a weight file. The caller owns *out. A "module." prefix common to all names is dropped. Of
- * a .pth, the tensors of the dictionary are taken, or of the dictionary under its key "state_dict",
- *  "model_state_dict" or "model"; numbers beside them are passed over. */
+/** Read a weight file. The caller owns *out. "module.", "model." and "backbone." are dropped where
+ *  more than half of the names begin so. Of a .pth, the tensors of the dictionary are taken, or of
+ * the dictionary under its key "state_dict", "model_state_dict" or "model"; numbers beside them are
+ * passed over. */
 SH_MUST_CHECK sh_status sh_weights_read(const char *path, sh_weights **out);
 
 /** The same from memory (fuzzing). `label` names it in messages. */
@@ -44,17 +45,29 @@ const sh_weight *sh_weights_find(const sh_weights *weights, const char *name); /
 /** Value of a metadata key of a safetensors file, or NULL. */
 const char *sh_weights_metadata(const sh_weights *weights, const char *key);
 
+/** Names of another package (models/weights/alias.h). */
+typedef struct sh_alias sh_alias;
+
+/** Tensors that have a slot of their name and shape, under `alias` or, with NULL, as they stand. */
+int sh_weights_match(const sh_weights *weights, const sh_alias *alias, const sh_store *store);
+
+/** Rename the set's tensors to ours where another package's names fit the store better than the
+ *  names that they have. *alias (unless NULL) is the table used, or NULL. Position embeddings
+ *  `pos_embed` of another square grid are resampled (bicubic) to the store's. */
+SH_MUST_CHECK sh_status sh_weights_adapt(sh_weights *weights, const sh_store *store,
+                                         const sh_alias **alias);
+
 /** What a load did: every name that did not fit, for the log and the manifest. */
 typedef struct sh_load_report {
     int n_loaded, n_missing, n_extra, n_misshaped;
     char text[4096]; /* "missing: head.weight, head.bias; extra: _fc.weight [1000, 1280]; ..." */
 } sh_load_report;
 
-/** Copy weights into the store by name. Strict: anything missing or mis-shaped is SH_ERR_MISMATCH
- *  listing all of it, and the store is left as it was; otherwise it is only reported. A file with
- *  nothing at all that fits is SH_ERR_MISMATCH in any case. Extra tensors are reported (counters
- *  num_batches_tracked only by their number), never an error. */
-SH_MUST_CHECK sh_status sh_weights_load(const sh_weights *weights, sh_store *store, bool strict,
+/** Copy weights into the store by name, after sh_weights_adapt. Strict: anything missing or
+ * mis-shaped is SH_ERR_MISMATCH listing all of it, and the store is left as it was; otherwise it is
+ * only reported. A file with nothing at all that fits is SH_ERR_MISMATCH in any case. Extra tensors
+ * are reported (counters num_batches_tracked only by their number), never an error. */
+SH_MUST_CHECK sh_status sh_weights_load(sh_weights *weights, sh_store *store, bool strict,
                                         sh_load_report *report);
 
 /** One tensor to be written. dtype SH_F32, SH_BF16 or SH_I32. */

@@ -288,7 +288,7 @@ static void read__published_lite0_gives_the_trunk_all_it_needs(void **state)
 }
 
 /* Features of a made-up image by the published network. */
-static void compute_features(const char *backend_name, const sh_weights *w, float *features)
+static void compute_features(const char *backend_name, sh_weights *w, float *features)
 {
     const sh_backend *backend = NULL;
     const sh_net *net = NULL;
