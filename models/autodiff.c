@@ -74,13 +74,11 @@ out:
     return st;
 }
 
-static sh_status differentiate(sh_program *p, sh_value output, sh_value input, sh_value *grads,
-                               int n_values, sh_value *cotangent, sh_value *input_grad)
+/** The cotangent of an output: where its gradient begins. */
+static sh_status seed(sh_program *p, sh_value output, sh_value *grads, sh_value *cotangent)
 {
     sh_status st = SH_OK;
 
-    p->building = SH_PHASE_BACKWARD;
-    mark_wanted(p, input);
     SH_CHECK(p->values[output].wants_grad, SH_ERR_USAGE,
              "output %s depends on nothing that is to be differentiated", p->values[output].label);
     const sh_tensor_desc desc = p->values[output].desc;
@@ -89,7 +87,20 @@ static sh_status differentiate(sh_program *p, sh_value output, sh_value input, s
     p->values[dy].is_input = true;
     p->values[dy].phase = SH_PHASE_BACKWARD;
     grads[output] = dy;
+    *cotangent = dy;
+out:
+    return st;
+}
 
+static sh_status differentiate(sh_program *p, int n_outputs, const sh_value *outputs,
+                               sh_value input, sh_value *grads, int n_values, sh_value *cotangents,
+                               sh_value *input_grad)
+{
+    sh_status st = SH_OK;
+
+    p->building = SH_PHASE_BACKWARD;
+    mark_wanted(p, input);
+    for (int i = 0; i < n_outputs; i++) SH_TRY(seed(p, outputs[i], grads, &cotangents[i]));
     for (int i = p->n_forward - 1; i >= 0; i--) {
         const sh_node *node = &p->nodes[i];
         if (sh_op_table[node->op].derive == NULL) continue;
@@ -100,17 +111,16 @@ static sh_status differentiate(sh_program *p, sh_value output, sh_value input, s
     SH_TRY(place_gradients(p, grads, n_values));
     if (input != SH_NO_VALUE) {
         SH_CHECK(grads[input] != SH_NO_VALUE, SH_ERR_USAGE, "output %s does not depend on %s",
-                 p->values[output].label, p->values[input].label);
+                 p->values[outputs[0]].label, p->values[input].label);
         p->values[grads[input]].is_pinned = true;
         *input_grad = grads[input];
     }
-    *cotangent = dy;
 out:
     return st;
 }
 
-sh_status sh_program_differentiate(sh_program *p, sh_value output, sh_value input,
-                                   sh_value *cotangent, sh_value *input_grad)
+sh_status sh_program_differentiate_all(sh_program *p, int n_outputs, const sh_value *outputs,
+                                       sh_value input, sh_value *cotangents, sh_value *input_grad)
 {
     sh_status st = SH_OK;
     sh_value *grads = NULL;
@@ -118,18 +128,25 @@ sh_status sh_program_differentiate(sh_program *p, sh_value output, sh_value inpu
 
     SH_CHECK(p->status == SH_OK, p->status, "%s", p->error);
     SH_CHECK(!p->planned, SH_ERR_USAGE, "a planned program cannot be differentiated");
-    SH_CHECK(output >= 0 && output < n_values && p->values[output].is_pinned &&
-                 p->values[output].producer >= 0,
-             SH_ERR_USAGE, "only a program's output can be differentiated");
+    for (int i = 0; i < n_outputs; i++)
+        SH_CHECK(outputs[i] >= 0 && outputs[i] < n_values && p->values[outputs[i]].is_pinned &&
+                     p->values[outputs[i]].producer >= 0,
+                 SH_ERR_USAGE, "only a program's output can be differentiated");
     SH_CHECK(input == SH_NO_VALUE || (input >= 0 && input < n_values && input_grad != NULL),
              SH_ERR_USAGE, "the gradient of value %d cannot be had", input);
     if (p->n_forward < 0) SH_TRY(sh_settle_statistics(p));
     grads = malloc((size_t)n_values * sizeof(*grads));
     SH_CHECK(grads != NULL, SH_ERR_NO_MEMORY, "gradients of %d values", n_values);
     for (int i = 0; i < n_values; i++) grads[i] = SH_NO_VALUE;
-    SH_TRY(differentiate(p, output, input, grads, n_values, cotangent, input_grad));
+    SH_TRY(differentiate(p, n_outputs, outputs, input, grads, n_values, cotangents, input_grad));
 out:
     free(grads);
     sh_graph_fail(p, st);
     return st;
+}
+
+sh_status sh_program_differentiate(sh_program *p, sh_value output, sh_value input,
+                                   sh_value *cotangent, sh_value *input_grad)
+{
+    return sh_program_differentiate_all(p, 1, &output, input, cotangent, input_grad);
 }

@@ -137,6 +137,12 @@ sh_value sh_program_output(sh_program *p, const char *name, sh_value v);
 SH_MUST_CHECK sh_status sh_program_differentiate(sh_program *p, sh_value output, sh_value input,
                                                  sh_value *cotangent, sh_value *input_grad);
 
+/** The same for the sum over several outputs: one walk back for all of them, each with a cotangent of
+ *  its own, cotangents[n_outputs]. */
+SH_MUST_CHECK sh_status sh_program_differentiate_all(sh_program *p, int n_outputs,
+                                                     const sh_value *outputs, sh_value input,
+                                                     sh_value *cotangents, sh_value *input_grad);
+
 /** Fuse, choose kernels, place values. Reports the first failure of the whole building. */
 SH_MUST_CHECK sh_status sh_program_plan(sh_program *p);
 

@@ -3,8 +3,8 @@
 // timeout: 60
 /**
  * Losses, gradients and counts against losses.h5: TensorFlow Addons, pytorch-metric-learning, the
- * siamese face network, Algorithm 1. Every group and every entry that the file has is checked; only
- * ArcFace, which is no mined loss, is passed over.
+ * siamese face network, Algorithm 1, ArcFace. Every group and every entry that the file has is
+ * checked.
  *
  * Tolerance 1e-5 of the norm. TFA computes in f32 throughout and takes distances from norms + dot,
  * so its small losses (margin 0.2 minus the difference of two squared distances near 1) carry a few
@@ -21,6 +21,7 @@
 
 #include <cmocka.h>
 
+#include "models/class_net.h"
 #include "models/loss/loss.h"
 
 #define TOLERANCE 1e-5
@@ -171,6 +172,54 @@ static void check_contrastive(fixture *f, const char *entry)
     check_step(f, entry, "", &(sh_loss_config){.kind = SH_LOSS_CONTRASTIVE, .margin = 2});
 }
 
+/* ArcFace by its head's program, with the file's class weights. */
+static void check_arcface(fixture *f, const char *entry)
+{
+    const char *margin = strstr(entry, "margin"), *scale = strstr(entry, "scale");
+    char name[160];
+    float *parts[3];
+    double *x = malloc((size_t)(f->n * f->dim) * sizeof(double));
+
+    assert_true(margin != NULL && scale != NULL && x != NULL);
+    for (int i = 0; i < 3; i++) {
+        static const char *const suffixes[] = {"weight", "gradient", "gradient_weight"};
+
+        snprintf(name, sizeof(name), "%s/%s", entry, suffixes[i]);
+        parts[i] = read_dataset(f->group, name, H5T_NATIVE_FLOAT, sizeof(float));
+    }
+    sh_class_config config = {.kind = SH_CLASS_ARCFACE,
+                              .n_centres = 1,
+                              .scale = strtof(scale + strlen("scale"), NULL),
+                              .margin = strtof(margin + strlen("margin"), NULL) *
+                                        (float)(acos(-1) / 180)};
+
+    for (int64_t i = 0; i < f->n; i++)
+        if (f->labels[i] >= config.n_classes) config.n_classes = f->labels[i] + 1;
+    for (int64_t i = 0; i < f->n * f->dim; i++) x[i] = f->embeddings[i];
+    snprintf(name, sizeof(name), "%s/loss", entry);
+    double expected = read_scalar(f->group, name);
+
+    for (int b = 0; b < 2; b++) {
+        class_result r = class_run(b == 0 ? "ref" : "cpu", &config, NULL, x, f->n, f->dim,
+                                   f->labels, parts[0], 3);
+        float *grad = malloc((size_t)(f->n * f->dim) * sizeof(float));
+
+        for (int64_t i = 0; i < f->n * f->dim; i++) grad[i] = (float)r.grad[i];
+        double error = relative_error(grad, parts[1], f->n * f->dim);
+        double weight_error = relative_error(r.grad_weight, parts[2], config.n_classes * f->dim);
+
+        if (!(fabs(r.stats.loss - expected) <= TOLERANCE * expected && error <= TOLERANCE &&
+              weight_error <= TOLERANCE))
+            fail_msg("%s: loss %.9g, expected %.9g; gradient off by %.3g, of the weight by %.3g",
+                     entry, r.stats.loss, expected, error, weight_error);
+        free(grad);
+        class_free(&r);
+    }
+    f->n_checked++;
+    free(x);
+    for (int i = 0; i < 3; i++) free(parts[i]);
+}
+
 static void check_candidates(fixture *f, const char *entry)
 {
     sh_loss *loss = NULL;
@@ -211,6 +260,7 @@ static herr_t check_entry(hid_t group, const char *name, const H5L_info_t *info,
                   {"pml_all", check_pml},
                   {"pml_semihard", check_pml},
                   {"pml_hard", check_pml},
+                  {"pml_arcface", check_arcface},
                   {"contrastive", check_contrastive},
                   {"algorithm1_candidates", check_candidates}};
 

@@ -1,0 +1,277 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "models/loss/classes.h"
+
+#include <math.h>
+#include <omp.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/tree.h"
+
+/* d cos(t + m) / d cos t = cos m + sin m cos t / sin t grows without bound towards t = 0. In f32 a
+ * cosine near 1 says nothing of angles below about 3e-4, so there the slope rises no further. */
+#define MIN_SINE 3e-4
+
+struct sh_class_loss {
+    sh_class_config config;
+    int64_t n_max;
+    int n_threads;
+    float *weights; /* [n_classes], or NULL: all 1 */
+    double *costs;  /* [n_max] */
+    double *scaled; /* [n_threads, n_classes] scaled logits of a row */
+    int32_t *best;  /* [n_threads, n_classes] the centre that each class's logit is of */
+};
+
+int64_t sh_class_columns(const sh_class_config *config)
+{
+    return config->n_classes * config->n_centres;
+}
+
+/* ---- one row ---- */
+
+/* A row on its way through the softmax. */
+typedef struct row_work {
+    double *z;       /* [n_classes] scaled logits, margin included */
+    int32_t *centre; /* [n_classes] column within the class */
+    double slope;    /* d z / d logit of the row's own class */
+    double other;    /* of every other class */
+    double log_sum;  /* of exp(z) */
+    bool is_correct;
+} row_work;
+
+static double weight_of(const sh_class_loss *loss, int64_t c)
+{
+    return loss->weights != NULL ? loss->weights[c] : 1;
+}
+
+static row_work work_of_thread(const sh_class_loss *loss)
+{
+    int64_t at = omp_get_thread_num() * loss->config.n_classes;
+
+    return (row_work){.z = loss->scaled + at, .centre = loss->best + at, .slope = 1, .other = 1};
+}
+
+/* The largest logit of each class. A NaN is passed on rather than passed over. */
+static void pick_centres(const sh_class_config *config, const float *logits, row_work *w)
+{
+    for (int64_t c = 0; c < config->n_classes; c++, logits += config->n_centres) {
+        w->centre[c] = 0;
+        for (int64_t k = 1; k < config->n_centres; k++)
+            if (logits[k] > logits[w->centre[c]] || isnan(logits[k])) w->centre[c] = (int32_t)k;
+        w->z[c] = logits[w->centre[c]];
+    }
+}
+
+static void add_margin(const sh_class_config *config, int64_t label, row_work *w)
+{
+    double m = config->margin, cosine = w->z[label];
+    double sine = sqrt(fmax(0, 1 - cosine * cosine));
+
+    w->other = w->slope = config->scale;
+    for (int64_t c = 0; c < config->n_classes; c++) w->z[c] *= config->scale;
+    if (cosine < -cos(m)) {
+        w->z[label] = config->scale * (cosine - m * sin(m));
+        return;
+    }
+    w->z[label] = config->scale * (cosine * cos(m) - sine * sin(m));
+    w->slope = config->scale * (cos(m) + sin(m) * cosine / fmax(sine, MIN_SINE));
+}
+
+static void forward_row(const sh_class_loss *loss, int64_t label, const float *logits, row_work *w)
+{
+    const sh_class_config *config = &loss->config;
+    double largest = -INFINITY, sum = 0;
+
+    pick_centres(config, logits, w);
+    w->is_correct = true;
+    for (int64_t c = 0; c < config->n_classes; c++)
+        w->is_correct &= c == label || w->z[c] < w->z[label];
+    if (config->kind == SH_CLASS_ARCFACE) add_margin(config, label, w);
+    for (int64_t c = 0; c < config->n_classes; c++)
+        if (w->z[c] > largest) largest = w->z[c];
+    for (int64_t c = 0; c < config->n_classes; c++) sum += exp(w->z[c] - largest);
+    w->log_sum = largest + log(sum);
+}
+
+/* How much of the cost is -log p_c. */
+static double target_of(const sh_class_loss *loss, int64_t label, int64_t c)
+{
+    double e = loss->config.smoothing, spread = e / (double)loss->config.n_classes;
+
+    return weight_of(loss, c) * (spread + (c == label ? 1 - e : 0));
+}
+
+static double cost_of_row(const sh_class_loss *loss, int64_t label, const row_work *w)
+{
+    double cost = 0;
+
+    if (loss->config.smoothing == 0) return weight_of(loss, label) * (w->log_sum - w->z[label]);
+    for (int64_t c = 0; c < loss->config.n_classes; c++)
+        cost += target_of(loss, label, c) * (w->log_sum - w->z[c]);
+    return cost;
+}
+
+/* d cost / d z_c = p_c sum of targets - target_c. */
+static void gradient_of_row(const sh_class_loss *loss, int64_t label, const row_work *w,
+                            double scale, float *grad)
+{
+    const sh_class_config *config = &loss->config;
+    double total = 0;
+
+    memset(grad, 0, (size_t)sh_class_columns(config) * sizeof(float));
+    for (int64_t c = 0; c < config->n_classes; c++) total += target_of(loss, label, c);
+    for (int64_t c = 0; c < config->n_classes; c++) {
+        double slope = exp(w->z[c] - w->log_sum) * total - target_of(loss, label, c);
+
+        slope *= scale * (c == label ? w->slope : w->other);
+        grad[c * config->n_centres + w->centre[c]] = (float)slope;
+    }
+}
+
+/* ---- the batch ---- */
+
+static sh_status check_batch(const sh_class_loss *loss, const int32_t *labels, int64_t n,
+                             int64_t begin, int64_t end)
+{
+    sh_status st = SH_OK;
+
+    SH_CHECK(n >= 1 && n <= loss->n_max && begin >= 0 && begin <= end && end <= n, SH_ERR_MISMATCH,
+             "classification: rows %lld to %lld of a batch of %lld, where up to %lld was agreed",
+             (long long)begin, (long long)end, (long long)n, (long long)loss->n_max);
+    for (int64_t i = 0; i < n; i++)
+        SH_CHECK(labels[i] < loss->config.n_classes, SH_ERR_MISMATCH,
+                 "classification: row %lld is of class %d, there are %lld", (long long)i,
+                 (int)labels[i], (long long)loss->config.n_classes);
+out:
+    return st;
+}
+
+sh_status sh_class_loss_choose(sh_class_loss *loss, const int32_t *labels, int64_t n,
+                               const float *logits, int64_t row_begin, int64_t row_end,
+                               sh_class_row *rows)
+{
+    sh_status st = SH_OK;
+    int64_t columns = sh_class_columns(&loss->config);
+
+    SH_TRY(check_batch(loss, labels, n, row_begin, row_end));
+#pragma omp parallel for schedule(static) num_threads(loss->n_threads)
+    for (int64_t i = row_begin; i < row_end; i++) {
+        row_work w = work_of_thread(loss);
+
+        rows[i - row_begin] = (sh_class_row){0};
+        if (labels[i] < 0) continue;
+        forward_row(loss, labels[i], logits + (i - row_begin) * columns, &w);
+        rows[i - row_begin].cost = cost_of_row(loss, labels[i], &w);
+        rows[i - row_begin].is_correct = w.is_correct;
+    }
+out:
+    return st;
+}
+
+sh_status sh_class_loss_apply(sh_class_loss *loss, const int32_t *labels, int64_t n,
+                              const sh_class_row *rows, const float *logits, int64_t row_begin,
+                              int64_t row_end, sh_class_stats *stats, float *grad)
+{
+    sh_status st = SH_OK;
+    int64_t columns = sh_class_columns(&loss->config);
+    double total = 0;
+
+    SH_TRY(check_batch(loss, labels, n, row_begin, row_end));
+    *stats = (sh_class_stats){0};
+    for (int64_t i = 0; i < n; i++) {
+        loss->costs[i] = rows[i].cost;
+        stats->n_rows += labels[i] >= 0;
+        stats->n_correct += rows[i].is_correct;
+        if (labels[i] >= 0) total += weight_of(loss, labels[i]);
+    }
+    double scale = total > 0 ? 1 / total : 0;
+
+    stats->loss = sh_tree_sum(loss->costs, n) * scale;
+    if (grad == NULL) goto out;
+#pragma omp parallel for schedule(static) num_threads(loss->n_threads)
+    for (int64_t i = row_begin; i < row_end; i++) {
+        row_work w = work_of_thread(loss);
+        float *g = grad + (i - row_begin) * columns;
+
+        if (labels[i] < 0) {
+            memset(g, 0, (size_t)columns * sizeof(float));
+            continue;
+        }
+        forward_row(loss, labels[i], logits + (i - row_begin) * columns, &w);
+        gradient_of_row(loss, labels[i], &w, scale, g);
+    }
+out:
+    return st;
+}
+
+/* ---- create, destroy ---- */
+
+static sh_status check_config(const sh_class_config *c, const float *class_weights)
+{
+    sh_status st = SH_OK;
+    bool arcface = c->kind == SH_CLASS_ARCFACE;
+
+    SH_CHECK(arcface || c->kind == SH_CLASS_CROSS_ENTROPY, SH_ERR_USAGE,
+             "classification: no kind %d", (int)c->kind);
+    SH_CHECK(c->n_classes >= 2, SH_ERR_USAGE,
+             "classification takes at least two classes, there are %lld", (long long)c->n_classes);
+    SH_CHECK(c->n_centres >= 1 && (arcface || c->n_centres == 1), SH_ERR_USAGE,
+             "classification: %lld centres to a class; more than one is ArcFace's",
+             (long long)c->n_centres);
+    SH_CHECK(sh_class_columns(c) < INT32_MAX, SH_ERR_USAGE, "classification: %lld columns",
+             (long long)sh_class_columns(c));
+    SH_CHECK(c->smoothing >= 0 && c->smoothing < 1, SH_ERR_USAGE,
+             "label smoothing %g is not in [0, 1)", c->smoothing);
+    SH_CHECK(!arcface || (c->scale > 0 && c->margin >= 0 && c->margin <= 1.5707964f), SH_ERR_USAGE,
+             "ArcFace: scale %g must be above 0, margin %g from 0 to pi / 2", c->scale, c->margin);
+    for (int64_t k = 0; class_weights != NULL && k < c->n_classes; k++)
+        SH_CHECK(class_weights[k] >= 0 && isfinite(class_weights[k]), SH_ERR_USAGE,
+                 "classification: weight %g of class %lld", class_weights[k], (long long)k);
+out:
+    return st;
+}
+
+sh_status sh_class_loss_create(const sh_class_config *config, const float *class_weights,
+                               int64_t n_max, sh_class_loss **out)
+{
+    sh_status st = SH_OK;
+    sh_class_loss *loss = NULL;
+    size_t n_classes = (size_t)config->n_classes;
+
+    SH_TRY(check_config(config, class_weights));
+    loss = calloc(1, sizeof(*loss));
+    SH_CHECK(loss != NULL, SH_ERR_NO_MEMORY, "classification");
+    loss->config = *config;
+    loss->n_max = n_max;
+    loss->n_threads = omp_get_max_threads();
+    size_t n_work = (size_t)loss->n_threads * n_classes;
+
+    loss->costs = calloc((size_t)n_max + 1, sizeof(double));
+    loss->scaled = calloc(n_work, sizeof(double));
+    loss->best = calloc(n_work, sizeof(int32_t));
+    SH_CHECK(loss->costs && loss->scaled && loss->best, SH_ERR_NO_MEMORY,
+             "classification: %lld rows of %zu classes", (long long)n_max, n_classes);
+    if (class_weights != NULL) {
+        loss->weights = malloc(n_classes * sizeof(float));
+        SH_CHECK(loss->weights != NULL, SH_ERR_NO_MEMORY, "weights of %zu classes", n_classes);
+        memcpy(loss->weights, class_weights, n_classes * sizeof(float));
+    }
+    *out = loss;
+    loss = NULL;
+out:
+    sh_class_loss_destroy(&loss);
+    return st;
+}
+
+void sh_class_loss_destroy(sh_class_loss **loss)
+{
+    sh_class_loss *l = *loss;
+
+    if (l == NULL) return;
+    free(l->weights);
+    free(l->costs);
+    free(l->scaled);
+    free(l->best);
+    free(l);
+    *loss = NULL;
+}
