@@ -101,6 +101,9 @@ static bool read_pixels(png_structp png, png_infop info, sh_image *image)
 
     if (setjmp(png_jmpbuf(png))) return false;
     png_set_user_limits(png, SH_IMAGE_MAX_SIDE, SH_IMAGE_MAX_SIDE);
+    /* What is no pixel, palette or header is passed over unread. libpng would believe the length of
+     * an eXIf chunk, whatever limit is set, and ask for that much memory. */
+    png_set_keep_unknown_chunks(png, PNG_HANDLE_CHUNK_NEVER, NULL, -1);
     png_set_chunk_malloc_max(png, MAX_CHUNK_BYTES);
     png_read_info(png, info);
     png_byte colour = png_get_color_type(png, info);
