@@ -150,16 +150,21 @@ static bool others_follow(sh_program *p, sh_value g, const sh_node *reduce, cons
 }
 
 /** ACT_GRAD(dy, y) -> g feeding batch norm's gradient: the latter takes dy and masks it itself.
- * With a residual it takes the mask from y, and gives g to whoever else wants it. */
+ * With a residual it takes the mask from y, and gives g to whoever else wants it. An activation
+ * whose slope is a function of its input is still a node of its own behind the batch norm, which
+ * can take it in once the gradient does not read that input any more. */
 static bool act_grad_into_bn_grad(sh_program *p, sh_node *act_grad)
 {
     if (act_grad->op != SH_OP_ACT_GRAD) return false;
     sh_value dy = act_grad->in[0], y = act_grad->in[1], g = act_grad->out[0];
     const sh_node *bn = producer_of(p, y, SH_OP_BN_APPLY);
-    if (bn == NULL || bn->attrs.act != act_grad->attrs.act || p->values[g].is_pinned) return false;
+    bool by_input = sh_act_needs_input(act_grad->attrs.act);
+    if (bn == NULL || p->values[g].is_pinned) return false;
+    if (bn->attrs.act != (by_input ? SH_ACT_NONE : act_grad->attrs.act)) return false;
     sh_node *reduce = bn_grad_user(p, SH_OP_BN_GRAD_REDUCE, g, bn);
     sh_node *apply = bn_grad_user(p, SH_OP_BN_GRAD_APPLY, g, bn);
     bool has_residual = input(bn, 5) != SH_NO_VALUE;
+    if (by_input && has_residual) return false;
     int n_others = sh_graph_n_uses(p, g) - (reduce != NULL) - (apply != NULL);
     if (n_others > 0 && (!has_residual || !others_follow(p, g, reduce, apply))) return false;
     if (reduce == NULL && apply == NULL) return false;
@@ -342,6 +347,7 @@ static const struct rule {
     {"bn + add", add_into_bn},
     {"bn + act", act_into_bn},
     {"act_grad + bn_grad", act_grad_into_bn_grad},
+    {"bn + act by its input", act_into_bn},
     {"conv + bn_stats", stats_into_conv},
     {"conv_grad_w + conv_grad_x", join_conv_grads},
     {"bn + conv", bn_into_prologue},

@@ -122,6 +122,26 @@ const char *sh_graph_label(const sh_program *p, const sh_node *node);
 /** Drop nodes whose op is SH_OP_COUNT and renumber producers, n_forward. */
 void sh_graph_compact(sh_program *p);
 
+/* ---- builder.c: used by the builder functions ---- */
+
+/** Stride, dilation, groups, share and scale 1, everything else 0. */
+extern const sh_op_attrs sh_graph_plain_attrs;
+
+/** May v be built on? If not, the failure is remembered. */
+bool sh_graph_usable(sh_program *p, sh_value v);
+
+/** Append a forward node with one output, whose shape the op's table row gives. */
+sh_value sh_graph_emit(sh_program *p, sh_op op, const sh_op_attrs *attrs, int n_in,
+                       const sh_value *in, const char *label);
+
+/** `name`.`part` as a parameter. */
+sh_value sh_graph_named_param(sh_program *p, const char *name, const char *part, int n_dims,
+                              const int64_t *dims);
+
+/** TensorFlow's SAME: output side = ceil(side / stride), the odd pixel of padding comes last. */
+void sh_graph_same_padding(const int64_t *dims, const sh_op_attrs *attrs, const int kernel[2],
+                           int pad[4]);
+
 /* ---- derive.c ---- */
 sh_status sh_derive_conv(sh_program *p, int node, sh_value *grads);
 sh_status sh_derive_bn_apply(sh_program *p, int node, sh_value *grads);
@@ -134,6 +154,38 @@ sh_status sh_derive_dropout(sh_program *p, int node, sh_value *grads);
 sh_status sh_derive_reflect_pad(sh_program *p, int node, sh_value *grads);
 sh_status sh_derive_l2_norm(sh_program *p, int node, sh_value *grads);
 sh_status sh_derive_cast(sh_program *p, int node, sh_value *grads);
+
+/* ---- derive_blocks.c ---- */
+sh_status sh_derive_max_pool(sh_program *p, int node, sh_value *grads);
+sh_status sh_derive_mean_pool(sh_program *p, int node, sh_value *grads);
+sh_status sh_derive_adaptive_pool(sh_program *p, int node, sh_value *grads);
+sh_status sh_derive_gem_pool(sh_program *p, int node, sh_value *grads);
+sh_status sh_derive_concat(sh_program *p, int node, sh_value *grads);
+sh_status sh_derive_mul_channels(sh_program *p, int node, sh_value *grads);
+sh_status sh_derive_scale(sh_program *p, int node, sh_value *grads);
+sh_status sh_derive_add_scaled(sh_program *p, int node, sh_value *grads);
+sh_status sh_derive_path_drop(sh_program *p, int node, sh_value *grads);
+sh_status sh_derive_layer_norm(sh_program *p, int node, sh_value *grads);
+sh_status sh_derive_attention(sh_program *p, int node, sh_value *grads);
+sh_status sh_derive_tokens(sh_program *p, int node, sh_value *grads);
+sh_status sh_derive_take_token(sh_program *p, int node, sh_value *grads);
+
+/* ---- derive.c: what derivatives are made of ---- */
+
+/** Does the gradient have to flow through v? */
+bool sh_derive_wants(const sh_program *p, sh_value v);
+
+/** A new value shaped as `like`. */
+sh_value sh_derive_like(sh_program *p, sh_value like, const char *what);
+
+/** Emit `op` with one output shaped as x and make it x's gradient. */
+sh_status sh_derive_one(sh_program *p, sh_op op, const sh_op_attrs *attrs, int n_in,
+                        const sh_value *in, sh_value x, sh_value *grads);
+
+/** Emit `op` with outputs shaped as the n_x values xs and make them their gradients. Outputs that
+ *  nobody wants are left out, but for the first. */
+sh_status sh_derive_many(sh_program *p, sh_op op, const sh_op_attrs *attrs, int n_in,
+                         const sh_value *in, int n_x, const sh_value *xs, sh_value *grads);
 
 /* ---- autodiff.c ---- */
 

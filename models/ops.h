@@ -75,6 +75,10 @@ typedef enum sh_op {
     SH_OP_MEAN_POOL, /* in: x; out: y = sum / (attrs.count_padding ? kernel area : elements inside)
                       */
     SH_OP_MEAN_POOL_GRAD, /* in: dy; out: dx */
+    /* To attrs.kernel rows and columns whatever the image's side is: output i is the mean of
+     * [floor(i side / n), ceil((i + 1) side / n)). in: x; out: y */
+    SH_OP_ADAPTIVE_POOL,
+    SH_OP_ADAPTIVE_POOL_GRAD, /* in: dy; out: dx */
     /* Generalised mean over H, W: y = (mean max(x, eps)^p)^(1/p). in: x, p [1]; out: [N,C,1,1] */
     SH_OP_GEM_POOL,
     /* With m = H W, c = max(x, eps), S = mean c^p: dx = dy S^(1/p - 1) c^(p-1) / m where x >= eps;
@@ -201,7 +205,7 @@ typedef struct sh_op_attrs {
     int dilation[2]; /* 1 = dense */
     int pad[4];      /* top, left, bottom, right */
     int groups;
-    int kernel[2];     /* of pools */
+    int kernel[2];     /* of pools; ADAPTIVE_POOL: height and width of the output */
     int count_padding; /* MEAN_POOL */
     int heads;         /* ATTENTION */
     int index;         /* TAKE_TOKEN */

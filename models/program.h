@@ -93,6 +93,9 @@ typedef struct sh_pool_attrs {
 sh_value sh_op_max_pool(sh_program *p, sh_value x, const sh_pool_attrs *attrs);
 sh_value sh_op_avg_pool(sh_program *p, sh_value x, const sh_pool_attrs *attrs);
 sh_value sh_op_global_avg_pool(sh_program *p, sh_value x);
+/** Means of windows that divide the image evenly, to height x width; x itself where it has that size
+ *  already. Windows overlap where the sides do not divide; a smaller image is repeated. */
+sh_value sh_op_adaptive_avg_pool(sh_program *p, sh_value x, int height, int width);
 /** Generalised mean with one learned power, parameter `name` [1]: (mean max(x, eps)^p)^(1/p). */
 sh_value sh_op_gem_pool(sh_program *p, sh_value x, const char *name, float eps);
 

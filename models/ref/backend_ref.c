@@ -3,16 +3,66 @@
 #include "models/ref/kernels.h"
 #include "models/ref/ref.h"
 
+/* Each op and its loops: sh_ref_<loops>. */
+#define REF_OPS(X)                                                                                 \
+    X(CONV, conv)                                                                                  \
+    X(CONV_GRAD_X, conv_grad_x)                                                                    \
+    X(CONV_GRAD_W, conv_grad_w)                                                                    \
+    X(CONV_GRAD, conv_grad)                                                                        \
+    X(BN_STATS, bn_stats)                                                                          \
+    X(BN_APPLY, bn_apply)                                                                          \
+    X(BN_GRAD_REDUCE, bn_grad_reduce)                                                              \
+    X(BN_GRAD_APPLY, bn_grad_apply)                                                                \
+    X(BN_EXPORT, bn_export)                                                                        \
+    X(ACT, act)                                                                                    \
+    X(ACT_GRAD, act_grad)                                                                          \
+    X(ADD, add)                                                                                    \
+    X(AVG_POOL, avg_pool)                                                                          \
+    X(AVG_POOL_GRAD, avg_pool_grad)                                                                \
+    X(LINEAR, linear)                                                                              \
+    X(LINEAR_GRAD_X, linear_grad_x)                                                                \
+    X(LINEAR_GRAD_W, linear_grad_w)                                                                \
+    X(FLATTEN, copy)                                                                               \
+    X(FLATTEN_GRAD, copy)                                                                          \
+    X(DROPOUT, dropout)                                                                            \
+    X(REFLECT_PAD, reflect_pad)                                                                    \
+    X(REFLECT_PAD_GRAD, reflect_pad_grad)                                                          \
+    X(L2_NORM, l2_norm)                                                                            \
+    X(L2_NORM_GRAD, l2_norm_grad)                                                                  \
+    X(CAST, copy)                                                                                  \
+    X(MAX_POOL, max_pool)                                                                          \
+    X(MAX_POOL_GRAD, max_pool_grad)                                                                \
+    X(MEAN_POOL, mean_pool)                                                                        \
+    X(MEAN_POOL_GRAD, mean_pool_grad)                                                              \
+    X(ADAPTIVE_POOL, adaptive_pool)                                                                \
+    X(ADAPTIVE_POOL_GRAD, adaptive_pool_grad)                                                      \
+    X(GEM_POOL, gem_pool)                                                                          \
+    X(GEM_POOL_GRAD, gem_pool_grad)                                                                \
+    X(CONCAT, concat)                                                                              \
+    X(CONCAT_GRAD, concat_grad)                                                                    \
+    X(MUL_CHANNELS, mul_channels)                                                                  \
+    X(MUL_CHANNELS_GRAD, mul_channels_grad)                                                        \
+    X(SCALE, scale)                                                                                \
+    X(SCALE_GRAD, scale_grad)                                                                      \
+    X(ADD_SCALED, add_scaled)                                                                      \
+    X(PATH_DROP, path_drop)                                                                        \
+    X(LAYER_NORM, layer_norm)                                                                      \
+    X(LAYER_NORM_GRAD, layer_norm_grad)                                                            \
+    X(ATTENTION, attention)                                                                        \
+    X(ATTENTION_GRAD, attention_grad)                                                              \
+    X(TOKENS, tokens)                                                                              \
+    X(TOKENS_GRAD, tokens_grad)                                                                    \
+    X(TAKE_TOKEN, take_token)                                                                      \
+    X(TAKE_TOKEN_GRAD, take_token_grad)
+
 static const char *why_not(const sh_node_desc *desc)
 {
     (void)desc;
     return NULL;
 }
 
-/* One run function per op, so that a kernel is a plain table row. */
-#define REF_RUN(loops)                                                                             \
-    static sh_status run_##loops(const sh_node_desc *desc, void *state,                            \
-                                 const sh_kernel_args *args)                                       \
+#define RUN(op, loops)                                                                             \
+    static sh_status run_##op(const sh_node_desc *desc, void *state, const sh_kernel_args *args)   \
     {                                                                                              \
         sh_ref_view view;                                                                          \
         (void)state;                                                                               \
@@ -21,65 +71,15 @@ static const char *why_not(const sh_node_desc *desc)
         sh_ref_close(desc, args, &view);                                                           \
         return SH_OK;                                                                              \
     }
-
-REF_RUN(conv)
-REF_RUN(conv_grad_x)
-REF_RUN(conv_grad_w)
-REF_RUN(conv_grad)
-REF_RUN(bn_stats)
-REF_RUN(bn_apply)
-REF_RUN(bn_grad_reduce)
-REF_RUN(bn_grad_apply)
-REF_RUN(bn_export)
-REF_RUN(act)
-REF_RUN(act_grad)
-REF_RUN(add)
-REF_RUN(avg_pool)
-REF_RUN(avg_pool_grad)
-REF_RUN(linear)
-REF_RUN(linear_grad_x)
-REF_RUN(linear_grad_w)
-REF_RUN(copy)
-REF_RUN(dropout)
-REF_RUN(reflect_pad)
-REF_RUN(reflect_pad_grad)
-REF_RUN(l2_norm)
-REF_RUN(l2_norm_grad)
+REF_OPS(RUN)
 
 #define ROW(op_name, loops)                                                                        \
     [SH_OP_##op_name] = {.name = "ref:" #loops,                                                    \
                          .op = SH_OP_##op_name,                                                    \
                          .why_not = why_not,                                                       \
                          .prepare = sh_ref_prepare,                                                \
-                         .run = run_##loops}
-
-static const sh_kernel kernels[SH_OP_COUNT] = {
-    ROW(CONV, conv),
-    ROW(CONV_GRAD_X, conv_grad_x),
-    ROW(CONV_GRAD_W, conv_grad_w),
-    ROW(CONV_GRAD, conv_grad),
-    ROW(BN_STATS, bn_stats),
-    ROW(BN_APPLY, bn_apply),
-    ROW(BN_GRAD_REDUCE, bn_grad_reduce),
-    ROW(BN_GRAD_APPLY, bn_grad_apply),
-    ROW(BN_EXPORT, bn_export),
-    ROW(ACT, act),
-    ROW(ACT_GRAD, act_grad),
-    ROW(ADD, add),
-    ROW(AVG_POOL, avg_pool),
-    ROW(AVG_POOL_GRAD, avg_pool_grad),
-    ROW(LINEAR, linear),
-    ROW(LINEAR_GRAD_X, linear_grad_x),
-    ROW(LINEAR_GRAD_W, linear_grad_w),
-    ROW(FLATTEN, copy),
-    ROW(FLATTEN_GRAD, copy),
-    ROW(DROPOUT, dropout),
-    ROW(REFLECT_PAD, reflect_pad),
-    ROW(REFLECT_PAD_GRAD, reflect_pad_grad),
-    ROW(L2_NORM, l2_norm),
-    ROW(L2_NORM_GRAD, l2_norm_grad),
-    ROW(CAST, copy),
-};
+                         .run = run_##op_name},
+static const sh_kernel kernels[SH_OP_COUNT] = {REF_OPS(ROW)};
 
 const sh_kernel *sh_ref_kernel(sh_op op)
 {
@@ -89,22 +89,8 @@ const sh_kernel *sh_ref_kernel(sh_op op)
 /** A NULL-terminated list of one kernel per op. */
 static const sh_kernel *const *kernels_of(sh_op op)
 {
-#define LIST(name) [SH_OP_##name] = { &kernels[SH_OP_##name], NULL }
-    static const sh_kernel *const lists[SH_OP_COUNT][2] = {
-        LIST(CONV),           LIST(CONV_GRAD_X),
-        LIST(CONV_GRAD_W),    LIST(CONV_GRAD),
-        LIST(BN_STATS),       LIST(BN_APPLY),
-        LIST(BN_GRAD_REDUCE), LIST(BN_GRAD_APPLY),
-        LIST(BN_EXPORT),      LIST(ACT),
-        LIST(ACT_GRAD),       LIST(ADD),
-        LIST(AVG_POOL),       LIST(AVG_POOL_GRAD),
-        LIST(LINEAR),         LIST(LINEAR_GRAD_X),
-        LIST(LINEAR_GRAD_W),  LIST(FLATTEN),
-        LIST(FLATTEN_GRAD),   LIST(DROPOUT),
-        LIST(REFLECT_PAD),    LIST(REFLECT_PAD_GRAD),
-        LIST(L2_NORM),        LIST(L2_NORM_GRAD),
-        LIST(CAST),
-    };
+#define LIST(name, loops) [SH_OP_##name] = {&kernels[SH_OP_##name], NULL},
+    static const sh_kernel *const lists[SH_OP_COUNT][2] = {REF_OPS(LIST)};
 
     return lists[op];
 }

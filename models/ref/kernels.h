@@ -16,7 +16,7 @@ enum { SH_REF_OPERANDS = 16 };
 typedef struct sh_ref_view {
     const float *in[SH_REF_OPERANDS]; /* NULL: absent */
     float *out[SH_REF_OPERANDS];
-    double *work; /* convolutions, padding: one plane of sums */
+    double *work; /* sums of the ops that need them: see n_sums in view.c */
     float *a;     /* convolutions with a prologue: what they really take in */
     float *dy;    /* CONV_GRAD with y: the gradient of y */
 } sh_ref_view;
@@ -40,6 +40,13 @@ sh_ref_loops sh_ref_bn_export;
 sh_ref_loops sh_ref_act, sh_ref_act_grad, sh_ref_add, sh_ref_copy, sh_ref_dropout;
 sh_ref_loops sh_ref_avg_pool, sh_ref_avg_pool_grad, sh_ref_reflect_pad, sh_ref_reflect_pad_grad;
 sh_ref_loops sh_ref_l2_norm, sh_ref_l2_norm_grad;
+sh_ref_loops sh_ref_adaptive_pool, sh_ref_adaptive_pool_grad;
+sh_ref_loops sh_ref_max_pool, sh_ref_max_pool_grad, sh_ref_mean_pool, sh_ref_mean_pool_grad;
+sh_ref_loops sh_ref_gem_pool, sh_ref_gem_pool_grad;
+sh_ref_loops sh_ref_concat, sh_ref_concat_grad, sh_ref_mul_channels, sh_ref_mul_channels_grad;
+sh_ref_loops sh_ref_scale, sh_ref_scale_grad, sh_ref_add_scaled, sh_ref_path_drop;
+sh_ref_loops sh_ref_layer_norm, sh_ref_layer_norm_grad, sh_ref_attention, sh_ref_attention_grad;
+sh_ref_loops sh_ref_tokens, sh_ref_tokens_grad, sh_ref_take_token, sh_ref_take_token_grad;
 
 /** act(z), and its slope there; y = act(z). Only z is used where sh_act_needs_input, else only y.
  */

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/** Elementwise ops, pooling, padding, dropout. */
+/** Elementwise ops, padding, dropout. */
 #include <math.h>
 
 #include "base/rng.h"
@@ -87,30 +87,6 @@ void sh_ref_dropout(const sh_node_desc *desc, const sh_ref_view *v, const sh_run
         for (int64_t i = 0; i < n_elems; i++) {
             y[i] = sh_rng_uniform(key, (uint64_t)i) < rate ? 0.0f : x[i] * scale;
         }
-    }
-}
-
-void sh_ref_avg_pool(const sh_node_desc *desc, const sh_ref_view *v, const sh_run_scalars *scalars)
-{
-    int64_t n_pixels = desc->in[0]->dims[2] * desc->in[0]->dims[3];
-
-    (void)scalars;
-    for (int64_t plane = 0; plane < sh_ref_elems(desc->out[0]); plane++) {
-        double sum = 0;
-        for (int64_t i = 0; i < n_pixels; i++) sum += v->in[0][plane * n_pixels + i];
-        v->out[0][plane] = (float)(sum / (double)n_pixels);
-    }
-}
-
-void sh_ref_avg_pool_grad(const sh_node_desc *desc, const sh_ref_view *v,
-                          const sh_run_scalars *scalars)
-{
-    int64_t n_pixels = desc->out[0]->dims[2] * desc->out[0]->dims[3];
-
-    (void)scalars;
-    for (int64_t plane = 0; plane < sh_ref_elems(desc->in[0]); plane++) {
-        float g = (float)((double)v->in[0][plane] / (double)n_pixels);
-        for (int64_t i = 0; i < n_pixels; i++) v->out[0][plane * n_pixels + i] = g;
     }
 }
 

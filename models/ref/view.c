@@ -11,19 +11,30 @@ static size_t dense_bytes(const sh_tensor_desc *d)
     return ((size_t)sh_ref_elems(d) * sizeof(float) + 63) / 64 * 64;
 }
 
-/** Doubles for one plane of sums. */
-static size_t plane_bytes(const sh_node_desc *desc)
+/** Doubles that the loops of this op add up in. */
+static int64_t n_sums(const sh_node_desc *desc)
 {
-    const sh_tensor_desc *of = NULL;
+    const int64_t *in = desc->in[0] == NULL ? NULL : desc->in[0]->dims;
+    const int64_t *out = desc->out[0] == NULL ? NULL : desc->out[0]->dims;
 
     switch (desc->op) {
     case SH_OP_CONV:
     case SH_OP_CONV_GRAD_X:
     case SH_OP_CONV_GRAD:
-    case SH_OP_REFLECT_PAD_GRAD: of = desc->out[0]; break;
-    default: break;
+    case SH_OP_MAX_POOL_GRAD:
+    case SH_OP_MEAN_POOL_GRAD:
+    case SH_OP_ADAPTIVE_POOL_GRAD:
+    case SH_OP_REFLECT_PAD_GRAD: return out == NULL ? 0 : out[2] * out[3];
+    case SH_OP_LAYER_NORM_GRAD: return 2 * in[1];
+    case SH_OP_ATTENTION: return in[2];
+    case SH_OP_ATTENTION_GRAD: return in[2] + 3 * in[1] / desc->attrs->heads * in[2];
+    default: return 0;
     }
-    return of == NULL ? 0 : ((size_t)(of->dims[2] * of->dims[3]) * sizeof(double) + 63) / 64 * 64;
+}
+
+static size_t work_bytes(const sh_node_desc *desc)
+{
+    return ((size_t)n_sums(desc) * sizeof(double) + 63) / 64 * 64;
 }
 
 static bool has_prologue(const sh_node_desc *desc)
@@ -39,7 +50,7 @@ static bool makes_dy(const sh_node_desc *desc)
 
 sh_status sh_ref_prepare(const sh_node_desc *desc, void **state, size_t *scratch_bytes)
 {
-    size_t n_bytes = plane_bytes(desc);
+    size_t n_bytes = work_bytes(desc);
 
     for (int i = 0; i < desc->n_inputs; i++) {
         if (desc->in[i] != NULL && !is_dense(desc->in[i])) n_bytes += dense_bytes(desc->in[i]);
@@ -133,7 +144,7 @@ void sh_ref_open(const sh_node_desc *desc, const sh_kernel_args *args, sh_ref_vi
         scratch += dense_bytes(desc->out[i]);
     }
     view->work = (double *)scratch;
-    scratch += plane_bytes(desc);
+    scratch += work_bytes(desc);
     view->a = (float *)scratch;
     if (has_prologue(desc)) scratch += dense_bytes(desc->in[0]);
     view->dy = (float *)scratch;
