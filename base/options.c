@@ -11,7 +11,7 @@
 #include "base/cli.h"
 #include "base/file.h"
 
-enum { MAX_DEPTH = 8, KEY_BYTES = 256, MAX_YAML_BYTES = 1 << 20, MAX_OPTIONS = 256 };
+enum { MAX_DEPTH = 8, KEY_BYTES = 256, MAX_YAML_BYTES = 1 << 20, MAX_OPTIONS = 512 };
 
 static void *field_of(const sh_option *option, void *config)
 {
@@ -196,21 +196,45 @@ out:
     return st;
 }
 
-/* Read the items of a sequence, its start already consumed, into text separated by newlines. */
-static sh_status read_list(yaml_walk *w, const char *key, char text[SH_OPTION_LIST_TEXT])
+static sh_status read_mapping(yaml_walk *w, const char *prefix, int depth);
+
+/* Read the mapping that is item `n` of the list `key`, its start already consumed. */
+static sh_status read_numbered(yaml_walk *w, const char *key, int n, int depth)
+{
+    sh_status st = SH_OK;
+    char numbered[KEY_BYTES];
+
+    SH_CHECK(snprintf(numbered, sizeof(numbered), "%s.%d", key, n) < KEY_BYTES, SH_ERR_USAGE,
+             "%s: key too long", w->label);
+    SH_TRY(read_mapping(w, numbered, depth + 1));
+out:
+    return st;
+}
+
+/* Read the items of a sequence, its start already consumed: plain ones into text separated by
+ * newlines, mappings as numbered sections. */
+static sh_status read_list(yaml_walk *w, const char *key, int depth, char text[SH_OPTION_LIST_TEXT],
+                           int *n_mappings)
 {
     sh_status st = SH_OK;
     yaml_event_t event;
     bool open = false;
 
     text[0] = '\0';
+    *n_mappings = 0;
     for (;;) {
         SH_TRY(next_event(w, &event));
         open = true;
         if (event.type == YAML_SEQUENCE_END_EVENT) break;
-        SH_CHECK(event.type == YAML_SCALAR_EVENT, SH_ERR_USAGE,
-                 "%s:%zu: %s must be a list of plain values", w->label, event.start_mark.line + 1,
-                 key);
+        if (event.type == YAML_MAPPING_START_EVENT && text[0] == '\0') {
+            SH_TRY(read_numbered(w, key, (*n_mappings)++, depth));
+            yaml_event_delete(&event);
+            open = false;
+            continue;
+        }
+        SH_CHECK(event.type == YAML_SCALAR_EVENT && *n_mappings == 0, SH_ERR_USAGE,
+                 "%s:%zu: %s must be a list of plain values, or of mappings", w->label,
+                 event.start_mark.line + 1, key);
         const char *item = (const char *)event.data.scalar.value;
 
         SH_CHECK(strchr(item, '\n') == NULL && strlen(item) == event.data.scalar.length &&
@@ -247,8 +271,6 @@ out:
     return st;
 }
 
-static sh_status read_mapping(yaml_walk *w, const char *prefix, int depth);
-
 /* Read the value of `key` and store it. */
 static sh_status read_value(yaml_walk *w, const char *key, int depth)
 {
@@ -256,6 +278,7 @@ static sh_status read_value(yaml_walk *w, const char *key, int depth)
     yaml_event_t event;
     bool open = false;
     char *list = NULL;
+    int n_mappings = 0;
 
     SH_TRY(next_event(w, &event));
     open = true;
@@ -266,8 +289,8 @@ static sh_status read_value(yaml_walk *w, const char *key, int depth)
     } else if (event.type == YAML_SEQUENCE_START_EVENT) {
         list = malloc(SH_OPTION_LIST_TEXT);
         SH_CHECK(list != NULL, SH_ERR_NO_MEMORY, "list of %s", key);
-        SH_TRY(read_list(w, key, list));
-        SH_TRY(set_key(w, key, true, list, line));
+        SH_TRY(read_list(w, key, depth, list, &n_mappings));
+        if (n_mappings == 0) SH_TRY(set_key(w, key, true, list, line));
     } else {
         const char *text = (const char *)event.data.scalar.value;
 
@@ -377,6 +400,23 @@ void sh_options_format(const sh_option *o, const void *config, char *text, size_
     }
 }
 
+/* Has the key a part that is a number, as in "stages.0.name"? */
+static bool is_numbered(const sh_option *o)
+{
+    const char *dot = strchr(o->key, '.');
+
+    while (dot != NULL && !(dot[1] >= '0' && dot[1] <= '9')) dot = strchr(dot + 1, '.');
+    return dot != NULL;
+}
+
+static bool has_default(const sh_option *o, const void *config)
+{
+    char text[SH_OPTION_LIST_TEXT];
+
+    sh_options_format(o, config, text, sizeof(text));
+    return strcmp(text, o->fallback) == 0;
+}
+
 /* A scalar as double-quoted YAML: every text survives. */
 static void write_quoted(FILE *out, const char *text, size_t n)
 {
@@ -435,6 +475,7 @@ sh_status sh_options_write(const sh_option_table *table, const void *config, cha
         const char *dot = strrchr(o->key, '.');
         size_t n = dot ? (size_t)(dot - o->key) : 0;
 
+        if (is_numbered(o) && has_default(o, config)) continue;
         if (strlen(section) != n || strncmp(section, o->key, n) != 0) {
             snprintf(section, sizeof(section), "%.*s", (int)n, o->key);
             if (n > 0) fprintf(out, "%s:\n", section);
@@ -486,6 +527,7 @@ void sh_options_help(const sh_option_table *table, FILE *out)
     for (int i = 0; i < table->n; i++) {
         const sh_option *o = &table->rows[i];
 
+        if (is_numbered(o) && strstr(o->key, ".0.") == NULL) continue;
         fprintf(out, "  %s (%s", o->key, type_names[o->type]);
         if (o->type == SH_OPT_CHOICE)
             for (int k = 0; o->choices[k] != NULL; k++)

@@ -3,8 +3,9 @@
  * Options: one table row per option gives parsing, range checks, --help, the resolved copy that is
  * kept with a run, and whether a resumed run may change it.
  *
- * A configuration is a C struct. A YAML file (nested mappings; "a: {b: 1}" is the key a.b) and
- * key=value arguments set its fields; unknown keys are errors that name the closest known one.
+ * A configuration is a C struct. A YAML file (nested mappings; "a: {b: 1}" is the key a.b; in a
+ * list of mappings "a: [{b: 1}, {b: 2}]" these are a.0.b and a.1.b) and key=value arguments set its
+ * fields; unknown keys are errors that name the closest known one.
  */
 #ifndef SH_BASE_OPTIONS_H
 #define SH_BASE_OPTIONS_H
@@ -32,7 +33,8 @@ typedef enum sh_option_type {
 typedef enum sh_on_resume { SH_FIXED, SH_FREE } sh_on_resume;
 
 typedef struct sh_option {
-    const char *key; /* "split.by" */
+    const char *key; /* "split.by"; one of a numbered series ("a.0.b", "a.1.b") is written only
+                        where it is not the default, and --help shows number 0 for all */
     sh_option_type type;
     size_t offset;        /* of the field in the configuration struct */
     const char *fallback; /* default, as text */
@@ -61,7 +63,8 @@ SH_MUST_CHECK sh_status sh_options_parse(const sh_option_table *table, const cha
 SH_MUST_CHECK sh_status sh_options_assign(const sh_option_table *table, const char *assignment,
                                           void *config);
 
-/** Write every option as YAML, with defaults resolved: reading it back gives the same struct. */
+/** Write the options as YAML, with defaults resolved: reading it back over the defaults gives the
+ *  same struct. */
 SH_MUST_CHECK sh_status sh_options_write(const sh_option_table *table, const void *config,
                                          char **text, size_t *n_bytes);
 

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "base/tree.h"
+#include "models/trained.h"
 
 enum {
     NORM_BLOCK = 4096,   /* fixed, so that the norm does not depend on threads */
@@ -14,13 +15,16 @@ enum {
 /* A run of slots that are updated alike. */
 typedef struct segment {
     int64_t begin, end; /* elements of the params arena */
+    int64_t packed;     /* where the gradient of `begin` stands in the packed vector */
     bool decay;
+    float lr_scale;
 } segment;
 
 struct sh_optim {
     sh_optim_config config;
     sh_store *store;
     const sh_backend *backend;
+    sh_trained trained;
     segment *segments;
     int n_segments;
     double *block_sums; /* [ceil(n_params / NORM_BLOCK)] scratch of the norm */
@@ -51,13 +55,16 @@ static int64_t arena_elems(const sh_optim *o, sh_optim_arena arena)
     return 0;
 }
 
-/* Neighbouring trainable slots of equal decay become one segment; gaps are zero and stay zero. */
+/* Neighbouring trainable slots that are updated alike become one segment; gaps are zero and stay
+ * zero. */
 static sh_status build_segments(sh_optim *o)
 {
     sh_status st = SH_OK;
     int n_slots = sh_store_n_slots(o->store);
     segment *last = NULL;
 
+    o->n_segments = 0;
+    free(o->segments);
     o->segments = calloc((size_t)n_slots + 1, sizeof(*o->segments));
     SH_CHECK(o->segments != NULL, SH_ERR_NO_MEMORY, "optimizer segments");
     for (int i = 0; i < n_slots; i++) {
@@ -69,10 +76,13 @@ static sh_status build_segments(sh_optim *o)
             last = NULL;
             continue;
         }
-        joins = last != NULL && last->decay == slot->decay;
+        joins = last != NULL && last->decay == slot->decay && last->lr_scale == slot->lr_scale;
         if (!joins) {
             last = &o->segments[o->n_segments++];
-            *last = (segment){.begin = slot->offset, .decay = slot->decay};
+            *last = (segment){.begin = slot->offset,
+                              .packed = sh_trained_place(&o->trained, o->store, i),
+                              .decay = slot->decay,
+                              .lr_scale = slot->lr_scale};
         }
         last->end = slot->offset + slot->n_elems;
     }
@@ -90,7 +100,7 @@ sh_status sh_optim_create(const sh_optim_config *config, sh_store *store, sh_opt
     o->config = *config;
     o->store = store;
     o->backend = sh_store_backend(store);
-    SH_TRY(build_segments(o));
+    SH_TRY(sh_optim_refresh(o));
     o->block_sums = calloc((size_t)n_blocks + 1, sizeof(*o->block_sums));
     SH_CHECK(o->block_sums != NULL, SH_ERR_NO_MEMORY, "optimizer norm");
     for (int a = 0; a < SH_OPTIM_ARENA_COUNT; a++) {
@@ -113,6 +123,7 @@ void sh_optim_destroy(sh_optim **optim)
     for (int a = 0; a < SH_OPTIM_ARENA_COUNT; a++) o->backend->free(&o->arenas[a]);
     free(o->block_sums);
     free(o->segments);
+    sh_trained_clear(&o->trained);
     free(o);
     *optim = NULL;
 }
@@ -125,7 +136,7 @@ sh_buffer *sh_optim_arena_buffer(sh_optim *optim, sh_optim_arena arena, int64_t 
 
 double sh_optim_norm(const sh_optim *o, const float *reduce)
 {
-    int64_t n = sh_store_n_params(o->store);
+    int64_t n = o->trained.n_params;
     int64_t n_blocks = (n + NORM_BLOCK - 1) / NORM_BLOCK;
 
 #pragma omp parallel for schedule(static)
@@ -144,7 +155,7 @@ double sh_optim_norm(const sh_optim *o, const float *reduce)
 /* What one update needs, as plain numbers and device pointers. */
 typedef struct update {
     float *params, *states, *first, *second, *ema, *ema_states;
-    const float *reduce;
+    const float *reduce; /* such that reduce[i] is the gradient of params[i] */
     float scale, learning_rate, step_size, root_correction;
     const sh_optim_config *config;
 } update;
@@ -189,29 +200,34 @@ static void update_segments(const sh_optim *o, const update *u)
     for (int s = 0; s < o->n_segments; s++) {
         const segment *seg = &o->segments[s];
         float decay = seg->decay ? o->config.weight_decay : 0.0f;
+        update own = *u;
 
+        own.reduce = u->reduce + (seg->packed - seg->begin);
+        own.learning_rate *= seg->lr_scale;
+        own.step_size *= seg->lr_scale;
 #pragma omp parallel for schedule(static)
         for (int64_t begin = seg->begin; begin < seg->end; begin += UPDATE_BLOCK) {
             int64_t end = begin + UPDATE_BLOCK < seg->end ? begin + UPDATE_BLOCK : seg->end;
 
             if (o->config.kind == SH_OPTIM_SGD)
-                update_sgd(u, begin, end, decay);
+                update_sgd(&own, begin, end, decay);
             else
-                update_adam(u, begin, end, decay);
+                update_adam(&own, begin, end, decay);
         }
     }
 }
 
 static void update_states(const sh_optim *o, const update *u)
 {
-    const float *deltas = u->reduce + sh_store_n_params(o->store);
-
     for (int s = 0; s < sh_store_n_slots(o->store); s++) {
         const sh_slot *slot = sh_store_slot(o->store, s);
 
         if (slot->kind != SH_SLOT_STATE || !slot->trainable) continue;
-        for (int64_t i = slot->offset; i < slot->offset + slot->n_elems; i++)
-            u->states[i] = (1.0f - slot->momentum) * u->states[i] + slot->momentum * deltas[i];
+        const float *delta = u->reduce + sh_trained_place(&o->trained, o->store, s);
+        float *state = u->states + slot->offset;
+
+        for (int64_t i = 0; i < slot->n_elems; i++)
+            state[i] = (1.0f - slot->momentum) * state[i] + slot->momentum * delta[i];
     }
 }
 
@@ -234,6 +250,36 @@ static void enter(const sh_optim *o)
 static void leave(const sh_optim *o)
 {
     if (o->backend->leave != NULL) o->backend->leave();
+}
+
+sh_status sh_optim_refresh(sh_optim *o)
+{
+    sh_status st = SH_OK;
+
+    sh_trained_clear(&o->trained);
+    SH_TRY(sh_trained_collect(o->store, &o->trained));
+    SH_TRY(build_segments(o));
+out:
+    return st;
+}
+
+sh_status sh_optim_reset(sh_optim *o)
+{
+    sh_status st = SH_OK;
+
+    for (int a = SH_OPTIM_FIRST; a <= SH_OPTIM_SECOND; a++) {
+        int64_t n = arena_elems(o, (sh_optim_arena)a);
+        float *zeros = NULL;
+
+        if (n == 0) continue;
+        zeros = calloc((size_t)n, sizeof(*zeros));
+        SH_CHECK(zeros != NULL, SH_ERR_NO_MEMORY, "moments of %lld parameters", (long long)n);
+        st = o->backend->copy_in(o->arenas[a], 0, zeros, (size_t)n * sizeof(*zeros));
+        free(zeros);
+        SH_TRY(st);
+    }
+out:
+    return st;
 }
 
 sh_status sh_optim_start_average(sh_optim *o)

@@ -48,15 +48,23 @@ SH_MUST_CHECK sh_status sh_optim_start_average(sh_optim *optim);
 /** The buffer of an arena and its elements; NULL and 0 where this optimizer has none. */
 sh_buffer *sh_optim_arena_buffer(sh_optim *optim, sh_optim_arena arena, int64_t *n_elems);
 
-/** L2 norm of the gradient, host memory `reduce` [n_params + n_states]: f64 sums of blocks of 4096
- *  added by sh_tree_sum. */
+/** L2 norm of the gradient, host memory `reduce` (packed: models/trained.h): f64 sums of blocks of
+ *  4096 added by sh_tree_sum. */
 double sh_optim_norm(const sh_optim *optim, const float *reduce);
+
+/** Read the slots' trainable and lr_scale flags anew, after they have changed: what is frozen now
+ *  keeps its moments, which rest until it is trained again. */
+SH_MUST_CHECK sh_status sh_optim_refresh(sh_optim *optim);
+
+/** Set the moments to 0, as for a fresh optimizer; the moving average goes on. */
+SH_MUST_CHECK sh_status sh_optim_reset(sh_optim *optim);
 
 /**
  * One update from `reduce`, host memory as the reducer gives it: gradients scaled by
  * min(1, clip_norm / norm), then running statistics: new = (1 - momentum) old + momentum delta.
  *
- * step   counts from 0 (bias corrections use step + 1)
+ * reduce the packed vector of models/trained.h
+ * step   counts from 0, at the last reset (bias corrections use step + 1)
  * Formulas: Kingma and Ba 2015 with PyTorch's placement of eps; Loshchilov and Hutter 2019.
  */
 SH_MUST_CHECK sh_status sh_optim_update(sh_optim *optim, const float *reduce, double norm,

@@ -96,6 +96,7 @@ sh_status sh_store_add(sh_store *store, const char *name, sh_slot_kind kind, int
     slot->n_elems = n_elems;
     slot->offset = store->n_elems[kind];
     slot->trainable = true;
+    slot->lr_scale = 1;
     slot->decay = kind == SH_SLOT_PARAM && n_dims > 1;
     store->n_elems[kind] += (n_elems + SLOT_ALIGN_ELEMS - 1) / SLOT_ALIGN_ELEMS * SLOT_ALIGN_ELEMS;
     *index = store->n_slots++;

@@ -44,7 +44,19 @@ static const char *const schedules[] = {"constant", "step", "cosine", NULL};
         key, type, AT(field), fallback, resume, 0, 0, NULL, "", help                               \
     }
 
+#define STAGE_ROW(n, type, field, key, fallback, min, max, unit, help)                             \
+    {                                                                                              \
+        "stages." #n "." key, type, AT(stages[n].field), fallback, SH_FIXED, min, max, NULL, unit, \
+            help                                                                                   \
+    }
 /* clang-format off */
+#define STAGE(n)                                                                                   \
+    STAGE_ROW(n, SH_OPT_TEXT, name, "name", "", 0, 0, "", "stages of one training, 0 to 3; in YAML a list: stages: [{name: head, steps: 500, freeze: [\"features.*\"]}, {name: all, lr: 0.0001}]"), \
+    STAGE_ROW(n, SH_OPT_INT, steps, "steps", "0", 0, 1e12, "steps", "length of this stage; 0, of the last one: to the end of the run"), \
+    STAGE_ROW(n, SH_OPT_LIST, freeze, "freeze", "", 0, 0, "", "frozen in this stage besides `freeze`; !PATTERN takes back"), \
+    STAGE_ROW(n, SH_OPT_REAL, lr, "lr", "0", 0, 100, "", "peak learning rate; 0: optimizer.lr. The schedule starts anew with each stage"), \
+    STAGE_ROW(n, SH_OPT_BOOL, fresh_optimizer, "fresh_optimizer", "true", 0, 0, "", "begin with moments of 0; false: they go on")
+
 static const sh_option rows[] = {
     CHOICE("task", task, "identify", SH_FIXED, tasks, "what is learnt"),
     PLAIN("data", SH_OPT_LIST, data, "", SH_FREE, "pack or packs to train on; on resume the content must be the same, the place may change"),
@@ -53,6 +65,7 @@ static const sh_option rows[] = {
     PLAIN("size", SH_OPT_TEXT, size, "128", SH_FIXED, "input size in pixels: one number, or HEIGHTxWIDTH"),
     CHOICE("fit", fit, "letterbox", SH_FIXED, fits, "how a crop is brought to size"),
     INT("min_side", min_side, "0", SH_FIXED, 0, 16384, "pixels", "crops with a shorter side are left out of training; 0 keeps all"),
+    PLAIN("freeze", SH_OPT_LIST, freeze, "", SH_FIXED, "patterns of parameter names that are not trained: * is any characters; !PATTERN takes back, later ones win; frozen batch norms use their running statistics"),
     INT("steps", steps, "0", SH_FREE, 0, 1e12, "steps", "stop after this many steps; 0: no limit"),
     REAL("minutes", minutes, "0", SH_FREE, 0, 1e7, "minutes", "stop after this much training time, counted across restarts; 0: no limit"),
     INT("shards", shards, "0", SH_FIXED, 0, 65536, "shards", "parts of a batch: unit of BatchNorm statistics and of the gradient sum; at least the number of ranks; 0: batch / 32, rounded up"),
@@ -106,6 +119,7 @@ static const sh_option rows[] = {
     REAL("optimizer.weight_decay", optimizer.weight_decay, "0", SH_FIXED, 0, 10, "", "weight decay; never on BN and biases"),
     REAL("optimizer.clip_norm", optimizer.clip_norm, "0", SH_FIXED, 0, 1e9, "norm", "clip the gradient to this global norm; 0: off"),
     REAL("optimizer.ema", optimizer.ema, "0", SH_FIXED, 0, 0.999999, "decay", "exponential moving average of the weights, used for scores and the result; 0: off"),
+    PLAIN("optimizer.lr_scale", SH_OPT_LIST, optimizer.lr_scale, "", SH_FIXED, "PATTERN=FACTOR: learning rate of the parameters whose names match, as a share of optimizer.lr; later ones win"),
     CHOICE("schedule.kind", schedule.kind, "constant", SH_FIXED, schedules, "learning rate over steps; cosine falls to schedule.min_lr at `steps`"),
     INT("schedule.warmup_steps", schedule.warmup_steps, "0", SH_FIXED, 0, 1e12, "steps", "linear rise from 0"),
     INT("schedule.every_steps", schedule.every_steps, "1000", SH_FIXED, 1, 1e12, "steps", "step: multiply by schedule.factor every so many steps"),
@@ -118,6 +132,10 @@ static const sh_option rows[] = {
     REAL("checkpoint.every_minutes", checkpoint.every_minutes, "2", SH_FREE, 0.01, 1e5, "minutes", "write a checkpoint this often where checkpoint.every_steps is 0"),
     INT("checkpoint.keep", checkpoint.keep, "2", SH_FREE, 1, 1000, "checkpoints", "newest ones kept"),
     INT("log.every_steps", log.every_steps, "1", SH_FREE, 1, 1e9, "steps", "a line in metrics.jsonl every so many steps"),
+    STAGE(0),
+    STAGE(1),
+    STAGE(2),
+    STAGE(3),
 };
 /* clang-format on */
 
@@ -126,6 +144,16 @@ const sh_option_table *sh_config_options(void)
     static const sh_option_table table = {rows, SH_COUNT(rows)};
 
     return &table;
+}
+
+/* Steps of all stages; 0 where the last one has no end of its own. */
+static int64_t steps_of_stages(const sh_config *c)
+{
+    int64_t sum = 0;
+    int n = sh_config_n_stages(c);
+
+    for (int i = 0; i < n; i++) sum += c->stages[i].steps;
+    return n > 0 && c->stages[n - 1].steps > 0 ? sum : 0;
 }
 
 sh_status sh_config_load(const char *yaml_path, const char *const *assignments, int n_assignments,
@@ -138,7 +166,27 @@ sh_status sh_config_load(const char *yaml_path, const char *const *assignments, 
     SH_TRY(sh_options_defaults(table, out));
     if (yaml_path != NULL) SH_TRY(sh_options_read(table, yaml_path, out));
     for (int i = 0; i < n_assignments; i++) SH_TRY(sh_options_assign(table, assignments[i], out));
+    if (out->steps == 0 && out->minutes == 0) out->steps = steps_of_stages(out);
     SH_TRY(sh_config_check(out));
+out:
+    return st;
+}
+
+static sh_status check_stages(const sh_config *c)
+{
+    sh_status st = SH_OK;
+    int n = sh_config_n_stages(c);
+
+    for (int i = 0; i < SH_MAX_STAGES; i++) {
+        const sh_stage *s = &c->stages[i];
+        bool given = s->name[0] != '\0' || s->steps > 0;
+
+        SH_CHECK(given || (s->freeze[0] == '\0' && s->lr == 0), SH_ERR_USAGE,
+                 "stages.%d has settings but neither a name nor steps", i);
+        SH_CHECK(!given || i < n, SH_ERR_USAGE, "stages.%d is given, but stages.%d is not", i, n);
+        SH_CHECK(i >= n - 1 || s->steps > 0, SH_ERR_USAGE,
+                 "stages.%d needs steps: only the last stage may go on to the end of the run", i);
+    }
 out:
     return st;
 }
@@ -167,6 +215,7 @@ sh_status sh_config_check(const sh_config *c)
     SH_CHECK(
         c->schedule.kind != SH_SCHEDULE_COSINE || c->steps > 0, SH_ERR_USAGE,
         "schedule.kind=cosine needs `steps`: schedules depend on the step, never on the clock");
+    SH_TRY(check_stages(c));
     SH_CHECK(c->split.folds == 0 || c->split.fold < c->split.folds, SH_ERR_USAGE,
              "split.fold=%lld must be below split.folds=%lld (folds count from 0)",
              (long long)c->split.fold, (long long)c->split.folds);
@@ -341,20 +390,78 @@ out:
     return st;
 }
 
-double sh_config_learning_rate(const sh_config *c, int64_t step)
+int sh_config_n_stages(const sh_config *c)
 {
-    double lr = c->optimizer.lr;
+    int n = 0;
 
-    if (step < c->schedule.warmup_steps)
-        return lr * (double)(step + 1) / (double)c->schedule.warmup_steps;
+    while (n < SH_MAX_STAGES && (c->stages[n].name[0] != '\0' || c->stages[n].steps > 0)) n++;
+    return n;
+}
+
+int sh_config_stage(const sh_config *c, int64_t step, int64_t *begin)
+{
+    int n = sh_config_n_stages(c), stage = 0;
+
+    *begin = 0;
+    while (stage + 1 < n && step >= *begin + c->stages[stage].steps)
+        *begin += c->stages[stage++].steps;
+    return stage;
+}
+
+int64_t sh_config_optimizer_begin(const sh_config *c, int64_t step)
+{
+    int64_t begin, first = 0, newest = 0;
+    int stage = sh_config_stage(c, step, &begin);
+
+    for (int i = 1; i <= stage; i++) {
+        first += c->stages[i - 1].steps;
+        if (c->stages[i].fresh_optimizer) newest = first;
+    }
+    return newest;
+}
+
+void sh_config_freeze(const sh_config *c, int stage, char *text)
+{
+    const char *own = c->stages[stage].freeze;
+
+    snprintf(text, SH_FREEZE_TEXT, "%s%s%s", c->freeze, c->freeze[0] && own[0] ? "\n" : "", own);
+}
+
+/* The schedule that a step stands in, its steps counted from the beginning of its stage. */
+typedef struct span {
+    double lr;
+    int64_t step, steps;
+} span;
+
+static span span_of(const sh_config *c, int64_t step)
+{
+    int64_t begin;
+    int n = sh_config_n_stages(c);
+    const sh_stage *s = &c->stages[sh_config_stage(c, step, &begin)];
+    span own = {c->optimizer.lr, step, c->steps};
+
+    if (n == 0) return own;
+    if (s->lr > 0) own.lr = s->lr;
+    own.step = step - begin;
+    own.steps = s->steps > 0 ? s->steps : c->steps - begin;
+    return own;
+}
+
+double sh_config_learning_rate(const sh_config *c, int64_t number)
+{
+    span own = span_of(c, number);
+    int64_t step = own.step, warmup = c->schedule.warmup_steps;
+    double lr = own.lr;
+
+    if (step < warmup) return lr * (double)(step + 1) / (double)warmup;
     switch ((sh_schedule_kind)c->schedule.kind) {
     case SH_SCHEDULE_CONSTANT: break;
     case SH_SCHEDULE_STEP:
         lr *= pow(c->schedule.factor, (double)(step / c->schedule.every_steps));
         break;
     case SH_SCHEDULE_COSINE: {
-        double span = (double)(c->steps - c->schedule.warmup_steps);
-        double t = span > 0 ? (double)(step - c->schedule.warmup_steps) / span : 1;
+        double length = (double)(own.steps - warmup);
+        double t = length > 0 ? (double)(step - warmup) / length : 1;
 
         lr = c->schedule.min_lr +
              (lr - c->schedule.min_lr) * 0.5 * (1 + cos(3.14159265358979323846 * fmin(t, 1)));

@@ -19,6 +19,17 @@ typedef enum sh_schedule_kind {
     SH_SCHEDULE_COSINE
 } sh_schedule_kind;
 
+enum { SH_MAX_STAGES = 4 };
+
+/** A part of the training with settings of its own. */
+typedef struct sh_stage {
+    char name[SH_OPTION_TEXT];
+    int64_t steps;                    /* 0: to the end of the run; the last stage only */
+    char freeze[SH_OPTION_LIST_TEXT]; /* besides the run's own `freeze` */
+    double lr;                        /* 0: optimizer.lr */
+    bool fresh_optimizer;
+} sh_stage;
+
 typedef struct sh_config {
     int task;                       /* sh_task */
     char data[SH_OPTION_LIST_TEXT]; /* packs, separated by newlines */
@@ -27,6 +38,7 @@ typedef struct sh_config {
     char size[SH_OPTION_TEXT]; /* "128" or "96x192" (height x width) */
     int fit;                   /* sh_fit */
     int64_t min_side;
+    char freeze[SH_OPTION_LIST_TEXT]; /* patterns: trainer/patterns.h */
 
     int64_t steps;
     double minutes;
@@ -72,6 +84,7 @@ typedef struct sh_config {
     struct {
         int kind; /* sh_optim_kind */
         double lr, momentum, beta1, beta2, eps, weight_decay, clip_norm, ema;
+        char lr_scale[SH_OPTION_LIST_TEXT]; /* PATTERN=FACTOR */
     } optimizer;
     struct {
         int kind; /* sh_schedule_kind */
@@ -90,6 +103,7 @@ typedef struct sh_config {
     struct {
         int64_t every_steps;
     } log;
+    sh_stage stages[SH_MAX_STAGES]; /* those with a name or steps count: sh_config_n_stages */
 } sh_config;
 
 /** The option table of `shoal train`. */
@@ -131,7 +145,23 @@ sh_sampler_config sh_config_sampler(const sh_config *config);
 SH_MUST_CHECK sh_status sh_config_loader(const sh_config *config, bool training,
                                          sh_loader_config *out);
 
-/** Learning rate of a step (from 0): pure in (config, step). */
+int sh_config_n_stages(const sh_config *config);
+
+/** The stage that a step (from 0) belongs to, and the step that it begins with; 0 and 0 where the
+ *  run has no stages. */
+int sh_config_stage(const sh_config *config, int64_t step, int64_t *begin);
+
+/** The step that the optimizer of a step began with: the first one of the newest stage that asked
+ *  for a fresh optimizer. */
+int64_t sh_config_optimizer_begin(const sh_config *config, int64_t step);
+
+enum { SH_FREEZE_TEXT = 2 * SH_OPTION_LIST_TEXT };
+
+/** Patterns of what a stage freezes, the run's own first, into text[SH_FREEZE_TEXT]. */
+void sh_config_freeze(const sh_config *config, int stage, char *text);
+
+/** Learning rate of a step (from 0): pure in (config, step). Each stage runs through the schedule
+ *  from its own first step to its own end. */
 double sh_config_learning_rate(const sh_config *config, int64_t step);
 
 /** Name of the models backend for config->device ("cpu", "ref"); a device that was named and cannot

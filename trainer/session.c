@@ -206,6 +206,27 @@ out:
     return st;
 }
 
+sh_status sh_session_enter_stage(sh_session *s)
+{
+    sh_status st = SH_OK;
+    int64_t step = s->progress.step;
+    int stage = sh_config_stage(&s->config, step, &s->stage_begin);
+    const sh_stage *settings = &s->config.stages[stage];
+
+    if (stage == s->stage) goto out;
+    s->stage = stage;
+    sh_config_freeze(&s->config, stage, s->freeze);
+    SH_TRY(sh_step_freeze(s->step, s->freeze, sh_config_optimizer_begin(&s->config, step)));
+    /* A run that continues inside a stage finds the stage's moments in its checkpoint. */
+    if (step == s->stage_begin && settings->fresh_optimizer)
+        SH_TRY(sh_optim_reset(sh_step_optim(s->step)));
+    sh_log_progress_end();
+    sh_log_info("step %lld: stage %d%s%s", (long long)step, stage, settings->name[0] ? ", " : "",
+                settings->name);
+out:
+    return st;
+}
+
 static sh_status make_step(sh_session *s)
 {
     sh_status st = SH_OK;
@@ -214,6 +235,9 @@ static sh_status make_step(sh_session *s)
     sh_infer_config infer;
 
     SH_TRY(sh_step_configure(&s->config, &step));
+    s->stage = sh_config_stage(&s->config, 0, &s->stage_begin);
+    sh_config_freeze(&s->config, s->stage, s->freeze);
+    step.freeze = s->freeze;
     SH_TRY(sh_step_create(&step, s->comm, &s->step));
     infer = (sh_infer_config){.net = step.net,
                               .dtype = step.dtype,
@@ -229,6 +253,7 @@ static sh_status make_step(sh_session *s)
         SH_TRY(sh_checkpoint_load(s->run, sh_step_store(s->step), sh_step_optim(s->step), &s->best,
                                   &s->progress, &found));
     if (!found) SH_TRY(load_init(s));
+    SH_TRY(sh_session_enter_stage(s));
 out:
     return st;
 }

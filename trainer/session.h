@@ -25,7 +25,10 @@ typedef struct sh_session {
     sh_sampler *sampler;
     sh_loader *loader;
     sh_step *step;
-    sh_infer *infer; /* validation: an inference program over the step's store */
+    int stage;                   /* which one the step program is built for */
+    int64_t stage_begin;         /* its first step */
+    char freeze[SH_FREEZE_TEXT]; /* what it freezes */
+    sh_infer *infer;             /* validation: an inference program over the step's store */
     sh_progress progress;
     sh_snapshot best;
 
@@ -44,5 +47,9 @@ typedef struct sh_session {
 SH_MUST_CHECK sh_status sh_session_open(sh_comm *comm, const char *run, const sh_config *wanted,
                                         sh_session *out);
 void sh_session_close(sh_session *session);
+
+/** Before step progress.step: where it belongs to another stage than the step program was built
+ *  for, build that one; where it is the stage's first, start its optimizer. Collective. */
+SH_MUST_CHECK sh_status sh_session_enter_stage(sh_session *session);
 
 #endif

@@ -7,6 +7,8 @@
 
 #include "base/clock.h"
 #include "base/cpu.h"
+#include "models/trained.h"
+#include "trainer/patterns.h"
 
 enum {
     MAX_SIZES = 2,             /* shards differ by at most one image */
@@ -27,6 +29,7 @@ struct sh_step {
     sh_comm *comm;
     sh_store *store;
     sh_optim *optim;
+    int64_t optimizer_begin;
     sh_loss *loss;
     sh_reducer *reducer;
     sized_program sizes[MAX_SIZES];
@@ -38,8 +41,8 @@ struct sh_step {
     bool two_passes;
     sh_buffer **arenas; /* [n_arenas]: one per own shard, or one for all with two passes */
     int n_arenas;
-    sh_buffer *reduce; /* what one shard contributes, in the backend's memory */
-    int64_t n_reduce;
+    sh_buffer *reduce;  /* what one shard contributes, in the backend's memory */
+    sh_trained trained; /* what of it is exchanged; buckets are parts of the packed vector */
     int64_t bucket_bounds[MAX_BUCKETS + 1];
     int n_buckets;
 
@@ -63,7 +66,9 @@ sh_status sh_step_configure(const sh_config *c, sh_step_config *out)
                         .loss = sh_config_loss(c),
                         .reduce = (sh_reduce_mode)c->reduce,
                         .passes = (sh_passes)c->passes,
-                        .seed = (uint64_t)c->seed};
+                        .seed = (uint64_t)c->seed,
+                        .freeze = c->freeze,
+                        .lr_scale = c->optimizer.lr_scale};
 
     s.optim = (sh_optim_config){.kind = (sh_optim_kind)c->optimizer.kind,
                                 .momentum = (float)c->optimizer.momentum,
@@ -103,6 +108,7 @@ static sh_status build_program(sh_step *step, int64_t n_images)
     s->embedding = sh_program_output(
         s->program, "embedding",
         sh_net_embedding(s->program, c->net, s->image, c->embedding_dim, c->dropout, c->normalize));
+    SH_TRY(sh_patterns_mark(c->freeze, c->lr_scale, step->store));
     SH_TRY(sh_program_differentiate(s->program, s->embedding, SH_NO_VALUE, &s->cotangent, NULL));
     SH_TRY(sh_program_plan(s->program));
 out:
@@ -131,18 +137,17 @@ static sh_status build_programs(sh_step *step)
             known = known || step->sizes[i].n_images == end - begin;
         if (!known) SH_TRY(build_program(step, end - begin));
     }
-    SH_TRY(sh_store_allocate(step->store));
     step->dim = sh_program_desc(step->sizes[0].program, step->sizes[0].embedding).dims[1];
-    step->n_reduce = sh_store_n_params(step->store) + sh_store_n_states(step->store);
+    SH_TRY(sh_trained_collect(step->store, &step->trained));
 out:
     return st;
 }
 
-/* Cut the reduce arena into buckets at slot borders; the statistics are the last bucket, ready
+/* Cut what is exchanged into buckets at slot borders; the statistics are the last bucket, ready
  * first, since the reducer exchanges from the last bucket down, as gradients become ready. */
 static void plan_buckets(sh_step *step)
 {
-    int64_t n_params = sh_store_n_params(step->store);
+    int64_t n_params = step->trained.n_params;
     int64_t begin = 0;
     int n = 0;
 
@@ -150,22 +155,24 @@ static void plan_buckets(sh_step *step)
     for (int i = 0; i < sh_store_n_slots(step->store); i++) {
         const sh_slot *slot = sh_store_slot(step->store, i);
 
-        if (slot->kind != SH_SLOT_PARAM || slot->offset - begin < BUCKET_ELEMS) continue;
+        int64_t place = sh_trained_place(&step->trained, step->store, i);
+
+        if (slot->kind != SH_SLOT_PARAM || place - begin < BUCKET_ELEMS) continue;
         if (n + 2 >= MAX_BUCKETS) break;
-        begin = slot->offset;
+        begin = place;
         step->bucket_bounds[++n] = begin;
     }
     step->bucket_bounds[++n] = n_params;
-    if (step->n_reduce > n_params) step->bucket_bounds[++n] = step->n_reduce;
+    if (step->trained.n > n_params) step->bucket_bounds[++n] = step->trained.n;
     step->n_buckets = n;
     for (int s = 0; s < step->n_sizes; s++)
         for (int b = 0; b < n; b++) step->sizes[s].ready[b] = -1;
     for (int i = 0; i < sh_store_n_slots(step->store); i++) {
-        const sh_slot *slot = sh_store_slot(step->store, i);
-        int64_t offset = slot->offset + (slot->kind == SH_SLOT_STATE ? n_params : 0);
+        int64_t place = sh_trained_place(&step->trained, step->store, i);
         int b = 0;
 
-        while (offset >= step->bucket_bounds[b + 1]) b++;
+        if (place < 0) continue;
+        while (place >= step->bucket_bounds[b + 1]) b++;
         for (int s = 0; s < step->n_sizes; s++) {
             int node = sh_program_ready_node(step->sizes[s].program, i);
 
@@ -201,7 +208,6 @@ static sh_status reserve_arenas(sh_step *step)
     step->arenas = calloc((size_t)step->n_arenas, sizeof(sh_buffer *));
     SH_CHECK(step->arenas != NULL, SH_ERR_NO_MEMORY, "%d arenas", step->n_arenas);
     for (int i = 0; i < step->n_arenas; i++) SH_TRY(backend->alloc(bytes, &step->arenas[i]));
-    SH_TRY(backend->alloc((size_t)step->n_reduce * sizeof(float), &step->reduce));
 out:
     return st;
 }
@@ -242,6 +248,45 @@ out:
     return st;
 }
 
+/* Everything that depends on which parameters are trained. */
+static sh_status build(sh_step *step)
+{
+    sh_status st = SH_OK;
+
+    SH_TRY(build_programs(step));
+    plan_buckets(step);
+    SH_TRY(reserve_arenas(step));
+    SH_TRY(sh_reducer_create(step->comm, step->config.reduce, step->config.n_shards,
+                             step->trained.n, step->bucket_bounds, step->n_buckets,
+                             &step->reducer));
+out:
+    return st;
+}
+
+static void tear_down(sh_step *step)
+{
+    for (int i = 0; i < step->n_arenas && step->arenas != NULL; i++)
+        step->config.backend->free(&step->arenas[i]);
+    free(step->arenas);
+    step->arenas = NULL;
+    step->n_arenas = 0;
+    sh_reducer_destroy(&step->reducer);
+    sh_trained_clear(&step->trained);
+    for (int i = 0; i < step->n_sizes; i++) sh_program_destroy(&step->sizes[i].program);
+    step->n_sizes = 0;
+}
+
+static sh_status reserve_store(sh_step *step)
+{
+    sh_status st = SH_OK;
+    int64_t n = sh_store_n_params(step->store) + sh_store_n_states(step->store);
+
+    SH_TRY(sh_store_allocate(step->store));
+    SH_TRY(step->config.backend->alloc((size_t)n * sizeof(float), &step->reduce));
+out:
+    return st;
+}
+
 sh_status sh_step_create(const sh_step_config *config, sh_comm *comm, sh_step **out)
 {
     sh_status st = SH_OK;
@@ -257,13 +302,10 @@ sh_status sh_step_create(const sh_step_config *config, sh_comm *comm, sh_step **
     sh_shards_of_rank(config->n_shards, sh_comm_size(comm), sh_comm_rank(comm), &step->shard_begin,
                       &step->shard_end);
     SH_TRY(sh_store_create(config->backend, &step->store));
-    SH_TRY(build_programs(step));
-    plan_buckets(step);
-    SH_TRY(reserve_arenas(step));
+    SH_TRY(build(step));
+    SH_TRY(reserve_store(step));
     SH_TRY(sh_loss_create(&config->loss, config->batch, step->dim, &step->loss));
     SH_TRY(reserve_batch(step));
-    SH_TRY(sh_reducer_create(comm, config->reduce, config->n_shards, step->n_reduce,
-                             step->bucket_bounds, step->n_buckets, &step->reducer));
     SH_TRY(sh_optim_create(&config->optim, step->store, &step->optim));
     *out = step;
     step = NULL;
@@ -277,15 +319,11 @@ void sh_step_destroy(sh_step **step)
     sh_step *s = *step;
 
     if (s == NULL) return;
-    for (int i = 0; i < s->n_arenas && s->arenas != NULL; i++)
-        s->config.backend->free(&s->arenas[i]);
+    tear_down(s);
     if (s->reduce != NULL) s->config.backend->free(&s->reduce);
     sh_optim_destroy(&s->optim);
-    sh_reducer_destroy(&s->reducer);
     sh_loss_destroy(&s->loss);
-    for (int i = 0; i < s->n_sizes; i++) sh_program_destroy(&s->sizes[i].program);
     sh_store_destroy(&s->store);
-    free(s->arenas);
     free(s->embeddings);
     free(s->gradient);
     free(s->choices);
@@ -295,6 +333,23 @@ void sh_step_destroy(sh_step **step)
     free(s->choice_bytes);
     free(s);
     *step = NULL;
+}
+
+sh_status sh_step_freeze(sh_step *step, const char *freeze, int64_t optimizer_begin)
+{
+    sh_status st = SH_OK;
+    sh_tensor_desc before = sh_step_input_desc(step, step->shard_begin), after;
+
+    tear_down(step);
+    step->config.freeze = freeze;
+    step->optimizer_begin = optimizer_begin;
+    SH_TRY(build(step));
+    SH_TRY(sh_optim_refresh(step->optim));
+    after = sh_step_input_desc(step, step->shard_begin);
+    SH_CHECK(memcmp(&before, &after, sizeof(before)) == 0, SH_ERR_INTERNAL,
+             "freezing changed how images are laid out");
+out:
+    return st;
 }
 
 /* ---- looking ---- */
@@ -421,10 +476,23 @@ typedef struct hand_over {
     int next_bucket;
 } hand_over;
 
+/* Elements [begin, end) of the packed vector, from wherever they stand in the arena. */
 static sh_status copy_range(sh_step *step, float *leaf, int64_t begin, int64_t end)
 {
-    return step->config.backend->copy_out(step->reduce, (size_t)begin * sizeof(float), leaf + begin,
-                                          (size_t)(end - begin) * sizeof(float));
+    sh_status st = SH_OK;
+
+    for (int r = 0; r < step->trained.n_ranges; r++) {
+        const sh_trained_range *range = &step->trained.ranges[r];
+        int64_t from = begin > range->packed ? begin : range->packed;
+        int64_t to = end < range->packed + range->n ? end : range->packed + range->n;
+
+        if (from >= to) continue;
+        SH_TRY(step->config.backend->copy_out(
+            step->reduce, (size_t)(range->offset + from - range->packed) * sizeof(float),
+            leaf + from, (size_t)(to - from) * sizeof(float)));
+    }
+out:
+    return st;
 }
 
 static sh_status after_node(void *context, int node)
@@ -465,7 +533,7 @@ static sh_status backward_shard(sh_step *step, int shard, int64_t number)
                             step->gradient + own_row * step->dim));
     SH_TRY(sh_program_run(s->program, SH_PHASE_BACKWARD, &args));
     SH_TRY(copy_range(step, h.leaf, 0,
-                      last ? step->bucket_bounds[h.next_bucket + 1] : step->n_reduce));
+                      last ? step->bucket_bounds[h.next_bucket + 1] : step->trained.n));
     SH_TRY(sh_reducer_leaf_done(step->reducer));
 out:
     return st;
@@ -506,7 +574,8 @@ sh_status sh_step_run(sh_step *step, int64_t number, double learning_rate,
              "the gradient is not finite at step %lld: lower optimizer.lr, add "
              "schedule.warmup_steps or optimizer.clip_norm",
              (long long)number);
-    SH_TRY(sh_optim_update(step->optim, total, stats->grad_norm, learning_rate, number));
+    SH_TRY(sh_optim_update(step->optim, total, stats->grad_norm, learning_rate,
+                           number - step->optimizer_begin));
     stats->seconds_update = sh_clock_seconds() - t2;
 out:
     return st;

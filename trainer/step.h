@@ -32,6 +32,8 @@ typedef struct sh_step_config {
     sh_reduce_mode reduce;
     sh_passes passes;
     uint64_t seed;
+    const char *freeze;   /* patterns of what is not trained (trainer/patterns.h), or NULL */
+    const char *lr_scale; /* PATTERN=FACTOR lines, or NULL; both must outlive the step */
 } sh_step_config;
 
 /** From a run's configuration. */
@@ -53,6 +55,13 @@ sh_store *sh_step_store(sh_step *step);
 sh_optim *sh_step_optim(sh_step *step);
 const sh_step_config *sh_step_get_config(const sh_step *step);
 int sh_step_passes(const sh_step *step); /* 1 or 2 */
+
+/** From now on other parameters are frozen: programs, buckets and arenas are made anew, weights and
+ *  moments stay. Collective. The layout of input images stays as it was.
+ *
+ *  freeze           as in sh_step_config; must outlive its use
+ *  optimizer_begin  the step that the optimizer's bias corrections count from */
+SH_MUST_CHECK sh_status sh_step_freeze(sh_step *step, const char *freeze, int64_t optimizer_begin);
 
 /** The shards of this rank: [*begin, *end). */
 void sh_step_own_shards(const sh_step *step, int *begin, int *end);

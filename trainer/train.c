@@ -310,6 +310,7 @@ static sh_status train_step(loop *l)
     double start = sh_clock_seconds();
     sh_step_stats stats;
 
+    SH_TRY(sh_session_enter_stage(s));
     l->slot = (int)(step % SH_BATCHES_AHEAD);
     l->n_waited = 0;
     SH_TRY(sh_step_run(s->step, step, lr, s->plans[l->slot], pixels_of_shard, l, &stats));
