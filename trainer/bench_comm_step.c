@@ -30,8 +30,7 @@ static sh_status create_steps(bench *b)
     sh_step_config config = {
         .batch = c->batch,
         .n_shards = (int)c->shards,
-        .embedding_dim = DIM,
-        .normalize = true,
+        .head = {.dim = DIM, .normalize = true},
         .loss = {.kind = SH_LOSS_SEMI_HARD,
                  .distance = SH_EUCLIDEAN,
                  .margin = 0.2f,
@@ -41,7 +40,7 @@ static sh_status create_steps(bench *b)
 
     SH_TRY(sh_net_find(c->net, &config.net));
     SH_TRY(sh_backend_find("cpu", &config.backend));
-    config.dropout = config.net->dropout;
+    config.head.dropout = config.net->dropout;
     config.height = config.width = c->size > 0 ? (int)c->size : config.net->default_size;
     config.dtype = strcmp(c->dtype, "bf16") == 0 ? SH_BF16 : SH_F32;
     SH_CHECK(config.dtype == SH_BF16 || strcmp(c->dtype, "f32") == 0, SH_ERR_USAGE,

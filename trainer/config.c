@@ -6,8 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "models/zoo/zoo.h"
-
 enum { IMAGES_PER_SHARD = 32 }; /* default on CPUs; design: the unit of BatchNorm statistics */
 
 static const char *const tasks[] = {"identify", NULL};
@@ -21,6 +19,9 @@ static const char *const split_rules[] = {"individual", "recording", "time",
 static const char *const samplings[] = {"pk", "epoch", "pairs", NULL};
 static const char *const losses[] = {"semi_hard",   "batch_hard",    "algorithm1", "batch_all",
                                      "contrastive", "pml_semi_hard", "pml_hard",   NULL};
+static const char *const pools[] = {"net", "avg", "gem", "flatten", "token", NULL};
+static const char *const activations[] = {"none", "relu", "relu6", "sigmoid",
+                                          "tanh", "silu", "gelu",  NULL};
 static const char *const distances[] = {"euclidean", "squared", "cosine", NULL};
 static const char *const side_rules[] = {"merged", "classes", NULL};
 static const char *const optimizers[] = {"sgd", "adam", "adamw", NULL};
@@ -102,9 +103,14 @@ static const sh_option rows[] = {
     REAL("augment.flip", augment.flip, "0", SH_FIXED, 0, 1, "probability", "horizontal flip; refused where it would turn one side into the other"),
     REAL("augment.flip_vertical", augment.flip_vertical, "0", SH_FIXED, 0, 1, "probability", "vertical flip; refused where it would turn one side into the other"),
     REAL("augment.erase", augment.erase, "0", SH_FIXED, 0, 1, "probability", "one erased rectangle of 2 to 20 % of the area"),
-    INT("embedding.dim", embedding.dim, "128", SH_FIXED, 0, 65536, "numbers", "size of the embedding; 0: the network's own features"),
+    PLAIN("tap", SH_OPT_TEXT, tap, "", SH_FIXED, "stage at which the network is cut, by its public name (features.7, layer3, Mixed_6b); an unknown one is refused with the list; none: the whole network"),
+    CHOICE("embedding.pool", embedding.pool, "net", SH_FIXED, pools, "how a feature map becomes features; net: as the network does, at a tap the average; flatten ties the weights to the size"),
+    PLAIN("embedding.hidden", SH_OPT_LIST, embedding.hidden, "", SH_FIXED, "units of dense layers before the embedding layer"),
+    CHOICE("embedding.act", embedding.act, "relu", SH_FIXED, activations, "activation of those layers"),
+    INT("embedding.dim", embedding.dim, "128", SH_FIXED, 0, 65536, "numbers", "size of the embedding; 0: the features as they are"),
+    PLAIN("embedding.bn_neck", SH_OPT_BOOL, embedding.bn_neck, "false", SH_FIXED, "batch norm behind the embedding layer (freeze neck.bias for the one without shift)"),
     PLAIN("embedding.normalize", SH_OPT_BOOL, embedding.normalize, "true", SH_FIXED, "scale embeddings to length 1"),
-    REAL("embedding.dropout", embedding.dropout, "0", SH_FIXED, 0, 0.99, "rate", "dropout before the embedding layer"),
+    REAL("embedding.dropout", embedding.dropout, "0", SH_FIXED, 0, 0.99, "rate", "dropout before the first dense layer"),
     CHOICE("loss.kind", loss.kind, "semi_hard", SH_FIXED, losses, "loss and mining, over the whole global batch"),
     CHOICE("loss.distance", loss.distance, "euclidean", SH_FIXED, distances, "distance of the loss"),
     REAL("loss.margin", loss.margin, "0.2", SH_FIXED, 0, 100, "distance", "margin of the loss"),
@@ -195,11 +201,13 @@ sh_status sh_config_check(const sh_config *c)
 {
     sh_status st = SH_OK;
     const sh_net *net = NULL;
+    sh_head head;
     int height, width;
     bool pairs = c->sampling.kind == SH_SAMPLING_PAIRS;
 
     SH_TRY(sh_net_find(c->net, &net));
     SH_TRY(sh_config_size(c, &height, &width));
+    SH_TRY(sh_config_head(c, &head));
     SH_CHECK(
         pairs == (c->loss.kind == SH_LOSS_CONTRASTIVE), SH_ERR_USAGE,
         "loss.kind=contrastive needs sampling.kind=pairs, and pairs need the contrastive loss");
@@ -322,6 +330,37 @@ sh_status sh_config_resolve_paths(sh_config *config)
 out:
     sh_config_free_paths(&paths, n);
     free(text);
+    return st;
+}
+
+sh_status sh_config_head(const sh_config *c, sh_head *out)
+{
+    sh_status st = SH_OK;
+    const sh_net *net = NULL;
+    sh_head head = {.tap = c->tap,
+                    .pool = (sh_pool)c->embedding.pool,
+                    .dropout = (float)c->embedding.dropout,
+                    .act = (sh_act)c->embedding.act,
+                    .dim = (int)c->embedding.dim,
+                    .bn_neck = c->embedding.bn_neck,
+                    .normalize = c->embedding.normalize};
+
+    SH_TRY(sh_net_find(c->net, &net));
+    SH_TRY(sh_net_check_tap(net, c->tap));
+    for (const char *p = c->embedding.hidden; *p != '\0';) {
+        char *end = NULL;
+        long units = strtol(p, &end, 10);
+
+        SH_CHECK(units >= 1 && units <= 65536 && (*end == '\0' || *end == '\n'), SH_ERR_USAGE,
+                 "embedding.hidden: \"%.*s\" is not a number of units from 1 to 65536",
+                 (int)strcspn(p, "\n"), p);
+        SH_CHECK(head.n_hidden < SH_HEAD_HIDDEN_MAX, SH_ERR_USAGE,
+                 "embedding.hidden: at most %d layers", SH_HEAD_HIDDEN_MAX);
+        head.hidden[head.n_hidden++] = (int)units;
+        p = end + (*end == '\n');
+    }
+    *out = head;
+out:
     return st;
 }
 

@@ -8,6 +8,7 @@
 #include "dataio/split.h"
 #include "models/loss/loss.h"
 #include "models/optim.h"
+#include "models/zoo/zoo.h"
 
 typedef enum sh_task { SH_TASK_IDENTIFY } sh_task;
 typedef enum sh_device { SH_DEVICE_AUTO, SH_DEVICE_CPU, SH_DEVICE_REF, SH_DEVICE_CUDA } sh_device;
@@ -70,9 +71,13 @@ typedef struct sh_config {
         double fish_hue, fish_saturation, fish_brightness;
         double flip, flip_vertical, erase;
     } augment;
+    char tap[SH_OPTION_TEXT]; /* where the network ends; "": behind its last feature map */
     struct {
+        int pool;                         /* sh_pool */
+        char hidden[SH_OPTION_LIST_TEXT]; /* units of the layers before the last, one a line */
+        int act;                          /* sh_act */
         int64_t dim;
-        bool normalize;
+        bool bn_neck, normalize;
         double dropout;
     } embedding;
     struct {
@@ -134,6 +139,9 @@ int sh_config_shards(const sh_config *config);
 /** Paths of the packs: `*paths` points to malloc'd strings; free with sh_config_free_paths. */
 SH_MUST_CHECK sh_status sh_config_data_paths(const sh_config *config, char ***paths, int *n_paths);
 void sh_config_free_paths(char ***paths, int n_paths);
+
+/** What is put on the network; points into config. SH_ERR_USAGE for a tap that it does not have. */
+SH_MUST_CHECK sh_status sh_config_head(const sh_config *config, sh_head *out);
 
 /** The split, loss and sampler as their modules want them. */
 sh_split_config sh_config_split(const sh_config *config);

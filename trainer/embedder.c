@@ -35,10 +35,9 @@ static sh_status configure(const sh_config *config, int threads, sh_infer_config
 {
     sh_status st = SH_OK;
 
-    *out = (sh_infer_config){.dtype = (sh_dtype)config->dtype,
-                             .embedding_dim = (int)config->embedding.dim,
-                             .normalize = config->embedding.normalize};
+    *out = (sh_infer_config){.dtype = (sh_dtype)config->dtype};
     SH_TRY(sh_net_find(config->net, &out->net));
+    SH_TRY(sh_config_head(config, &out->head));
     SH_TRY(sh_config_loader(config, false, &out->loader));
     if (threads <= 0) threads = sh_cpu_cores_granted();
     omp_set_num_threads(threads);

@@ -37,7 +37,7 @@ static sh_status build_program(sh_infer *infer)
     infer->image = sh_program_input(infer->program, "image", dims);
     infer->embedding = sh_program_output(
         infer->program, "embedding",
-        sh_net_embedding(infer->program, c->net, infer->image, c->embedding_dim, 0, c->normalize));
+        sh_net_embedding(infer->program, c->net, infer->image, &c->head));
     SH_TRY(sh_program_plan(infer->program));
     infer->desc = sh_program_desc(infer->program, infer->image);
     infer->dim = sh_program_desc(infer->program, infer->embedding).dims[1];

@@ -17,8 +17,7 @@ typedef struct sh_infer sh_infer;
 typedef struct sh_infer_config {
     const sh_net *net;
     sh_dtype dtype;
-    int embedding_dim;
-    bool normalize;
+    sh_head head;
     sh_loader_config loader; /* size, fit, normalisation, threads; augment must be zero */
 } sh_infer_config;
 

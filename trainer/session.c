@@ -241,8 +241,7 @@ static sh_status make_step(sh_session *s)
     SH_TRY(sh_step_create(&step, s->comm, &s->step));
     infer = (sh_infer_config){.net = step.net,
                               .dtype = step.dtype,
-                              .embedding_dim = step.embedding_dim,
-                              .normalize = step.normalize};
+                              .head = step.head};
     SH_TRY(sh_config_loader(&s->config, false, &infer.loader));
     infer.loader.threads = (int)s->config.loader.threads;
     infer.loader.cache_bytes = 0;

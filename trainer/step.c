@@ -60,9 +60,6 @@ sh_status sh_step_configure(const sh_config *c, sh_step_config *out)
     sh_step_config s = {.dtype = (sh_dtype)c->dtype,
                         .batch = sh_config_batch(c),
                         .n_shards = sh_config_shards(c),
-                        .embedding_dim = (int)c->embedding.dim,
-                        .dropout = (float)c->embedding.dropout,
-                        .normalize = c->embedding.normalize,
                         .loss = sh_config_loss(c),
                         .reduce = (sh_reduce_mode)c->reduce,
                         .passes = (sh_passes)c->passes,
@@ -79,6 +76,7 @@ sh_status sh_step_configure(const sh_config *c, sh_step_config *out)
                                 .clip_norm = (float)c->optimizer.clip_norm,
                                 .ema = (float)c->optimizer.ema};
     SH_TRY(sh_net_find(c->net, &s.net));
+    SH_TRY(sh_config_head(c, &s.head));
     SH_TRY(sh_config_size(c, &s.height, &s.width));
     SH_TRY(sh_config_backend(c, &backend));
     SH_TRY(sh_backend_find(backend, &s.backend));
@@ -107,7 +105,7 @@ static sh_status build_program(sh_step *step, int64_t n_images)
                                 (int64_t[4]){n_images, c->net->in_channels, c->height, c->width});
     s->embedding = sh_program_output(
         s->program, "embedding",
-        sh_net_embedding(s->program, c->net, s->image, c->embedding_dim, c->dropout, c->normalize));
+        sh_net_embedding(s->program, c->net, s->image, &c->head));
     SH_TRY(sh_patterns_mark(c->freeze, c->lr_scale, step->store));
     SH_TRY(sh_program_differentiate(s->program, s->embedding, SH_NO_VALUE, &s->cotangent, NULL));
     SH_TRY(sh_program_plan(s->program));

@@ -24,9 +24,7 @@ typedef struct sh_step_config {
     int height, width;
     int64_t batch; /* images over all ranks */
     int n_shards;
-    int embedding_dim; /* 0: the trunk's features */
-    float dropout;
-    bool normalize;
+    sh_head head; /* its tap must outlive the step */
     sh_loss_config loss;
     sh_optim_config optim;
     sh_reduce_mode reduce;

@@ -14,17 +14,14 @@ static const group groups[] = {
     {5, 1, 6, 112, 3}, {5, 2, 6, 192, 4}, {3, 1, 6, 320, 1},
 };
 
-static sh_value conv_bn(sh_program *p, sh_value x, const char *prefix, const char *conv,
-                        const char *bn, const sh_conv_attrs *attrs)
+static sh_value conv_bn(sh_trunk *t, sh_value x, const char *prefix, const char *conv,
+                        const char *bn, sh_act act, const sh_conv_attrs *attrs)
 {
-    const sh_net *net = &sh_net_efficientnet_lite0;
-
-    x = sh_op_conv(p, x, sh_layer_name_format("%s%s", prefix, conv).text, attrs);
-    return sh_op_batch_norm(p, x, sh_layer_name_format("%s%s", prefix, bn).text, net->bn_eps,
-                            net->bn_momentum);
+    return sh_trunk_conv(t, x, sh_layer_name_format("%s%s", prefix, conv).text,
+                         sh_layer_name_format("%s%s", prefix, bn).text, act, attrs);
 }
 
-static sh_value block(sh_program *p, sh_value x, int index, int in_channels, const group *g,
+static sh_value block(sh_trunk *t, sh_value x, int index, int in_channels, const group *g,
                       int stride)
 {
     int hidden = in_channels * g->expand;
@@ -32,39 +29,38 @@ static sh_value block(sh_program *p, sh_value x, int index, int in_channels, con
     const char *prefix = name.text;
     sh_value y = x;
 
-    if (g->expand > 1) {
-        y = conv_bn(p, y, prefix, "_expand_conv", "_bn0",
+    if (g->expand > 1)
+        y = conv_bn(t, y, prefix, "_expand_conv", "_bn0", SH_ACT_RELU6,
                     &(sh_conv_attrs){.out_channels = hidden, .kernel = {1, 1}, .same = true});
-        y = sh_op_act(p, y, SH_ACT_RELU6);
-    }
-    y = conv_bn(p, y, prefix, "_depthwise_conv", "_bn1",
+    y = conv_bn(t, y, prefix, "_depthwise_conv", "_bn1", SH_ACT_RELU6,
                 &(sh_conv_attrs){.out_channels = hidden,
                                  .kernel = {g->kernel, g->kernel},
                                  .stride = stride,
                                  .groups = hidden,
                                  .same = true});
-    y = sh_op_act(p, y, SH_ACT_RELU6);
-    y = conv_bn(p, y, prefix, "_project_conv", "_bn2",
+    y = conv_bn(t, y, prefix, "_project_conv", "_bn2", SH_ACT_NONE,
                 &(sh_conv_attrs){.out_channels = g->out_channels, .kernel = {1, 1}, .same = true});
-    return stride == 1 && in_channels == g->out_channels ? sh_op_add(p, x, y) : y;
+    return stride == 1 && in_channels == g->out_channels ? sh_op_add(t->p, x, y) : y;
 }
 
-static sh_value trunk(sh_program *p, sh_value image)
+static sh_value features(sh_trunk *t, sh_value image)
 {
     int channels = 32, index = 0;
     sh_value x = conv_bn(
-        p, image, "", "_conv_stem", "_bn0",
+        t, image, "", "_conv_stem", "_bn0", SH_ACT_RELU6,
         &(sh_conv_attrs){.out_channels = channels, .kernel = {3, 3}, .stride = 2, .same = true});
 
-    x = sh_op_act(p, x, SH_ACT_RELU6);
+    if (sh_trunk_ends(t, x, "_conv_stem")) return x;
     for (size_t i = 0; i < SH_COUNT(groups); i++)
         for (int k = 0; k < groups[i].n; k++) {
-            x = block(p, x, index++, channels, &groups[i], k == 0 ? groups[i].stride : 1);
+            x = block(t, x, index, channels, &groups[i], k == 0 ? groups[i].stride : 1);
+            if (sh_trunk_ends(t, x, "_blocks.%d", index++)) return x;
             channels = groups[i].out_channels;
         }
-    x = conv_bn(p, x, "", "_conv_head", "_bn1",
+    x = conv_bn(t, x, "", "_conv_head", "_bn1", SH_ACT_RELU6,
                 &(sh_conv_attrs){.out_channels = 1280, .kernel = {1, 1}, .same = true});
-    return sh_op_global_avg_pool(p, sh_op_act(p, x, SH_ACT_RELU6));
+    sh_trunk_ends(t, x, "_conv_head");
+    return x;
 }
 
 const sh_net sh_net_efficientnet_lite0 = {
@@ -80,6 +76,6 @@ const sh_net sh_net_efficientnet_lite0 = {
     .n_features = 1280,
     .bn_eps = 1e-3f,
     .bn_momentum = 0.01f,
-    .trunk = trunk,
+    .features = features,
     .classifier = "_fc",
 };

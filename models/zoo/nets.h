@@ -1,11 +1,32 @@
 // SPDX-License-Identifier: Apache-2.0
-/** One description per network; models/zoo/zoo.c lists them. */
+/**
+ * What the files of networks share. A network's `features` builds stage after stage and announces
+ * each as a tap:
+ *
+ *     x = stage(t, x, i);
+ *     if (sh_trunk_ends(t, x, "layer%d", i)) return x;
+ *
+ * It takes constants (BN, dropout) from t->net, never from the const description of its own, so
+ * that one function serves several descriptions.
+ */
 #ifndef SH_MODELS_ZOO_NETS_H
 #define SH_MODELS_ZOO_NETS_H
 
 #include "models/zoo/zoo.h"
 
 SH_C_BEGIN
+
+struct sh_trunk {
+    sh_program *p;
+    const sh_net *net;
+    const char *tap; /* where to end, no alias; "": nowhere */
+    bool ended;
+    void (*visit)(void *context, sh_value x, const char *name); /* told of every tap, or NULL */
+    void *context;
+};
+
+/** Announce the tap that x is, its name composed as by printf. True: the network ends here. */
+bool sh_trunk_ends(sh_trunk *t, sh_value x, const char *fmt, ...) SH_PRINTF(3, 4);
 
 /** The name of a layer, composed as by printf. The text of a returned struct lives until the end of
  *  the expression that it is part of, long enough to be passed on to a builder. */
@@ -15,8 +36,32 @@ typedef struct sh_layer_name {
 
 sh_layer_name sh_layer_name_format(const char *fmt, ...) SH_PRINTF(1, 2);
 
+/** Batch norm with the network's constants. */
+sh_value sh_trunk_norm(sh_trunk *t, sh_value x, const char *name);
+
+/** Convolution `conv`, batch norm `bn`, activation. */
+sh_value sh_trunk_conv(sh_trunk *t, sh_value x, const char *conv, const char *bn, sh_act act,
+                       const sh_conv_attrs *attrs);
+
 extern const sh_net sh_net_mobilenet_v2;
+extern const sh_net sh_net_mobilenet_v2_keras;
 extern const sh_net sh_net_efficientnet_lite0;
+extern const sh_net sh_net_efficientnet_b0;
+extern const sh_net sh_net_efficientnet_b5;
+extern const sh_net sh_net_timm_efficientnet_b5;
+extern const sh_net sh_net_tf_efficientnet_b0;
+extern const sh_net sh_net_tf_efficientnet_b5;
+extern const sh_net sh_net_efficientnetv2_rw_m;
+extern const sh_net sh_net_vit_small_patch16_224;
+extern const sh_net sh_net_vit_small_patch16_224_dino;
+extern const sh_net sh_net_vit_small_patch14_dinov2;
+extern const sh_net sh_net_resnet50;
+extern const sh_net sh_net_resnet101;
+extern const sh_net sh_net_vgg16;
+extern const sh_net sh_net_vgg16_bn;
+extern const sh_net sh_net_inception_v3;
+extern const sh_net sh_net_inception_v3_keras;
+extern const sh_net sh_net_inception_resnet_v2;
 extern const sh_net sh_net_siamese_orl;
 
 SH_C_END

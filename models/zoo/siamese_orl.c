@@ -19,26 +19,30 @@ static const layer layers[] = {
     {"fc1.4", 5, SH_ACT_NONE},
 };
 
-static sh_value trunk(sh_program *p, sh_value image)
+static sh_value features(sh_trunk *t, sh_value image)
 {
     static const int edge[4] = {1, 1, 1, 1};
-    const sh_net *net = &sh_net_siamese_orl;
     sh_value x = image;
 
     for (int i = 0; i < (int)SH_COUNT(channels); i++) {
         /* Pad, convolution, ReLU and BN are numbered through. */
-        x = sh_op_reflect_pad(p, x, edge);
+        x = sh_op_reflect_pad(t->p, x, edge);
         x = sh_op_conv(
-            p, x, sh_layer_name_format("cnn1.%d", 4 * i + 1).text,
+            t->p, x, sh_layer_name_format("cnn1.%d", 4 * i + 1).text,
             &(sh_conv_attrs){.out_channels = channels[i], .kernel = {3, 3}, .bias = true});
-        x = sh_op_act(p, x, SH_ACT_RELU);
-        x = sh_op_batch_norm(p, x, sh_layer_name_format("cnn1.%d", 4 * i + 3).text, net->bn_eps,
-                             net->bn_momentum);
+        x = sh_op_act(t->p, x, SH_ACT_RELU);
+        x = sh_trunk_norm(t, x, sh_layer_name_format("cnn1.%d", 4 * i + 3).text);
+        if (sh_trunk_ends(t, x, "cnn1.%d", 4 * i + 3)) return x;
     }
-    x = sh_op_flatten(p, x);
+    return x;
+}
+
+static sh_value pool(sh_trunk *t, sh_value x)
+{
+    x = sh_op_flatten(t->p, x);
     for (size_t i = 0; i < SH_COUNT(layers); i++) {
-        x = sh_op_linear(p, x, layers[i].name, layers[i].n_out, true);
-        if (layers[i].act != SH_ACT_NONE) x = sh_op_act(p, x, layers[i].act);
+        x = sh_op_linear(t->p, x, layers[i].name, layers[i].n_out, true);
+        if (layers[i].act != SH_ACT_NONE) x = sh_op_act(t->p, x, layers[i].act);
     }
     return x;
 }
@@ -53,5 +57,6 @@ const sh_net sh_net_siamese_orl = {
     .n_features = 5,
     .bn_eps = 1e-5f,
     .bn_momentum = 0.1f,
-    .trunk = trunk,
+    .features = features,
+    .pool = pool,
 };

@@ -183,7 +183,7 @@ static sh_store *make_store(const char *net)
     int64_t size = found->default_size;
     sh_value x = sh_program_input(p, "image", (const int64_t[]){1, found->in_channels, size, size});
 
-    sh_program_output(p, "embedding", sh_net_embedding(p, found, x, 128, 0, true));
+    sh_program_output(p, "embedding", sh_net_embedding(p, found, x, &(sh_head){.dim = 128, .normalize = true}));
     assert_ok(sh_program_plan(p));
     sh_program_destroy(&p);
     assert_ok(sh_store_allocate(store));
@@ -305,7 +305,7 @@ static void compute_features(const char *backend_name, sh_weights *w, float *fea
             .backend = backend, .store = store, .dtype = SH_F32, .share = 1, .prefix = ""},
         &p));
     sh_value x = sh_program_input(p, "image", (const int64_t[]){1, 3, 96, 96});
-    sh_value y = sh_program_output(p, "features", sh_net_embedding(p, net, x, 0, 0, false));
+    sh_value y = sh_program_output(p, "features", sh_net_embedding(p, net, x, &(sh_head){0}));
 
     assert_ok(sh_program_plan(p));
     assert_ok(sh_store_allocate(store));

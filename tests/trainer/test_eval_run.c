@@ -68,8 +68,7 @@ static sh_status make_run(const char *run, int seed, const char *split_by)
     path_in(run, "split.csv", path);
     SH_TRY(sh_split_write(&split, dataset, path));
 
-    infer_config.embedding_dim = (int)config->embedding.dim;
-    infer_config.normalize = config->embedding.normalize;
+    SH_TRY(sh_config_head(config, &infer_config.head));
     SH_TRY(sh_net_find(config->net, &infer_config.net));
     SH_TRY(sh_config_loader(config, false, &infer_config.loader));
     SH_TRY(sh_config_backend(config, &backend_name));
