@@ -22,6 +22,17 @@ extern const sh_kernel sh_cpu_linear_pointwise, sh_cpu_linear_grad_x_pointwise,
     sh_cpu_linear_grad_w_pointwise;
 extern const sh_kernel sh_cpu_linear, sh_cpu_linear_grad_x, sh_cpu_linear_grad_w;
 
+extern const sh_kernel sh_cpu_flatten, sh_cpu_flatten_grad, sh_cpu_cast_layout;
+extern const sh_kernel sh_cpu_reflect_pad, sh_cpu_reflect_pad_grad, sh_cpu_dropout,
+    sh_cpu_path_drop;
+extern const sh_kernel sh_cpu_max_pool, sh_cpu_max_pool_grad, sh_cpu_mean_pool,
+    sh_cpu_mean_pool_grad, sh_cpu_gem_pool, sh_cpu_gem_pool_grad;
+extern const sh_kernel sh_cpu_concat, sh_cpu_concat_grad;
+extern const sh_kernel sh_cpu_mul_channels, sh_cpu_mul_channels_grad, sh_cpu_scale,
+    sh_cpu_scale_grad, sh_cpu_add_scaled;
+extern const sh_kernel sh_cpu_layer_norm_kernel, sh_cpu_layer_norm_grad_kernel;
+extern const sh_kernel sh_cpu_tokens, sh_cpu_tokens_grad, sh_cpu_take_token, sh_cpu_take_token_grad;
+
 /* ---- operands ---- */
 
 /** Operand k, or NULL where it is absent. */

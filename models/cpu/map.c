@@ -13,7 +13,6 @@ static const char *why_not(const sh_node_desc *d)
         if (d->op != SH_OP_CAST && d->in[i]->dtype != y->dtype) return "mixes dtypes";
         if (d->in[i]->dtype != SH_F32 && d->in[i]->dtype != SH_BF16) return "neither f32 nor bf16";
     }
-    if (sh_act_needs_input(d->attrs->act)) return "no such activation here yet";
     if (d->op == SH_OP_ACT && d->attrs->act == SH_ACT_SIGMOID && y->layout == SH_NCHW16C &&
         y->dims[1] % 16 != 0)
         return "sigmoid would fill the padding channels";

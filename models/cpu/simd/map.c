@@ -1,33 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 /* Maps over flat arrays. The last elements go through the same sixteen lanes as the others, so that
  * an element's bits do not depend on where it stands. */
-#include "models/cpu/simd/act.h"
+#include "models/cpu/simd/math.h"
+#include "models/cpu/simd/part.h"
 #include "models/cpu/simd/parts.h"
 #include "models/ops.h"
-
-/** The first `n` < 16 elements at i, the rest zero. */
-SH_INLINE vf load_part(const void *p, int64_t i, int64_t n, const sh_dtype dtype)
-{
-    float part[LANES] = {0};
-
-    for (int64_t k = 0; k < n; k++)
-        part[k] = dtype == SH_BF16 ? sh_bf16_to_f32(((const uint16_t *)p)[i + k])
-                                   : ((const float *)p)[i + k];
-    return vec_load(part, 0, SH_F32);
-}
-
-SH_INLINE void store_part(void *p, int64_t i, int64_t n, vf a, const sh_dtype dtype)
-{
-    float part[LANES];
-
-    vec_store(part, 0, vec_rounded(a, dtype), SH_F32);
-    for (int64_t k = 0; k < n; k++) {
-        if (dtype == SH_BF16)
-            ((uint16_t *)p)[i + k] = sh_bf16_from_f32(part[k]);
-        else
-            ((float *)p)[i + k] = part[k];
-    }
-}
 
 /** Near 0, 2 sigmoid(2 x) - 1 cancels; an odd polynomial takes over. */
 SH_INLINE vf vec_tanh(vf x)
@@ -48,6 +25,8 @@ SH_INLINE vf act_forward(vf x, const int act)
     case SH_ACT_RELU6: return vec_min(vec_max(x, vec_set(0)), vec_set(6));
     case SH_ACT_SIGMOID: return vec_sigmoid(x);
     case SH_ACT_TANH: return vec_tanh(x);
+    case SH_ACT_SILU: return vec_silu(x);
+    case SH_ACT_GELU: return vec_gelu(x);
     default: return x;
     }
 }
@@ -59,6 +38,8 @@ SH_INLINE vf act_backward(vf dy, vf y, const int act)
     case SH_ACT_RELU6: return vec_inside(dy, y, vec_set(0), vec_set(6));
     case SH_ACT_SIGMOID: return dy * (y * (vec_set(1) - y));
     case SH_ACT_TANH: return dy * (vec_set(1) - y * y);
+    case SH_ACT_SILU: return dy * vec_silu_slope(y); /* of these two y is the input */
+    case SH_ACT_GELU: return dy * vec_gelu_slope(y);
     default: return dy;
     }
 }
@@ -69,7 +50,8 @@ SH_INLINE void act_any(const void *x, void *y, int64_t n, const sh_dtype dtype, 
 
     for (; i + LANES <= n; i += LANES)
         vec_store(y, i, act_forward(vec_load(x, i, dtype), act), dtype);
-    if (i < n) store_part(y, i, n - i, act_forward(load_part(x, i, n - i, dtype), act), dtype);
+    if (i < n)
+        vec_store_part(y, i, n - i, act_forward(vec_load_part(x, i, n - i, dtype), act), dtype);
 }
 
 void SH_SIMD(act)(const void *x, void *y, int64_t n, sh_dtype dtype, int act)
@@ -93,8 +75,9 @@ SH_INLINE void act_grad_any(const void *dy, const void *y, void *dx, int64_t n,
     for (; i + LANES <= n; i += LANES)
         vec_store(dx, i, act_backward(vec_load(dy, i, dtype), vec_load(y, i, dtype), act), dtype);
     if (i < n) {
-        vf g = act_backward(load_part(dy, i, n - i, dtype), load_part(y, i, n - i, dtype), act);
-        store_part(dx, i, n - i, g, dtype);
+        vf g = act_backward(vec_load_part(dy, i, n - i, dtype), vec_load_part(y, i, n - i, dtype),
+                            act);
+        vec_store_part(dx, i, n - i, g, dtype);
     }
 }
 
@@ -113,8 +96,9 @@ SH_INLINE void add_any(const void *a, const void *b, void *y, int64_t n, const s
     for (; i + LANES <= n; i += LANES)
         vec_store(y, i, vec_load(a, i, dtype) + vec_load(b, i, dtype), dtype);
     if (i < n)
-        store_part(y, i, n - i, load_part(a, i, n - i, dtype) + load_part(b, i, n - i, dtype),
-                   dtype);
+        vec_store_part(y, i, n - i,
+                       vec_load_part(a, i, n - i, dtype) + vec_load_part(b, i, n - i, dtype),
+                       dtype);
 }
 
 void SH_SIMD(add)(const void *a, const void *b, void *y, int64_t n, sh_dtype dtype)
@@ -130,7 +114,7 @@ SH_INLINE void cast_any(const void *x, void *y, int64_t n, const sh_dtype from, 
     int64_t i = 0;
 
     for (; i + LANES <= n; i += LANES) vec_store(y, i, vec_load(x, i, from), to);
-    if (i < n) store_part(y, i, n - i, load_part(x, i, n - i, from), to);
+    if (i < n) vec_store_part(y, i, n - i, vec_load_part(x, i, n - i, from), to);
 }
 
 void SH_SIMD(cast)(const void *x, sh_dtype from, void *y, sh_dtype to, int64_t n)
@@ -154,7 +138,7 @@ float SH_SIMD(dot)(const void *a, sh_dtype a_dtype, const float *b, int64_t n)
             s[k] += vec_load(a, i + k * LANES, a_dtype) * vec_load(b, i + k * LANES, SH_F32);
     }
     for (; i + LANES <= n; i += LANES) s[0] += vec_load(a, i, a_dtype) * vec_load(b, i, SH_F32);
-    if (i < n) s[1] += load_part(a, i, n - i, a_dtype) * load_part(b, i, n - i, SH_F32);
+    if (i < n) s[1] += vec_load_part(a, i, n - i, a_dtype) * vec_load_part(b, i, n - i, SH_F32);
     return vec_sum((s[0] + s[1]) + (s[2] + s[3]));
 }
 
@@ -166,6 +150,7 @@ void SH_SIMD(axpy)(float alpha, const void *x, sh_dtype dtype, float *y, int64_t
     for (; i + LANES <= n; i += LANES)
         vec_store(y, i, a * vec_load(x, i, dtype) + vec_load(y, i, SH_F32), SH_F32);
     if (i < n)
-        store_part(y, i, n - i, a * load_part(x, i, n - i, dtype) + load_part(y, i, n - i, SH_F32),
-                   SH_F32);
+        vec_store_part(y, i, n - i,
+                       a * vec_load_part(x, i, n - i, dtype) + vec_load_part(y, i, n - i, SH_F32),
+                       SH_F32);
 }

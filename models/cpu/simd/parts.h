@@ -3,6 +3,7 @@
 #ifndef SH_MODELS_CPU_SIMD_PARTS_H
 #define SH_MODELS_CPU_SIMD_PARTS_H
 
+#include "models/cpu/simd/maps.h"
 #include "models/cpu/simd/simd.h"
 #include "models/cpu/simd/vec.h"
 
@@ -27,5 +28,17 @@ SH_INLINE void moments_add(sh_cpu_moments *m, vf sum, vf square, int64_t pixels)
 /* clang-format on */
 #define SH_SIMD_DECLARE(slot) extern __typeof__(*((sh_cpu_simd *)0)->slot) SH_SIMD(slot);
 SH_SIMD_SLOTS(SH_SIMD_DECLARE)
+
+/* The same for sh_cpu_maps. */
+/* clang-format off */
+#define SH_MAPS_SLOTS(X) \
+    X(slab_to_rows) X(slab_from_rows) X(copy) X(scale_add) \
+    X(dropout) X(scale_slab) X(scale_slab_grad) \
+    X(pool_forward) X(pool_backward) X(gem_sums) \
+    X(gem_grad) X(tokens) X(sum_images) X(layer_norm) \
+    X(layer_norm_grad)
+/* clang-format on */
+#define SH_MAPS_DECLARE(slot) extern __typeof__(*((sh_cpu_maps *)0)->slot) SH_SIMD(slot);
+SH_MAPS_SLOTS(SH_MAPS_DECLARE)
 
 #endif

@@ -13,6 +13,7 @@
 #include <stdbool.h>
 
 #include "base/tensor.h"
+#include "models/cpu/simd/maps.h"
 
 /** Per channel: act(x * scale + shift), act being a clamp to [lo, hi] (infinite: no bound), or
  *  SiLU. */
@@ -75,6 +76,7 @@ typedef struct sh_cpu_dw {
 
 typedef struct sh_cpu_simd {
     const char *name;
+    const sh_cpu_maps *maps;
     bool dot_bf16; /* tiles of bf16 products may be bf16; else they are always f32 */
 
     /** n rounds of multiply-adds in registers, for measuring peak; returns their operations, a

@@ -6,9 +6,12 @@
 #define NAME(isa) NAME2(isa)
 #define SLOT(slot) .slot = SH_SIMD(slot),
 
+static const sh_cpu_maps maps = {SH_MAPS_SLOTS(SLOT)};
+
 extern const sh_cpu_simd SH_SIMD(sh_cpu_simd);
 
 const sh_cpu_simd SH_SIMD(sh_cpu_simd) = {.name = NAME(SH_ISA),
+                                          .maps = &maps,
 #ifdef __AVX512BF16__
                                           .dot_bf16 = true,
 #endif

@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: Apache-2.0
+/* Layer norm: a few pixels at a time go through all blocks of channels while they are in the first
+ * cache. Two passes for the moments, like the reference, so that squares do not cancel. */
+#include "models/cpu/simd/parts.h"
+
+enum { TOKENS = 8 };
+
+/** Ones where the last block has channels, else zeros. */
+SH_INLINE vf lanes_of(const sh_cpu_layer_norm *ln)
+{
+    float lane[LANES];
+
+    for (int i = 0; i < LANES; i++) lane[i] = (ln->n_blocks - 1) * LANES + i < ln->n_channels;
+    return vec_load(lane, 0, SH_F32);
+}
+
+/** Mean and 1 / standard deviation of N pixels. */
+SH_INLINE void moments_of(const sh_cpu_layer_norm *ln, const void *x, int64_t p, float *mean,
+                          float *rstd, const int N, const sh_dtype dtype)
+{
+    vf sum[TOKENS] = {{0}}, square[TOKENS] = {{0}}, last = lanes_of(ln);
+    float n = (float)ln->n_channels;
+
+    for (int64_t b = 0; b < ln->n_blocks; b++) {
+        SH_UNROLL
+        for (int i = 0; i < N; i++) sum[i] += vec_load(x, (b * ln->pixels + p + i) * LANES, dtype);
+    }
+    for (int i = 0; i < N; i++) mean[i] = vec_sum(sum[i]) / n;
+    for (int64_t b = 0; b < ln->n_blocks; b++) {
+        vf mask = b + 1 == ln->n_blocks ? last : vec_set(1);
+        SH_UNROLL
+        for (int i = 0; i < N; i++) {
+            vf v = vec_load(x, (b * ln->pixels + p + i) * LANES, dtype) - vec_set(mean[i]);
+            v *= mask;
+            square[i] += v * v;
+        }
+    }
+    for (int i = 0; i < N; i++) rstd[i] = 1 / __builtin_sqrtf(vec_sum(square[i]) / n + ln->eps);
+}
+
+SH_INLINE void forward_tile(const sh_cpu_layer_norm *ln, const void *x, const float *gamma,
+                            const float *beta, void *y, int64_t p, const int N,
+                            const sh_dtype dtype)
+{
+    float mean[TOKENS], rstd[TOKENS];
+
+    moments_of(ln, x, p, mean, rstd, N, dtype);
+    for (int64_t b = 0; b < ln->n_blocks; b++) {
+        vf g = vec_load(gamma, b * LANES, SH_F32), shift = vec_load(beta, b * LANES, SH_F32);
+        SH_UNROLL
+        for (int i = 0; i < N; i++) {
+            int64_t at = (b * ln->pixels + p + i) * LANES;
+            vf v = (vec_load(x, at, dtype) - vec_set(mean[i])) * vec_set(rstd[i]);
+            vec_store(y, at, v * g + shift, dtype);
+        }
+    }
+}
+
+SH_INLINE void forward(const sh_cpu_layer_norm *ln, const void *x, const float *gamma,
+                       const float *beta, void *y, int64_t begin, int64_t end, const sh_dtype dtype)
+{
+    for (; begin + TOKENS <= end; begin += TOKENS)
+        forward_tile(ln, x, gamma, beta, y, begin, TOKENS, dtype);
+    for (; begin < end; begin++) forward_tile(ln, x, gamma, beta, y, begin, 1, dtype);
+}
+
+void SH_SIMD(layer_norm)(const sh_cpu_layer_norm *ln, const void *x, const float *gamma,
+                         const float *beta, void *y, int64_t begin, int64_t end)
+{
+    if (ln->dtype == SH_BF16)
+        forward(ln, x, gamma, beta, y, begin, end, SH_BF16);
+    else
+        forward(ln, x, gamma, beta, y, begin, end, SH_F32);
+}
+
+SH_INLINE void backward_tile(const sh_cpu_layer_norm *ln, const void *dy, const void *x,
+                             const float *gamma, void *dx, float *dgamma, float *dbeta, int64_t p,
+                             const int N, const sh_dtype dtype)
+{
+    float mean[TOKENS], rstd[TOKENS], mean_g[TOKENS], mean_gx[TOKENS];
+    vf sum_g[TOKENS] = {{0}}, sum_gx[TOKENS] = {{0}};
+    float n = (float)ln->n_channels;
+
+    moments_of(ln, x, p, mean, rstd, N, dtype);
+    for (int64_t b = 0; b < ln->n_blocks; b++) {
+        vf scale = vec_load(gamma, b * LANES, SH_F32);
+        vf to_gamma = vec_load(dgamma, b * LANES, SH_F32);
+        vf to_beta = vec_load(dbeta, b * LANES, SH_F32);
+        SH_UNROLL
+        for (int i = 0; i < N; i++) {
+            int64_t at = (b * ln->pixels + p + i) * LANES;
+            vf xhat = (vec_load(x, at, dtype) - vec_set(mean[i])) * vec_set(rstd[i]);
+            vf d = vec_load(dy, at, dtype), g = d * scale;
+            sum_g[i] += g;
+            sum_gx[i] += g * xhat;
+            to_gamma += d * xhat;
+            to_beta += d;
+        }
+        vec_store(dgamma, b * LANES, to_gamma, SH_F32);
+        vec_store(dbeta, b * LANES, to_beta, SH_F32);
+    }
+    for (int i = 0; i < N; i++) mean_g[i] = vec_sum(sum_g[i]) / n;
+    for (int i = 0; i < N; i++) mean_gx[i] = vec_sum(sum_gx[i]) / n;
+    for (int64_t b = 0; b < ln->n_blocks; b++) {
+        vf scale = vec_load(gamma, b * LANES, SH_F32);
+        vf mask = b + 1 == ln->n_blocks ? lanes_of(ln) : vec_set(1);
+        SH_UNROLL
+        for (int i = 0; i < N; i++) {
+            int64_t at = (b * ln->pixels + p + i) * LANES;
+            vf xhat = (vec_load(x, at, dtype) - vec_set(mean[i])) * vec_set(rstd[i]);
+            vf g = vec_load(dy, at, dtype) * scale;
+            g = vec_set(rstd[i]) * (g - vec_set(mean_g[i]) - xhat * vec_set(mean_gx[i]));
+            vec_store(dx, at, g * mask, dtype);
+        }
+    }
+}
+
+SH_INLINE void backward(const sh_cpu_layer_norm *ln, const void *dy, const void *x,
+                        const float *gamma, void *dx, float *dgamma, float *dbeta,
+                        const sh_dtype dtype)
+{
+    int64_t p = 0;
+
+    for (; p + TOKENS <= ln->pixels; p += TOKENS)
+        backward_tile(ln, dy, x, gamma, dx, dgamma, dbeta, p, TOKENS, dtype);
+    for (; p < ln->pixels; p++) backward_tile(ln, dy, x, gamma, dx, dgamma, dbeta, p, 1, dtype);
+}
+
+void SH_SIMD(layer_norm_grad)(const sh_cpu_layer_norm *ln, const void *dy, const void *x,
+                              const float *gamma, void *dx, float *dgamma, float *dbeta)
+{
+    if (ln->dtype == SH_BF16)
+        backward(ln, dy, x, gamma, dx, dgamma, dbeta, SH_BF16);
+    else
+        backward(ln, dy, x, gamma, dx, dgamma, dbeta, SH_F32);
+}
