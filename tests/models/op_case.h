@@ -9,7 +9,7 @@
 #include "base/rng.h"
 #include "models/backend.h"
 
-enum { MAX_IN = 16, MAX_OUT = 6 };
+enum { MAX_IN = 16, MAX_OUT = 8 };
 
 /** What an operand is, which decides its layout and its values. */
 typedef enum role {
