@@ -12,7 +12,7 @@
 typedef struct fixture {
     hid_t file;
     char salt[256];
-    sh_net net; /* a copy: the reference has no dropout */
+    sh_net net; /* a copy: the reference has neither dropout nor stochastic depth */
     const sh_backend *backend;
     sh_store *store;
     sh_program *eval, *train;
@@ -103,7 +103,7 @@ static inline bool open_fixture(fixture *f, const char *net, const char *backend
     memset(f, 0, sizeof(*f));
     assert_ok(sh_net_find(net, &found));
     f->net = *found;
-    f->net.dropout = 0;
+    f->net.dropout = f->net.path_drop = 0;
     snprintf(path, sizeof(path), "%s/%s.h5", ref_folder(), net);
     if (sh_backend_find(backend, &f->backend) != SH_OK || access(path, R_OK) != 0) return false;
     f->file = H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT);
