@@ -8,7 +8,8 @@
  * direction u of length 1 must equal D(h) = (f(v + h u) - f(v - h u)) / 2h, extrapolated from h and
  * h/2 to (4 D(h/2) - D(h)) / 3. Values are f32 between nodes, so f carries noise of some 1e-6, or
  * 2e-4 in the quotient at h = 1e-2; what truncation leaves is of order h^4. With ReLUs h is
- * smaller, since a step that crosses a kink adds an error of order h. The bound is on the
+ * smaller, since a step that crosses a kink adds an error of order h; where a smooth network's
+ * gradients are small beside f it is larger. The bound is on the
  * difference relative to the gradient's length, which is the largest derivative of all directions.
  */
 #include <math.h>
@@ -125,6 +126,82 @@ static sh_value build_residual(sh_program *p, sh_value x)
     return sh_op_act(p, sh_op_add(p, x, skip), SH_ACT_RELU);
 }
 
+/* Pools of every kind; the maximum is taken where nothing else is within a step. */
+static sh_value build_pools(sh_program *p, sh_value x)
+{
+    const sh_pool_attrs average = {.kernel = {3, 3}, .stride = {2, 2}, .pad = {1, 1, 1, 1}};
+    const sh_pool_attrs padded = {
+        .kernel = {2, 3}, .stride = {1, 2}, .count_padding = true, .pad = {0, 1, 1, 0}};
+    const sh_pool_attrs same = {.kernel = {3, 2}, .stride = {2, 2}, .same = true};
+
+    x = sh_op_avg_pool(p, x, &average);
+    x = sh_op_avg_pool(p, x, &padded);
+    x = sh_op_avg_pool(p, x, &same);
+    return sh_op_adaptive_avg_pool(p, x, 2, 3);
+}
+
+static sh_value build_max_pool(sh_program *p, sh_value x)
+{
+    const sh_pool_attrs windows = {.kernel = {3, 3}, .stride = {2, 2}, .pad = {1, 1, 1, 1}};
+    const sh_pool_attrs same = {.kernel = {3, 2}, .stride = {1, 1}, .same = true};
+
+    return sh_op_max_pool(p, sh_op_max_pool(p, x, &windows), &same);
+}
+
+static sh_value build_gem(sh_program *p, sh_value x)
+{
+    return sh_op_gem_pool(p, sh_op_act(p, x, SH_ACT_GELU), "pool.p", 0.05f);
+}
+
+/* Squeeze and excitation behind a batch norm whose activation needs its input. */
+static sh_value build_squeeze(sh_program *p, sh_value x)
+{
+    x = sh_op_conv(p, x, "conv1", &(sh_conv_attrs){.out_channels = 6, .kernel = {1, 1}});
+    x = sh_op_act(p, sh_op_batch_norm(p, x, "bn1", 1e-3f, 0.1f), SH_ACT_SILU);
+    x = sh_op_conv(
+        p, x, "depthwise",
+        &(sh_conv_attrs){.out_channels = 6, .kernel = {3, 3}, .groups = 6, .pad = {1, 1, 1, 1}});
+    x = sh_op_act(p, sh_op_batch_norm(p, x, "bn2", 1e-3f, 0.1f), SH_ACT_SILU);
+    sh_value s = sh_op_global_avg_pool(p, x);
+    s = sh_op_conv(p, s, "reduce",
+                   &(sh_conv_attrs){.out_channels = 2, .kernel = {1, 1}, .bias = true});
+    s = sh_op_conv(p, sh_op_act(p, s, SH_ACT_SILU), "expand",
+                   &(sh_conv_attrs){.out_channels = 6, .kernel = {1, 1}, .bias = true});
+    x = sh_op_mul_channels(p, x, sh_op_act(p, s, SH_ACT_SIGMOID));
+    x = sh_op_conv(p, x, "conv2", &(sh_conv_attrs){.out_channels = 4, .kernel = {1, 1}});
+    return sh_op_batch_norm(p, x, "bn3", 1e-3f, 0.1f);
+}
+
+/* A branch is used twice, one input of the concatenation needs no more than a copy. */
+static sh_value build_inception(sh_program *p, sh_value x)
+{
+    sh_value a = sh_op_conv(p, x, "a", &(sh_conv_attrs){.out_channels = 5, .kernel = {1, 1}});
+    sh_value b = sh_op_conv(
+        p, x, "b",
+        &(sh_conv_attrs){.out_channels = 3, .kernel = {3, 3}, .pad = {1, 1, 1, 1}, .bias = true});
+    const sh_value parts[4] = {a, x, sh_op_act(p, b, SH_ACT_TANH), a};
+    sh_value up = sh_op_concat(p, 4, parts);
+    up = sh_op_conv(p, up, "up",
+                    &(sh_conv_attrs){.out_channels = 3, .kernel = {1, 1}, .bias = true});
+    x = sh_op_add_scaled(p, x, up, 0.17f);
+    return sh_op_act(p, sh_op_add_scaled(p, x, x, 0.5f), SH_ACT_TANH);
+}
+
+static sh_value build_transformer(sh_program *p, sh_value x)
+{
+    x = sh_op_conv(
+        p, x, "patch",
+        &(sh_conv_attrs){.out_channels = 6, .kernel = {2, 2}, .stride = 2, .bias = true});
+    x = sh_op_tokens(p, x, "cls_token", "pos_embed");
+    sh_value y = sh_op_linear(p, sh_op_layer_norm(p, x, "norm1", 1e-3f), "qkv", 18, true);
+    y = sh_op_linear(p, sh_op_attention(p, y, 2), "proj", 6, true);
+    x = sh_op_add(p, x, sh_op_path_drop(p, sh_op_scale(p, y, "ls1.weight"), 0.4f));
+    y = sh_op_linear(p, sh_op_layer_norm(p, x, "norm2", 1e-3f), "fc1", 8, true);
+    y = sh_op_linear(p, sh_op_act(p, y, SH_ACT_GELU), "fc2", 6, true);
+    x = sh_op_layer_norm(p, sh_op_add(p, x, y), "norm", 1e-3f);
+    return sh_op_linear(p, sh_op_take_token(p, x, 0), "head", 4, true);
+}
+
 static const case_net cases[] = {
     {"conv", {2, 3, 11, 9}, build_conv, false, 1e-2, 1e-3, 3, "conv_grad"},
     {"batch norm", {3, 4, 5, 3}, build_bn, false, 1e-2, 1e-3, 1, "bn_grad_apply"},
@@ -138,6 +215,14 @@ static const case_net cases[] = {
     {"inverted residual, frozen", {3, 3, 7, 9}, build_inverted, true, 1e-3, 1e-2, 3, "conv_grad"},
     {"residual", {2, 3, 7, 5}, build_residual, false, 1e-3, 1e-2, 4, "conv_grad"},
     {"residual, frozen", {2, 3, 7, 5}, build_residual, true, 1e-3, 1e-2, 4, "conv_grad"},
+    {"mean pools", {2, 3, 11, 9}, build_pools, false, 1e-2, 1e-3, 3, "mean_pool_grad"},
+    {"maximum pools", {2, 3, 9, 8}, build_max_pool, false, 1e-4, 1e-2, 2, "max_pool_grad"},
+    {"generalised mean", {3, 4, 5, 4}, build_gem, false, 1e-3, 1e-2, 1, "gem_pool_grad"},
+    {"squeeze and excitation", {3, 3, 6, 5}, build_squeeze, false, 3e-2, 2e-3, 5, "conv_grad"},
+    {"squeeze, frozen", {3, 3, 6, 5}, build_squeeze, true, 3e-2, 2e-3, 5, "conv_grad"},
+    {"squeeze, no act left", {3, 3, 6, 5}, build_squeeze, false, 3e-2, 2e-3, 2, "act"},
+    {"inception", {2, 3, 5, 6}, build_inception, false, 1e-2, 1e-3, 1, "concat_grad"},
+    {"transformer", {3, 3, 6, 4}, build_transformer, false, 1e-2, 2e-3, 1, "attention_grad"},
 };
 
 /* ---- a network in memory ---- */
