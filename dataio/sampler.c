@@ -250,6 +250,31 @@ int sh_sampler_n_classes(const sh_sampler *sampler)
     return last < 0 ? 0 : last + 1;
 }
 
+/* Runs of unlabelled crops come first. */
+static const int32_t *start_of_class(const sh_sampler *sampler, int label)
+{
+    int32_t n_unlabelled = sampler->pk.n_classes - sh_sampler_n_classes(sampler);
+
+    return sampler->class_start + n_unlabelled + label;
+}
+
+int64_t sh_sampler_class_size(const sh_sampler *sampler, int label)
+{
+    const int32_t *start = start_of_class(sampler, label);
+
+    return start[1] - start[0];
+}
+
+int64_t sh_sampler_class_crop(const sh_sampler *sampler, int label)
+{
+    return sampler->samples[*start_of_class(sampler, label)].crop;
+}
+
+bool sh_sampler_sides_are_classes(const sh_sampler *sampler)
+{
+    return sampler->config.side_is_class;
+}
+
 /* With the lock held. */
 static const int32_t *epoch_order(sh_sampler *s, int64_t epoch)
 {

@@ -65,6 +65,11 @@ int64_t sh_sampler_repeats_per_epoch(const sh_sampler *sampler);
 int64_t sh_sampler_n_samples(const sh_sampler *sampler);
 int sh_sampler_n_classes(const sh_sampler *sampler);
 
+/** How many samples a class (from 0) has, and its first crop, which tells what the class is. */
+int64_t sh_sampler_class_size(const sh_sampler *sampler, int label);
+int64_t sh_sampler_class_crop(const sh_sampler *sampler, int label);
+bool sh_sampler_sides_are_classes(const sh_sampler *sampler);
+
 /** Fill slots[batch] of `step` (from 0, below 2^39). Pure; thread-safe. The plans of the two epochs
  *  asked for last are kept, so steps in order, near an epoch's border too, cost a copy each. */
 void sh_sampler_plan(const sh_sampler *sampler, int64_t step, sh_slot_plan *slots);

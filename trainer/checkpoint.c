@@ -89,12 +89,12 @@ out:
     return st;
 }
 
-sh_status sh_snapshot_write(const sh_snapshot *snapshot, const sh_store *store, const char *path,
-                            const char *const (*metadata)[2], int n_metadata, uint32_t *crc32c,
-                            uint64_t *n_bytes)
+sh_status sh_snapshot_write(const sh_snapshot *snapshot, const sh_store *store, const char *without,
+                            const char *path, const char *const (*metadata)[2], int n_metadata,
+                            uint32_t *crc32c, uint64_t *n_bytes)
 {
     sh_status st = SH_OK;
-    int n_slots = sh_store_n_slots(store);
+    int n_slots = sh_store_n_slots(store), n = 0;
     sh_weight_out *tensors = calloc((size_t)n_slots + 1, sizeof(*tensors));
 
     SH_CHECK(tensors != NULL, SH_ERR_NO_MEMORY, "list of %d tensors", n_slots);
@@ -102,13 +102,14 @@ sh_status sh_snapshot_write(const sh_snapshot *snapshot, const sh_store *store, 
         const sh_slot *slot = sh_store_slot(store, i);
         const float *arena = slot->kind == SH_SLOT_PARAM ? snapshot->params : snapshot->states;
 
-        tensors[i] = (sh_weight_out){.name = slot->name,
+        if (without != NULL && strncmp(slot->name, without, strlen(without)) == 0) continue;
+        tensors[n] = (sh_weight_out){.name = slot->name,
                                      .dtype = SH_F32,
                                      .n_dims = slot->n_dims,
                                      .data = arena + slot->offset};
-        memcpy(tensors[i].dims, slot->dims, sizeof(slot->dims));
+        memcpy(tensors[n++].dims, slot->dims, sizeof(slot->dims));
     }
-    SH_TRY(sh_weights_write(path, tensors, n_slots, metadata, n_metadata, crc32c, n_bytes));
+    SH_TRY(sh_weights_write(path, tensors, n, metadata, n_metadata, crc32c, n_bytes));
 out:
     free(tensors);
     return st;
@@ -244,13 +245,13 @@ static sh_status write_files(const sh_checkpointer *c, const char *folder)
                                       {.name = "best.safetensors"}};
 
     SH_TRY(sh_path_join(folder, records[0].name, path, sizeof(path)));
-    SH_TRY(sh_snapshot_write(&c->weights, c->store, path, NULL, 0, &records[0].crc32c,
+    SH_TRY(sh_snapshot_write(&c->weights, c->store, NULL, path, NULL, 0, &records[0].crc32c,
                              &records[0].n_bytes));
     SH_TRY(sh_path_join(folder, records[1].name, path, sizeof(path)));
     SH_TRY(write_optimizer(c, path, &records[1]));
     if (c->has_best) {
         SH_TRY(sh_path_join(folder, records[2].name, path, sizeof(path)));
-        SH_TRY(sh_snapshot_write(&c->best, c->store, path, NULL, 0, &records[2].crc32c,
+        SH_TRY(sh_snapshot_write(&c->best, c->store, NULL, path, NULL, 0, &records[2].crc32c,
                                  &records[2].n_bytes));
     }
     SH_TRY(write_state(c, folder, records, c->has_best ? 3 : 2));

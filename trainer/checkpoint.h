@@ -48,10 +48,12 @@ SH_MUST_CHECK sh_status sh_snapshot_take(sh_snapshot *snapshot, sh_store *store,
 SH_MUST_CHECK sh_status sh_snapshot_swap_in(const sh_snapshot *snapshot, sh_store *store,
                                             sh_snapshot *saved);
 
-/** Write a snapshot as a safetensors file. A pure function of its arguments. */
+/** Write a snapshot as a safetensors file, without the tensors whose names begin with `without`
+ *  (NULL: all of them). A pure function of its arguments. */
 SH_MUST_CHECK sh_status sh_snapshot_write(const sh_snapshot *snapshot, const sh_store *store,
-                                          const char *path, const char *const (*metadata)[2],
-                                          int n_metadata, uint32_t *crc32c, uint64_t *n_bytes);
+                                          const char *without, const char *path,
+                                          const char *const (*metadata)[2], int n_metadata,
+                                          uint32_t *crc32c, uint64_t *n_bytes);
 
 typedef struct sh_checkpointer sh_checkpointer;
 

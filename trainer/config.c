@@ -17,8 +17,12 @@ static const char *const passes[] = {"auto", "one", "two", NULL};
 static const char *const split_rules[] = {"individual", "recording", "time",
                                           "random",     "column",    NULL};
 static const char *const samplings[] = {"pk", "epoch", "pairs", NULL};
-static const char *const losses[] = {"semi_hard",   "batch_hard",    "algorithm1", "batch_all",
-                                     "contrastive", "pml_semi_hard", "pml_hard",   NULL};
+/* In the order of sh_loss_kind, then those of classification: config_loss.c. */
+static const char *const losses[] = {
+    "semi_hard",     "batch_hard", "algorithm1",       "batch_all", "contrastive",
+    "pml_semi_hard", "pml_hard",   "multi_similarity", "nt_xent",   "contrastive_all",
+    "cross_entropy", "arcface",    "sub_arcface",      NULL};
+static const char *const class_weights[] = {"none", "balanced", NULL};
 static const char *const pools[] = {"net", "avg", "gem", "flatten", "token", NULL};
 static const char *const activations[] = {"none", "relu", "relu6", "sigmoid",
                                           "tanh", "silu", "gelu",  NULL};
@@ -112,9 +116,19 @@ static const sh_option rows[] = {
     PLAIN("embedding.normalize", SH_OPT_BOOL, embedding.normalize, "true", SH_FIXED, "scale embeddings to length 1"),
     REAL("embedding.dropout", embedding.dropout, "0", SH_FIXED, 0, 0.99, "rate", "dropout before the first dense layer"),
     CHOICE("loss.kind", loss.kind, "semi_hard", SH_FIXED, losses, "loss and mining, over the whole global batch"),
-    CHOICE("loss.distance", loss.distance, "euclidean", SH_FIXED, distances, "distance of the loss"),
-    REAL("loss.margin", loss.margin, "0.2", SH_FIXED, 0, 100, "distance", "margin of the loss"),
+    CHOICE("loss.distance", loss.distance, "euclidean", SH_FIXED, distances, "distance of the loss; multi_similarity and nt_xent always take cosines"),
+    REAL("loss.margin", loss.margin, "0.2", SH_FIXED, 0, 100, "distance", "margin of the loss; arcface and sub_arcface: an angle in radians (0.5 is common)"),
     PLAIN("loss.soft", SH_OPT_BOOL, loss.soft, "false", SH_FIXED, "log(1 + exp(.)) instead of a hard margin"),
+    REAL("loss.alpha", loss.alpha, "2", SH_FIXED, 1e-3, 1000, "", "multi_similarity: exponent of positives"),
+    REAL("loss.beta", loss.beta, "50", SH_FIXED, 1e-3, 1000, "", "multi_similarity: exponent of negatives"),
+    REAL("loss.base", loss.base, "0.5", SH_FIXED, -1, 1, "cosine", "multi_similarity: similarity around which pairs count"),
+    REAL("loss.epsilon", loss.epsilon, "0.1", SH_FIXED, 0, 2, "cosine", "multi_similarity: slack of its miner; 2 takes all pairs"),
+    REAL("loss.temperature", loss.temperature, "0.07", SH_FIXED, 1e-3, 100, "cosine", "nt_xent: similarities are divided by it"),
+    REAL("loss.scale", loss.scale, "30", SH_FIXED, 0.01, 1000, "", "arcface, sub_arcface: cosines are multiplied by it"),
+    INT("loss.centres", loss.centres, "3", SH_FIXED, 1, 100, "centres", "sub_arcface: centres of a class"),
+    REAL("loss.smoothing", loss.smoothing, "0", SH_FIXED, 0, 0.99, "share", "classification: label smoothing"),
+    CHOICE("loss.class_weights", loss.class_weights, "none", SH_FIXED, class_weights, "classification; balanced: each class counts as much, however many images it has"),
+    REAL("loss.classification", loss.classification, "0", SH_FIXED, 0, 1000, "weight", "cross-entropy added to a loss over embeddings, which then stands before embedding.bn_neck, the cross-entropy behind it; 0: none"),
     CHOICE("loss.sides", loss.sides, "merged", SH_FIXED, side_rules, "merged: an individual is one class; classes: left and right are classes of their own, never negatives of each other"),
     CHOICE("optimizer.kind", optimizer.kind, "adam", SH_FIXED, optimizers, "optimizer"),
     REAL("optimizer.lr", optimizer.lr, "0.0003", SH_FIXED, 0, 100, "", "peak learning rate"),
@@ -211,6 +225,7 @@ sh_status sh_config_check(const sh_config *c)
     SH_CHECK(
         pairs == (c->loss.kind == SH_LOSS_CONTRASTIVE), SH_ERR_USAGE,
         "loss.kind=contrastive needs sampling.kind=pairs, and pairs need the contrastive loss");
+    SH_TRY(sh_config_check_loss(c));
     SH_CHECK(!pairs || c->sampling.batch % 2 == 0, SH_ERR_USAGE,
              "sampling.batch must be even for pairs, not %lld", (long long)c->sampling.batch);
     SH_CHECK(c->sampling.kind != SH_SAMPLING_PK || c->sampling.individuals >= 2, SH_ERR_USAGE,
@@ -372,18 +387,6 @@ sh_split_config sh_config_split(const sh_config *c)
                              .seed = (uint64_t)c->split.seed,
                              .fold = (int)c->split.fold,
                              .n_folds = (int)c->split.folds};
-}
-
-sh_loss_config sh_config_loss(const sh_config *c)
-{
-    return (sh_loss_config){.kind = (sh_loss_kind)c->loss.kind,
-                            .distance = (sh_distance)c->loss.distance,
-                            .margin = (float)c->loss.margin,
-                            .soft = c->loss.soft,
-                            .reduction = SH_NONZERO_MEAN,
-                            .max_per_label =
-                                c->sampling.kind == SH_SAMPLING_PK ? c->sampling.images : 0,
-                            .seed = (uint64_t)c->seed};
 }
 
 sh_sampler_config sh_config_sampler(const sh_config *c)

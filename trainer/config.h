@@ -6,6 +6,7 @@
 #include "base/options.h"
 #include "dataio/loader.h"
 #include "dataio/split.h"
+#include "models/loss/classes.h"
 #include "models/loss/loss.h"
 #include "models/optim.h"
 #include "models/zoo/zoo.h"
@@ -13,6 +14,7 @@
 typedef enum sh_task { SH_TASK_IDENTIFY } sh_task;
 typedef enum sh_device { SH_DEVICE_AUTO, SH_DEVICE_CPU, SH_DEVICE_REF, SH_DEVICE_CUDA } sh_device;
 typedef enum sh_passes { SH_PASSES_AUTO, SH_PASSES_ONE, SH_PASSES_TWO } sh_passes;
+typedef enum sh_class_weights { SH_CLASS_WEIGHTS_NONE, SH_CLASS_WEIGHTS_BALANCED } sh_class_weights;
 typedef enum sh_sides { SH_SIDES_MERGED, SH_SIDES_CLASSES } sh_sides;
 typedef enum sh_schedule_kind {
     SH_SCHEDULE_CONSTANT,
@@ -81,10 +83,15 @@ typedef struct sh_config {
         double dropout;
     } embedding;
     struct {
-        int kind, distance; /* sh_loss_kind, sh_distance */
+        int kind;     /* sh_loss_kind, then the kinds of classification: config_loss.c */
+        int distance; /* sh_distance */
         double margin;
         bool soft;
         int sides; /* sh_sides */
+        double alpha, beta, base, epsilon, temperature;
+        double scale, smoothing, classification;
+        int64_t centres;
+        int class_weights; /* sh_class_weights */
     } loss;
     struct {
         int kind; /* sh_optim_kind */
@@ -143,9 +150,24 @@ void sh_config_free_paths(char ***paths, int n_paths);
 /** What is put on the network; points into config. SH_ERR_USAGE for a tap that it does not have. */
 SH_MUST_CHECK sh_status sh_config_head(const sh_config *config, sh_head *out);
 
-/** The split, loss and sampler as their modules want them. */
-sh_split_config sh_config_split(const sh_config *config);
+/* trainer/config_loss.c */
+
+/** Is there a loss over embeddings? Its settings. */
+bool sh_config_has_metric(const sh_config *config);
 sh_loss_config sh_config_loss(const sh_config *config);
+
+/** The loss of classification, of kind SH_CLASS_NONE where there is none; the number of classes is
+ *  left to the caller. */
+sh_class_config sh_config_classes(const sh_config *config);
+
+/** Its share of the whole loss: 1 where it is alone. */
+float sh_config_classification(const sh_config *config);
+
+/** Do the settings of the loss fit each other? */
+SH_MUST_CHECK sh_status sh_config_check_loss(const sh_config *config);
+
+/** The split and sampler as their modules want them. */
+sh_split_config sh_config_split(const sh_config *config);
 sh_sampler_config sh_config_sampler(const sh_config *config);
 
 /** How images are prepared; augment only where `training`. Layout and dtype are left to the caller.

@@ -13,6 +13,7 @@
 #include "base/fingerprint.h"
 #include "base/log.h"
 #include "models/weights/weights.h"
+#include "trainer/classes.h"
 
 enum { FINGERPRINT_BYTES = 4096 };
 
@@ -132,7 +133,19 @@ out:
     return st;
 }
 
-/* Crops that are too small leave the training part here, after split.csv was written. */
+/* Before make_sampler, which takes crops that are too small out of the training part. */
+static sh_status write_split(const sh_session *s)
+{
+    sh_status st = SH_OK;
+    char path[SH_RUN_PATH];
+
+    if (s->resumed) goto out;
+    SH_TRY(sh_run_path(s->run, "split.csv", path));
+    SH_TRY(sh_split_write(&s->split, s->dataset, path));
+out:
+    return st;
+}
+
 static sh_status make_sampler(sh_session *s)
 {
     sh_status st = SH_OK;
@@ -233,15 +246,18 @@ static sh_status make_step(sh_session *s)
     bool found = false;
     sh_step_config step;
     sh_infer_config infer;
+    float *class_weights = NULL;
 
     SH_TRY(sh_step_configure(&s->config, &step));
+    step.classes.n_classes = sh_sampler_n_classes(s->sampler);
+    if (s->config.loss.class_weights == SH_CLASS_WEIGHTS_BALANCED)
+        SH_TRY(sh_classes_balance(s->sampler, &class_weights));
+    step.class_weights = class_weights;
     s->stage = sh_config_stage(&s->config, 0, &s->stage_begin);
     sh_config_freeze(&s->config, s->stage, s->freeze);
     step.freeze = s->freeze;
     SH_TRY(sh_step_create(&step, s->comm, &s->step));
-    infer = (sh_infer_config){.net = step.net,
-                              .dtype = step.dtype,
-                              .head = step.head};
+    infer = (sh_infer_config){.net = step.net, .dtype = step.dtype, .head = step.head};
     SH_TRY(sh_config_loader(&s->config, false, &infer.loader));
     infer.loader.threads = (int)s->config.loader.threads;
     infer.loader.cache_bytes = 0;
@@ -254,6 +270,7 @@ static sh_status make_step(sh_session *s)
     if (!found) SH_TRY(load_init(s));
     SH_TRY(sh_session_enter_stage(s));
 out:
+    free(class_weights);
     return st;
 }
 
@@ -319,9 +336,9 @@ static sh_status prepare_folder(sh_session *s, const char *fingerprint)
     char path[SH_RUN_PATH];
 
     SH_TRY(write_manifest(s, fingerprint));
-    if (!s->resumed) {
-        SH_TRY(sh_run_path(s->run, "split.csv", path));
-        SH_TRY(sh_split_write(&s->split, s->dataset, path));
+    if (sh_config_classes(&s->config).kind != SH_CLASS_NONE) {
+        SH_TRY(sh_run_path(s->run, "classes.csv", path));
+        SH_TRY(sh_classes_write(s->sampler, s->dataset, path));
     }
     SH_TRY(write_config(s));
     SH_TRY(sh_run_log_open(s->run, "metrics.jsonl", s->progress.metrics_bytes, &s->metrics));
@@ -362,12 +379,13 @@ sh_status sh_session_open(sh_comm *comm, const char *run, const sh_config *wante
     SH_TRY(
         sh_comm_agree_text(comm, "hardware and libraries", fingerprint, !s->config.same_hardware));
     SH_TRY(sh_comm_agree_ok(comm, open_data(s)));
+    if (sh_comm_rank(comm) == 0) st = write_split(s);
+    if (st == SH_OK) st = make_sampler(s);
+    SH_TRY(sh_comm_agree_ok(comm, st));
     SH_TRY(sh_comm_agree_ok(comm, make_step(s)));
     if (sh_comm_rank(comm) == 0) st = prepare_folder(s, fingerprint);
     SH_TRY(sh_comm_agree_ok(comm, st));
-    st = make_sampler(s);
-    if (st == SH_OK) st = make_loader(s);
-    SH_TRY(sh_comm_agree_ok(comm, st));
+    SH_TRY(sh_comm_agree_ok(comm, make_loader(s)));
 out:
     if (st != SH_OK) sh_session_close(s);
     return st;

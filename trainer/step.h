@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
  * One training step over all ranks, as a list of programs over one parameter store:
- * forward per shard, gather, mine, loss, backward per shard, reduce, update. docs/step.md follows
+ * forward per shard, gather, mine, loss, backward per shard, reduce, update. The loss is one over
+ * embeddings, a classification, or both. docs/step.md follows
  * one batch through it. `shoal train` and `shoal bench step` run this same code.
  */
 #ifndef SH_TRAINER_STEP_H
@@ -9,6 +10,7 @@
 
 #include "comm/comm.h"
 #include "dataio/sampler.h"
+#include "models/loss/classes.h"
 #include "models/loss/loss.h"
 #include "models/optim.h"
 #include "models/program.h"
@@ -25,7 +27,11 @@ typedef struct sh_step_config {
     int64_t batch; /* images over all ranks */
     int n_shards;
     sh_head head; /* its tap must outlive the step */
-    sh_loss_config loss;
+    sh_loss_config loss;     /* over embeddings; unless only_classes */
+    sh_class_config classes; /* kind SH_CLASS_NONE: no classification */
+    bool only_classes;
+    float classification;       /* weight of the classification in the whole loss */
+    const float *class_weights; /* [n_classes], or NULL: all 1; needed while the step is created */
     sh_optim_config optim;
     sh_reduce_mode reduce;
     sh_passes passes;
@@ -34,13 +40,14 @@ typedef struct sh_step_config {
     const char *lr_scale; /* PATTERN=FACTOR lines, or NULL; both must outlive the step */
 } sh_step_config;
 
-/** From a run's configuration. */
+/** From a run's configuration. The number of classes and their weights are the sampler's to tell. */
 SH_MUST_CHECK sh_status sh_step_configure(const sh_config *config, sh_step_config *out);
 
 /** What one step did; the same on every rank but for the seconds. */
 typedef struct sh_step_stats {
-    sh_loss_stats loss;
-    double grad_norm; /* before clipping */
+    sh_loss_stats loss;     /* loss.loss is the whole loss, classification included */
+    sh_class_stats classes; /* 0 where there is no classification */
+    double grad_norm;       /* before clipping */
     double seconds_forward, seconds_loss, seconds_backward, seconds_reduce, seconds_update;
 } sh_step_stats;
 

@@ -79,12 +79,18 @@ out:
 
 /* ---- records ---- */
 
+static double accuracy(const sh_class_stats *stats)
+{
+    return (double)stats->n_correct / (double)stats->n_rows;
+}
+
 static sh_status log_step(loop *l, int64_t step, double lr, const sh_step_stats *stats)
 {
     sh_status st = SH_OK;
     char line[LINE_BYTES];
     sh_session *s = l->s;
     uint32_t crc = 0;
+    char classes[96] = "";
     int64_t per_epoch = sh_sampler_steps_per_epoch(s->sampler);
 
     if (!l->is_root) goto out;
@@ -97,12 +103,15 @@ static sh_status log_step(loop *l, int64_t step, double lr, const sh_step_stats 
     snprintf(line, sizeof(line), "%lld,%lld,%08x", (long long)step, (long long)l->batch, crc);
     SH_TRY(sh_run_log_line(s->ledger, line));
     if ((step + 1) % s->config.log.every_steps != 0) goto out;
+    if (stats->classes.n_rows > 0)
+        snprintf(classes, sizeof(classes), ",\"class_loss\":%.9g,\"accuracy\":%.4f",
+                 stats->classes.loss, accuracy(&stats->classes));
     snprintf(line, sizeof(line),
              "{\"step\":%lld,\"epoch\":%.4f,\"loss\":%.9g,\"pairs\":%lld,\"triplets\":%lld,"
-             "\"active\":%lld,\"lr\":%.9g,\"grad_norm\":%.9g}",
+             "\"active\":%lld%s,\"lr\":%.9g,\"grad_norm\":%.9g}",
              (long long)step + 1, (double)(step + 1) / (double)(per_epoch > 0 ? per_epoch : 1),
              stats->loss.loss, (long long)stats->loss.n_pairs, (long long)stats->loss.n_triplets,
-             (long long)stats->loss.n_active, lr, stats->grad_norm);
+             (long long)stats->loss.n_active, classes, lr, stats->grad_norm);
     SH_TRY(sh_run_log_line(s->metrics, line));
 out:
     return st;
@@ -113,7 +122,7 @@ static void show_progress(loop *l, const sh_step_stats *stats)
     const sh_config *c = &l->s->config;
     const sh_progress *p = &l->s->progress;
     double left = INFINITY;
-    char limit[32] = "", remaining[32] = "?";
+    char limit[32] = "", remaining[32] = "?", found[64];
 
     if (c->steps > 0) {
         left = l->step_seconds * (double)(c->steps - p->step);
@@ -121,10 +130,14 @@ static void show_progress(loop *l, const sh_step_stats *stats)
     }
     if (c->minutes > 0) left = fmin(left, c->minutes * 60 - p->seconds);
     if (isfinite(left)) snprintf(remaining, sizeof(remaining), "%.0f s", fmax(left, 0));
-    sh_log_progress("step %lld%s  loss %.4f  %lld triplets%s  %.1f images/s  %s left",
-                    (long long)p->step, limit, stats->loss.loss, (long long)stats->loss.n_triplets,
-                    stats->loss.n_triplets == 0 ? " (none found)" : "",
-                    (double)l->batch / l->step_seconds, remaining);
+    if (stats->classes.n_rows > 0)
+        snprintf(found, sizeof(found), "accuracy %.2f", accuracy(&stats->classes));
+    else
+        snprintf(found, sizeof(found), "%lld %s%s", (long long)stats->loss.n_triplets,
+                 c->loss.kind >= SH_LOSS_MULTI_SIMILARITY ? "pairs" : "triplets",
+                 stats->loss.n_triplets == 0 ? " (none found)" : "");
+    sh_log_progress("step %lld%s  loss %.4f  %s  %.1f images/s  %s left", (long long)p->step, limit,
+                    stats->loss.loss, found, (double)l->batch / l->step_seconds, remaining);
 }
 
 /* ---- validation ---- */
@@ -373,8 +386,9 @@ static sh_status write_model(loop *l, const sh_snapshot *weights)
 
     SH_TRY(sh_run_lock_check(s->lock));
     SH_TRY(sh_run_path(s->run, "model.safetensors", path));
-    SH_TRY(sh_snapshot_write(weights, sh_step_store(s->step), path, metadata, SH_COUNT(metadata),
-                             NULL, NULL));
+    /* The classes' own weights serve training alone. */
+    SH_TRY(sh_snapshot_write(weights, sh_step_store(s->step), "loss.", path, metadata,
+                             SH_COUNT(metadata), NULL, NULL));
 out:
     return st;
 }

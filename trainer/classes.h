@@ -1,0 +1,17 @@
+// SPDX-License-Identifier: Apache-2.0
+/** The classes of a classification: the individuals, or their sides, of the training part. */
+#ifndef SH_TRAINER_CLASSES_H
+#define SH_TRAINER_CLASSES_H
+
+#include "dataio/sampler.h"
+
+/** RUN/classes.csv: label, individual, side (empty where sides are no classes), crops; a line per
+ *  class, in the order of the labels. Labels follow from the split and the data alone. */
+SH_MUST_CHECK sh_status sh_classes_write(const sh_sampler *sampler, const sh_dataset *dataset,
+                                         const char *path);
+
+/** Weights [n_classes] such that in the mean over all crops each class counts as much: crops /
+ *  (classes * crops of the class). *out is malloc'd, the caller frees. */
+SH_MUST_CHECK sh_status sh_classes_balance(const sh_sampler *sampler, float **out);
+
+#endif
