@@ -189,6 +189,20 @@ static bool ends_with(const char *text, const char *tail)
     return n >= m && strcmp(text + n - m, tail) == 0;
 }
 
+/** What vectors begin with where that is not zero. */
+static float initial_value(const sh_slot *slot)
+{
+    static const struct {
+        const char *tail;
+        float value;
+    } rules[] = {{"running_var", 1}, {"weight", 1}, {".gamma", 1e-5f}, {".p", 3}};
+
+    for (size_t i = 0; i < SH_COUNT(rules); i++) {
+        if (ends_with(slot->name, rules[i].tail)) return rules[i].value;
+    }
+    return 0;
+}
+
 /** Initial values of one slot; see the header for the rules. */
 static void fill_slot(const sh_slot *slot, uint64_t seed, float *values)
 {
@@ -196,13 +210,11 @@ static void fill_slot(const sh_slot *slot, uint64_t seed, float *values)
     sh_rng_key key = sh_rng_make(seed, SH_RNG_INIT, 0, name_hash);
 
     if (slot->n_dims < 2) {
-        bool one = slot->kind == SH_SLOT_STATE ? ends_with(slot->name, "running_var")
-                                               : ends_with(slot->name, "weight");
-        for (int64_t i = 0; i < slot->n_elems; i++) values[i] = one ? 1.0f : 0.0f;
+        for (int64_t i = 0; i < slot->n_elems; i++) values[i] = initial_value(slot);
         return;
     }
     double fan_out = (double)(slot->dims[0] * slot->dims[2] * slot->dims[3]);
-    double deviation = slot->n_dims == 2 ? 0.01 : sqrt(2.0 / fan_out);
+    double deviation = slot->n_dims == 2 ? 0.01 : slot->n_dims == 3 ? 0.02 : sqrt(2.0 / fan_out);
     for (int64_t i = 0; i < slot->n_elems; i++) {
         values[i] = (float)(deviation * sh_rng_normal(key, (uint64_t)i));
     }
