@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "trainer/commands.h"
 #include "trainer/evaluate.h"
+#include "trainer/library.h"
 #include "trainer/train.h"
 
 static void print_help(void)
@@ -66,6 +67,22 @@ out:
     return st;
 }
 
+/* A backbone, by folder or by its name in the library, becomes the path of its weights. */
+static sh_status resolve_init(sh_config *config)
+{
+    sh_status st = SH_OK;
+    char path[SH_LIBRARY_PATH];
+    const char *init = config->init;
+
+    if (init[0] == '\0') goto out;
+    if (!sh_file_is_dir(init) && (sh_file_exists(init) || strchr(init, '/') != NULL)) goto out;
+    SH_TRY(sh_library_find(init, path));
+    SH_CHECK(strlen(path) < sizeof(config->init), SH_ERR_USAGE, "init: %.100s...: too long", path);
+    memcpy(config->init, path, strlen(path) + 1);
+out:
+    return st;
+}
+
 /* With --run of an existing run and no experiment, its own configuration is the base. */
 static sh_status load_config(const train_args *args, sh_config *config)
 {
@@ -77,6 +94,7 @@ static sh_status load_config(const train_args *args, sh_config *config)
     sh_status st = sh_config_load(use_stored ? stored : args->yaml, args->assignments,
                                   args->n_assignments, config);
 
+    if (st == SH_OK) st = resolve_init(config);
     return st == SH_OK ? sh_config_resolve_paths(config) : st;
 }
 

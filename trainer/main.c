@@ -23,6 +23,8 @@ static const struct {
     {"eval", sh_cmd_eval, "score a run on individuals it has not seen, and write its report"},
     {"embed", sh_cmd_embed, "embeddings of a pack"},
     {"identify", sh_cmd_identify, "who is it? matches images to a gallery of known fish"},
+    {"import", sh_cmd_import, "put published weights into the library, for init=NAME"},
+    {"export", sh_cmd_export, "a run's result as a shared backbone, safetensors or ONNX"},
     {"compare", sh_cmd_compare, "which run is better: paired differences with intervals"},
     {"bench", sh_cmd_bench, "measure steps, ops, data, ranks and mining against the limit"},
     {"doctor", sh_cmd_doctor, "what this machine can do, and what is missing"},

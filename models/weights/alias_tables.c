@@ -199,34 +199,23 @@ static const sh_alias_rule cadene_inception_resnet_v2[] = {
     {0},
 };
 
-static const char keras_mobilenet_note[] =
-    "Keras pads strided convolutions below and to the right only and has BN eps 0.001; features "
-    "differ a little until the network is trained on";
-static const char keras_inception_note[] =
-    "Keras leaves padding out of its average pools; features differ a little at image borders";
-
 static const sh_alias aliases[] = {
-    {.net = "mobilenet_v2",
-     .source = "Keras",
-     .rules = keras_mobilenet_v2,
-     .note = keras_mobilenet_note},
+    {.net = "mobilenet_v2_keras", .source = "Keras", .rules = keras_mobilenet_v2},
     {.net = "mobilenet_v2",
      .source = "timm",
      .rules = timm_mobilenet_v2,
      .depths = mobilenet_v2_depths},
     {.net = "vgg16", .source = "Keras", .rules = keras_vgg16},
-    {.net = "inception_v3",
+    {.net = "inception_v3_keras",
      .source = "Keras",
      .rules = keras_inception_v3,
-     .sequence = inception_v3_layers,
-     .note = keras_inception_note},
+     .sequence = inception_v3_layers},
     {.net = "inception_resnet_v2",
      .source = "Keras",
      .rules = keras_inception_resnet_v2,
      .sequence = inception_resnet_v2_layers},
     {.net = "inception_resnet_v2", .source = "Cadene", .rules = cadene_inception_resnet_v2},
     {.net = "efficientnet_b0", .source = "timm", .rules = timm_to_torchvision, .depths = b0_depths},
-    {.net = "efficientnet_b5", .source = "timm", .rules = timm_to_torchvision, .depths = b5_depths},
     {.net = "tf_efficientnet_b0",
      .source = "timm",
      .rules = timm_to_lukemelas,

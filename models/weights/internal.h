@@ -53,9 +53,6 @@ SH_MUST_CHECK sh_status sh_weights_add(sh_weights *weights, const sh_weight_view
  *  (tied weights, stride 0), so that a small file could ask for any amount of memory. */
 void sh_weights_set_budget(sh_weights *weights, int64_t n_elems);
 
-/** What messages call the file. */
-const char *sh_weights_label(const sh_weights *weights);
-
 /** Give the set its metadata, an object of strings; takes the reference. */
 void sh_weights_set_metadata(sh_weights *weights, json_t *metadata);
 

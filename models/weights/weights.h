@@ -42,6 +42,9 @@ int64_t sh_weights_count(const sh_weights *weights);
 const sh_weight *sh_weights_get(const sh_weights *weights, int64_t index);
 const sh_weight *sh_weights_find(const sh_weights *weights, const char *name); /* or NULL */
 
+/** What messages call the file. */
+const char *sh_weights_label(const sh_weights *weights);
+
 /** Value of a metadata key of a safetensors file, or NULL. */
 const char *sh_weights_metadata(const sh_weights *weights, const char *key);
 
