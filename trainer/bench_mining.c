@@ -18,7 +18,7 @@
 #include <immintrin.h>
 #endif
 
-enum { MAX_KINDS = 8, CHAINS = 12 };
+enum { MAX_KINDS = 9, CHAINS = 12 };
 
 typedef struct bench {
     int64_t p, k, dim, threads, repeats, n;
@@ -42,9 +42,11 @@ typedef struct result {
 static const char *const distance_names[] = {
     [SH_EUCLIDEAN] = "euclidean", [SH_SQUARED] = "squared", [SH_COSINE] = "cosine"};
 
-static const sh_loss_kind bench_kinds[] = {SH_LOSS_SEMI_HARD,     SH_LOSS_BATCH_HARD,
-                                           SH_LOSS_ALGORITHM1,    SH_LOSS_BATCH_ALL,
-                                           SH_LOSS_PML_SEMI_HARD, SH_LOSS_PML_HARD};
+/* Multi-similarity and NT-Xent take cosines whatever --distance says. */
+static const sh_loss_kind bench_kinds[] = {
+    SH_LOSS_SEMI_HARD,        SH_LOSS_BATCH_HARD,    SH_LOSS_ALGORITHM1,
+    SH_LOSS_BATCH_ALL,        SH_LOSS_PML_SEMI_HARD, SH_LOSS_PML_HARD,
+    SH_LOSS_MULTI_SIMILARITY, SH_LOSS_NT_XENT,       SH_LOSS_CONTRASTIVE_ALL};
 
 /* ---- the machine ---- */
 
@@ -145,8 +147,16 @@ static sh_status measure(bench *b, sh_loss_kind kind, result *out)
     sh_status st = SH_OK;
     sh_loss *loss = NULL;
     void *choices = NULL;
-    sh_loss_config config = {
-        .kind = kind, .distance = b->distance, .margin = 0.2f, .max_per_label = b->k};
+    bool cosine = kind == SH_LOSS_MULTI_SIMILARITY || kind == SH_LOSS_NT_XENT;
+    sh_loss_config config = {.kind = kind,
+                             .distance = cosine ? SH_COSINE : b->distance,
+                             .margin = kind == SH_LOSS_CONTRASTIVE_ALL ? 1 : 0.2f,
+                             .max_per_label = b->k,
+                             .alpha = 2,
+                             .beta = 50,
+                             .base = 0.5f,
+                             .epsilon = 0.1f,
+                             .temperature = 0.07f};
     sh_loss_batch batch = {.embeddings = b->embeddings,
                            .labels = b->labels,
                            .fish = b->labels,
@@ -216,12 +226,12 @@ static void print_table(const bench *b, const result *results, int n_results)
            "%lld\n",
            (long long)b->n, (long long)b->p, (long long)b->k, (long long)b->dim, b->distance_name,
            (long long)b->threads, (long long)b->repeats);
-    printf("  %-14s %9s %9s %9s %9s %8s %8s %12s %12s\n", "kind", "ms", "choose", "apply", "limit",
+    printf("  %-16s %9s %9s %9s %9s %8s %8s %12s %12s\n", "kind", "ms", "choose", "apply", "limit",
            "of limit", "MB", "triplets", "active");
     for (int i = 0; i < n_results; i++) {
         const result *r = &results[i];
 
-        printf("  %-14s %9.2f %9.2f %9.2f %9.2f %8.2f %8.1f %12lld %12lld\n", r->kind, r->total_ms,
+        printf("  %-16s %9.2f %9.2f %9.2f %9.2f %8.2f %8.1f %12lld %12lld\n", r->kind, r->total_ms,
                r->choose_ms, r->apply_ms, r->limit_ms, r->limit_ms / r->total_ms, r->held_mb,
                (long long)r->stats.n_triplets, (long long)r->stats.n_active);
     }
@@ -261,8 +271,8 @@ static sh_status run(bench *b)
         n_results++;
     }
     SH_CHECK(n_results > 0, SH_ERR_USAGE,
-             "--kind all, semi-hard, batch-hard, algorithm1, batch-all, pml-semi-hard or pml-hard, "
-             "not \"%s\"",
+             "--kind all, semi-hard, batch-hard, algorithm1, batch-all, pml-semi-hard, pml-hard, "
+             "multi-similarity, nt-xent or contrastive-all, not \"%s\"",
              b->kind_name);
     if (b->json) {
         print_json(b, results, n_results);
