@@ -179,7 +179,8 @@ static inline int64_t n_elems_of(const fixture *f, const char *name)
  *  one layer). */
 static inline double sibling_size(const fixture *f, const param_table *t, int64_t i)
 {
-    size_t n_layer = (size_t)(strrchr(t->names[i], '.') - t->names[i]) + 1;
+    const char *dot = strrchr(t->names[i], '.');
+    size_t n_layer = dot != NULL ? (size_t)(dot - t->names[i]) + 1 : strlen(t->names[i]);
     double largest = 0;
 
     for (int64_t k = 0; k < t->n; k++) {
