@@ -265,6 +265,11 @@ int64_t sh_sampler_class_size(const sh_sampler *sampler, int label)
     return start[1] - start[0];
 }
 
+int32_t sh_sampler_class_fish(const sh_sampler *sampler, int label)
+{
+    return sampler->samples[*start_of_class(sampler, label)].fish;
+}
+
 int64_t sh_sampler_class_crop(const sh_sampler *sampler, int label)
 {
     return sampler->samples[*start_of_class(sampler, label)].crop;

@@ -65,8 +65,10 @@ int64_t sh_sampler_repeats_per_epoch(const sh_sampler *sampler);
 int64_t sh_sampler_n_samples(const sh_sampler *sampler);
 int sh_sampler_n_classes(const sh_sampler *sampler);
 
-/** How many samples a class (from 0) has, and its first crop, which tells what the class is. */
+/** How many samples a class (from 0) has, the fish that it is of (as in sh_slot_plan), and its
+ * first crop, which tells what the class is. */
 int64_t sh_sampler_class_size(const sh_sampler *sampler, int label);
+int32_t sh_sampler_class_fish(const sh_sampler *sampler, int label);
 int64_t sh_sampler_class_crop(const sh_sampler *sampler, int label);
 bool sh_sampler_sides_are_classes(const sh_sampler *sampler);
 

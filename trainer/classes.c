@@ -50,3 +50,16 @@ sh_status sh_classes_balance(const sh_sampler *sampler, float **out)
 out:
     return st;
 }
+
+sh_status sh_classes_fish(const sh_sampler *sampler, int32_t **out)
+{
+    sh_status st = SH_OK;
+    int n = sh_sampler_n_classes(sampler);
+    int32_t *fish = malloc((size_t)n * sizeof(*fish) + 1);
+
+    SH_CHECK(fish != NULL, SH_ERR_NO_MEMORY, "individuals of %d classes", n);
+    for (int i = 0; i < n; i++) fish[i] = sh_sampler_class_fish(sampler, i);
+    *out = fish;
+out:
+    return st;
+}

@@ -14,4 +14,7 @@ SH_MUST_CHECK sh_status sh_classes_write(const sh_sampler *sampler, const sh_dat
  *  (classes * crops of the class). *out is malloc'd, the caller frees. */
 SH_MUST_CHECK sh_status sh_classes_balance(const sh_sampler *sampler, float **out);
 
+/** The fish that each class is of, [n_classes]. *out is malloc'd, the caller frees. */
+SH_MUST_CHECK sh_status sh_classes_fish(const sh_sampler *sampler, int32_t **out);
+
 #endif

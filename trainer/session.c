@@ -247,12 +247,15 @@ static sh_status make_step(sh_session *s)
     sh_step_config step;
     sh_infer_config infer;
     float *class_weights = NULL;
+    int32_t *class_fish = NULL;
 
     SH_TRY(sh_step_configure(&s->config, &step));
     step.classes.n_classes = sh_sampler_n_classes(s->sampler);
     if (s->config.loss.class_weights == SH_CLASS_WEIGHTS_BALANCED)
         SH_TRY(sh_classes_balance(s->sampler, &class_weights));
+    SH_TRY(sh_classes_fish(s->sampler, &class_fish));
     step.class_weights = class_weights;
+    step.class_fish = class_fish;
     s->stage = sh_config_stage(&s->config, 0, &s->stage_begin);
     sh_config_freeze(&s->config, s->stage, s->freeze);
     step.freeze = s->freeze;
@@ -271,6 +274,7 @@ static sh_status make_step(sh_session *s)
     SH_TRY(sh_session_enter_stage(s));
 out:
     free(class_weights);
+    free(class_fish);
     return st;
 }
 

@@ -359,8 +359,8 @@ sh_status sh_step_create(const sh_step_config *config, sh_comm *comm, sh_step **
     if (!config->only_classes)
         SH_TRY(sh_loss_create(&config->loss, config->batch, step->dims[EMBEDDING], &step->loss));
     if (config->classes.kind != SH_CLASS_NONE)
-        SH_TRY(sh_class_loss_create(&config->classes, config->class_weights, config->batch,
-                                    &step->class_loss));
+        SH_TRY(sh_class_loss_create(&config->classes, config->class_weights, config->class_fish,
+                                    config->batch, &step->class_loss));
     SH_TRY(reserve_batch(step));
     SH_TRY(sh_optim_create(&config->optim, step->store, &step->optim));
     *out = step;

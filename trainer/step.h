@@ -26,12 +26,14 @@ typedef struct sh_step_config {
     int height, width;
     int64_t batch; /* images over all ranks */
     int n_shards;
-    sh_head head; /* its tap must outlive the step */
+    sh_head head;            /* its tap must outlive the step */
     sh_loss_config loss;     /* over embeddings; unless only_classes */
     sh_class_config classes; /* kind SH_CLASS_NONE: no classification */
     bool only_classes;
-    float classification;       /* weight of the classification in the whole loss */
-    const float *class_weights; /* [n_classes], or NULL: all 1; needed while the step is created */
+    float classification; /* weight of the classification in the whole loss */
+    /* [n_classes], or NULL: all 1, all different; needed while the step is created */
+    const float *class_weights;
+    const int32_t *class_fish;
     sh_optim_config optim;
     sh_reduce_mode reduce;
     sh_passes passes;
@@ -40,7 +42,8 @@ typedef struct sh_step_config {
     const char *lr_scale; /* PATTERN=FACTOR lines, or NULL; both must outlive the step */
 } sh_step_config;
 
-/** From a run's configuration. The number of classes and their weights are the sampler's to tell. */
+/** From a run's configuration. The number of classes and their weights are the sampler's to tell.
+ */
 SH_MUST_CHECK sh_status sh_step_configure(const sh_config *config, sh_step_config *out);
 
 /** What one step did; the same on every rank but for the seconds. */

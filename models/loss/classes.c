@@ -17,6 +17,7 @@ struct sh_class_loss {
     int64_t n_max;
     int n_threads;
     float *weights; /* [n_classes], or NULL: all 1 */
+    int32_t *fish;  /* [n_classes], or NULL: all differ */
     double *costs;  /* [n_max] */
     double *scaled; /* [n_threads, n_classes] scaled logits of a row */
     int32_t *best;  /* [n_threads, n_classes] the centre that each class's logit is of */
@@ -36,12 +37,19 @@ typedef struct row_work {
     double slope;    /* d z / d logit of the row's own class */
     double other;    /* of every other class */
     double log_sum;  /* of exp(z) */
+    double spread;   /* what smoothing gives to each class that takes part */
     bool is_correct;
 } row_work;
 
 static double weight_of(const sh_class_loss *loss, int64_t c)
 {
     return loss->weights != NULL ? loss->weights[c] : 1;
+}
+
+/* Is class c another side of the fish that the row is of? */
+static bool is_other_side(const sh_class_loss *loss, int64_t label, int64_t c)
+{
+    return loss->fish != NULL && c != label && loss->fish[c] == loss->fish[label];
 }
 
 static row_work work_of_thread(const sh_class_loss *loss)
@@ -81,11 +89,18 @@ static void forward_row(const sh_class_loss *loss, int64_t label, const float *l
 {
     const sh_class_config *config = &loss->config;
     double largest = -INFINITY, sum = 0;
+    int64_t n_others = 0;
 
     pick_centres(config, logits, w);
     w->is_correct = true;
-    for (int64_t c = 0; c < config->n_classes; c++)
+    for (int64_t c = 0; c < config->n_classes; c++) {
+        if (is_other_side(loss, label, c)) {
+            w->z[c] = -INFINITY;
+            n_others++;
+        }
         w->is_correct &= c == label || w->z[c] < w->z[label];
+    }
+    w->spread = config->smoothing / (double)(config->n_classes - n_others);
     if (config->kind == SH_CLASS_ARCFACE) add_margin(config, label, w);
     for (int64_t c = 0; c < config->n_classes; c++)
         if (w->z[c] > largest) largest = w->z[c];
@@ -94,11 +109,10 @@ static void forward_row(const sh_class_loss *loss, int64_t label, const float *l
 }
 
 /* How much of the cost is -log p_c. */
-static double target_of(const sh_class_loss *loss, int64_t label, int64_t c)
+static double target_of(const sh_class_loss *loss, int64_t label, const row_work *w, int64_t c)
 {
-    double e = loss->config.smoothing, spread = e / (double)loss->config.n_classes;
-
-    return weight_of(loss, c) * (spread + (c == label ? 1 - e : 0));
+    if (is_other_side(loss, label, c)) return 0;
+    return weight_of(loss, c) * (w->spread + (c == label ? 1 - (double)loss->config.smoothing : 0));
 }
 
 static double cost_of_row(const sh_class_loss *loss, int64_t label, const row_work *w)
@@ -107,7 +121,8 @@ static double cost_of_row(const sh_class_loss *loss, int64_t label, const row_wo
 
     if (loss->config.smoothing == 0) return weight_of(loss, label) * (w->log_sum - w->z[label]);
     for (int64_t c = 0; c < loss->config.n_classes; c++)
-        cost += target_of(loss, label, c) * (w->log_sum - w->z[c]);
+        if (!is_other_side(loss, label, c))
+            cost += target_of(loss, label, w, c) * (w->log_sum - w->z[c]);
     return cost;
 }
 
@@ -119,9 +134,9 @@ static void gradient_of_row(const sh_class_loss *loss, int64_t label, const row_
     double total = 0;
 
     memset(grad, 0, (size_t)sh_class_columns(config) * sizeof(float));
-    for (int64_t c = 0; c < config->n_classes; c++) total += target_of(loss, label, c);
+    for (int64_t c = 0; c < config->n_classes; c++) total += target_of(loss, label, w, c);
     for (int64_t c = 0; c < config->n_classes; c++) {
-        double slope = exp(w->z[c] - w->log_sum) * total - target_of(loss, label, c);
+        double slope = exp(w->z[c] - w->log_sum) * total - target_of(loss, label, w, c);
 
         slope *= scale * (c == label ? w->slope : w->other);
         grad[c * config->n_centres + w->centre[c]] = (float)slope;
@@ -231,8 +246,21 @@ out:
     return st;
 }
 
+/* A copy of n elements, or NULL for NULL. */
+static sh_status copy_of(const void *from, size_t n, size_t size, void **out)
+{
+    sh_status st = SH_OK;
+
+    if (from == NULL) goto out;
+    *out = malloc(n * size);
+    SH_CHECK(*out != NULL, SH_ERR_NO_MEMORY, "classification: %zu classes", n);
+    memcpy(*out, from, n * size);
+out:
+    return st;
+}
+
 sh_status sh_class_loss_create(const sh_class_config *config, const float *class_weights,
-                               int64_t n_max, sh_class_loss **out)
+                               const int32_t *class_fish, int64_t n_max, sh_class_loss **out)
 {
     sh_status st = SH_OK;
     sh_class_loss *loss = NULL;
@@ -251,11 +279,8 @@ sh_status sh_class_loss_create(const sh_class_config *config, const float *class
     loss->best = calloc(n_work, sizeof(int32_t));
     SH_CHECK(loss->costs && loss->scaled && loss->best, SH_ERR_NO_MEMORY,
              "classification: %lld rows of %zu classes", (long long)n_max, n_classes);
-    if (class_weights != NULL) {
-        loss->weights = malloc(n_classes * sizeof(float));
-        SH_CHECK(loss->weights != NULL, SH_ERR_NO_MEMORY, "weights of %zu classes", n_classes);
-        memcpy(loss->weights, class_weights, n_classes * sizeof(float));
-    }
+    SH_TRY(copy_of(class_weights, n_classes, sizeof(float), (void **)&loss->weights));
+    SH_TRY(copy_of(class_fish, n_classes, sizeof(int32_t), (void **)&loss->fish));
     *out = loss;
     loss = NULL;
 out:
@@ -269,6 +294,7 @@ void sh_class_loss_destroy(sh_class_loss **loss)
 
     if (l == NULL) return;
     free(l->weights);
+    free(l->fish);
     free(l->costs);
     free(l->scaled);
     free(l->best);

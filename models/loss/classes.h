@@ -22,6 +22,9 @@
  * t_y = pi - margin, where that would rise again, scale (cos t_y - margin sin margin), as
  * pytorch-metric-learning has it. With several centres to a class (Deng et al. 2020) its cosine is
  * the largest of theirs, the first of equals.
+ *
+ * Where the sides of a fish are classes of their own, a row is never held against the other side of
+ * its fish: that class is left out of the row's softmax, and of C.
  */
 #ifndef SH_MODELS_LOSS_CLASSES_H
 #define SH_MODELS_LOSS_CLASSES_H
@@ -67,10 +70,11 @@ typedef struct sh_class_row {
 
 typedef struct sh_class_loss sh_class_loss;
 
-/** class_weights [n_classes] is copied; NULL: all 1. The caller owns *out. */
+/** class_weights and class_fish [n_classes], the individual that each class is of, are copied;
+ * NULL: all weights 1, every class of another fish. The caller owns *out. */
 SH_MUST_CHECK sh_status sh_class_loss_create(const sh_class_config *config,
-                                             const float *class_weights, int64_t n_max,
-                                             sh_class_loss **out);
+                                             const float *class_weights, const int32_t *class_fish,
+                                             int64_t n_max, sh_class_loss **out);
 void sh_class_loss_destroy(sh_class_loss **loss);
 
 /**

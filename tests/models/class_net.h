@@ -20,9 +20,9 @@ static inline void class_free(class_result *r)
 
 /** Loss and gradients of x [n, dim] under weight [columns, dim], rows shared out to n_ranks. */
 static inline class_result class_run(const char *backend_name, const sh_class_config *config,
-                                     const float *class_weights, const double *x, int64_t n,
-                                     int64_t dim, const int32_t *labels, const float *weight,
-                                     int n_ranks)
+                                     const float *class_weights, const int32_t *class_fish,
+                                     const double *x, int64_t n, int64_t dim, const int32_t *labels,
+                                     const float *weight, int n_ranks)
 {
     const sh_backend *backend = NULL;
     sh_store *store = NULL;
@@ -57,7 +57,7 @@ static inline class_result class_run(const char *backend_name, const sh_class_co
     write_value(p, arena, in, x);
     assert_ok(sh_program_run(p, SH_PHASE_FORWARD, &args));
     assert_ok(sh_program_read(p, arena, y, logits));
-    assert_ok(sh_class_loss_create(config, class_weights, n, &loss));
+    assert_ok(sh_class_loss_create(config, class_weights, class_fish, n, &loss));
     for (int pass = 0; pass < 2; pass++)
         for (int k = 0; k < n_ranks; k++) {
             int64_t begin = n * k / n_ranks, end = n * (k + 1) / n_ranks;

@@ -19,21 +19,27 @@ enum { N = 14, DIM = 6, CLASSES = 5, MAX_CENTRES = 3 };
 
 typedef struct class_case {
     sh_class_config config;
-    bool weighted;
+    bool weighted, sided; /* sided: classes 1 and 3 are sides of one fish */
 } class_case;
 
 static const class_case cases[] = {
-    {{.kind = SH_CLASS_CROSS_ENTROPY, .n_centres = 1}, false},
-    {{.kind = SH_CLASS_CROSS_ENTROPY, .n_centres = 1, .smoothing = 0.1f}, false},
-    {{.kind = SH_CLASS_CROSS_ENTROPY, .n_centres = 1}, true},
-    {{.kind = SH_CLASS_CROSS_ENTROPY, .n_centres = 1, .smoothing = 0.2f}, true},
-    {{.kind = SH_CLASS_ARCFACE, .n_centres = 1, .scale = 16, .margin = 0.5f}, false},
-    {{.kind = SH_CLASS_ARCFACE, .n_centres = 1, .scale = 4, .margin = 1.5f}, false},
-    {{.kind = SH_CLASS_ARCFACE, .n_centres = 3, .scale = 8, .margin = 0.3f}, false},
+    {{.kind = SH_CLASS_CROSS_ENTROPY, .n_centres = 1}, false, false},
+    {{.kind = SH_CLASS_CROSS_ENTROPY, .n_centres = 1, .smoothing = 0.1f}, false, false},
+    {{.kind = SH_CLASS_CROSS_ENTROPY, .n_centres = 1}, true, false},
+    {{.kind = SH_CLASS_CROSS_ENTROPY, .n_centres = 1, .smoothing = 0.2f}, true, false},
+    {{.kind = SH_CLASS_ARCFACE, .n_centres = 1, .scale = 16, .margin = 0.5f}, false, false},
+    {{.kind = SH_CLASS_ARCFACE, .n_centres = 1, .scale = 4, .margin = 1.5f}, false, false},
+    {{.kind = SH_CLASS_ARCFACE, .n_centres = 3, .scale = 8, .margin = 0.3f}, false, false},
     {{.kind = SH_CLASS_ARCFACE, .n_centres = 2, .scale = 8, .margin = 0.3f, .smoothing = 0.1f},
+     true,
+     false},
+    {{.kind = SH_CLASS_ARCFACE, .n_centres = 2, .scale = 8, .margin = 0.3f, .smoothing = 0.2f},
+     false,
      true},
+    {{.kind = SH_CLASS_CROSS_ENTROPY, .n_centres = 1}, true, true},
 };
 static const float class_weights[CLASSES] = {0.5f, 2, 1, 0.25f, 3};
+static const int32_t class_fish[CLASSES] = {0, 1, 2, 1, 3};
 
 typedef struct batch {
     double x[N * DIM];
@@ -87,10 +93,15 @@ static double plain(const class_case *c, const batch *b, const double *x, const 
         double z[CLASSES], sum = 0, largest = -INFINITY;
         int32_t y = b->labels[i];
 
+        bool out[CLASSES] = {false};
+        int n_in = 0;
+
         if (y < 0) continue;
         for (int k = 0; k < CLASSES; k++) {
+            out[k] = c->sided && k != y && class_fish[k] == class_fish[y];
+            n_in += !out[k];
             z[k] = plain_logit(&c->config, x + i * DIM, weight, k);
-            if (k != y) largest = fmax(largest, z[k]);
+            if (k != y && !out[k]) largest = fmax(largest, z[k]);
         }
         *n_correct += z[y] > largest;
         if (c->config.kind == SH_CLASS_ARCFACE) {
@@ -99,13 +110,13 @@ static double plain(const class_case *c, const batch *b, const double *x, const 
             z[y] = angle <= acos(-1) - m ? cos(angle + m) : z[y] - m * sin(m);
             for (int k = 0; k < CLASSES; k++) z[k] *= c->config.scale;
         }
-        for (int k = 0; k < CLASSES; k++) sum += exp(z[k]);
+        for (int k = 0; k < CLASSES; k++) sum += out[k] ? 0 : exp(z[k]);
         for (int k = 0; k < CLASSES; k++) {
             double w = c->weighted ? class_weights[k] : 1;
             double target =
-                c->config.smoothing / CLASSES + (k == y ? 1 - (double)c->config.smoothing : 0);
+                c->config.smoothing / n_in + (k == y ? 1 - (double)c->config.smoothing : 0);
 
-            total += w * target * (log(sum) - z[k]);
+            if (!out[k]) total += w * target * (log(sum) - z[k]);
         }
         weights += c->weighted ? class_weights[y] : 1;
     }
@@ -119,8 +130,8 @@ static class_result run(const class_case *c, const batch *b, const char *backend
     sh_class_config config = c->config;
 
     config.n_classes = CLASSES;
-    return class_run(backend, &config, c->weighted ? class_weights : NULL, b->x, N, DIM, b->labels,
-                     b->weight, n_ranks);
+    return class_run(backend, &config, c->weighted ? class_weights : NULL,
+                     c->sided ? class_fish : NULL, b->x, N, DIM, b->labels, b->weight, n_ranks);
 }
 
 /* (plain(v + h) - plain(v - h)) / 2h for one entry of x or weight. */
@@ -227,7 +238,7 @@ static sh_class_stats run_row(const float logits[2], float grad[2])
     sh_class_stats stats;
     const int32_t label = 0;
 
-    assert_ok(sh_class_loss_create(&arcface, NULL, 1, &loss));
+    assert_ok(sh_class_loss_create(&arcface, NULL, NULL, 1, &loss));
     assert_ok(sh_class_loss_choose(loss, &label, 1, logits, 0, 1, &row));
     assert_ok(sh_class_loss_apply(loss, &label, 1, &row, logits, 0, 1, &stats, grad));
     sh_class_loss_destroy(&loss);
@@ -283,7 +294,7 @@ static void loss__of_rows_without_labels_is_zero(void **state)
     float grad[4];
 
     (void)state;
-    assert_ok(sh_class_loss_create(&arcface, NULL, 2, &loss));
+    assert_ok(sh_class_loss_create(&arcface, NULL, NULL, 2, &loss));
     assert_ok(sh_class_loss_choose(loss, labels, 2, logits, 0, 2, rows));
     assert_ok(sh_class_loss_apply(loss, labels, 2, rows, logits, 0, 2, &stats, grad));
     assert_true(stats.loss == 0);
@@ -305,7 +316,7 @@ static void sub_centres__leave_all_but_the_nearest_alone(void **state)
     (void)state;
     config.n_centres = 3;
     config.scale = 2;
-    assert_ok(sh_class_loss_create(&config, NULL, 1, &loss));
+    assert_ok(sh_class_loss_create(&config, NULL, NULL, 1, &loss));
     assert_ok(sh_class_loss_choose(loss, &label, 1, logits, 0, 1, &row));
     assert_ok(sh_class_loss_apply(loss, &label, 1, &row, logits, 0, 1, &stats, grad));
     for (int i = 0; i < 6; i++) assert_int_equal(grad[i] != 0, i == 1 || i == 5);
@@ -329,11 +340,12 @@ static void create_and_choose__refuse_what_cannot_be(void **state)
 
     (void)state;
     for (size_t i = 0; i < SH_COUNT(wrong); i++) {
-        assert_int_equal(sh_class_loss_create(&wrong[i], NULL, 4, &loss), SH_ERR_USAGE);
+        assert_int_equal(sh_class_loss_create(&wrong[i], NULL, NULL, 4, &loss), SH_ERR_USAGE);
         assert_null(loss);
     }
-    assert_int_equal(sh_class_loss_create(&arcface, (float[2]){1, -1}, 4, &loss), SH_ERR_USAGE);
-    assert_ok(sh_class_loss_create(&arcface, NULL, 1, &loss));
+    assert_int_equal(sh_class_loss_create(&arcface, (float[2]){1, -1}, NULL, 4, &loss),
+                     SH_ERR_USAGE);
+    assert_ok(sh_class_loss_create(&arcface, NULL, NULL, 1, &loss));
     assert_int_equal(sh_class_loss_choose(loss, &label, 1, logits, 0, 1, &row), SH_ERR_MISMATCH);
     sh_class_loss_destroy(&loss);
 }

@@ -200,7 +200,7 @@ static void check_arcface(fixture *f, const char *entry)
     double expected = read_scalar(f->group, name);
 
     for (int b = 0; b < 2; b++) {
-        class_result r = class_run(b == 0 ? "ref" : "cpu", &config, NULL, x, f->n, f->dim,
+        class_result r = class_run(b == 0 ? "ref" : "cpu", &config, NULL, NULL, x, f->n, f->dim,
                                    f->labels, parts[0], 3);
         float *grad = malloc((size_t)(f->n * f->dim) * sizeof(float));
 
