@@ -338,6 +338,78 @@ static bool apply_into_conv_grad(sh_program *p, sh_node *apply)
     return true;
 }
 
+/* ---- convolutions that end with what follows them ---- */
+
+/** The kernel that the backend would take. */
+static const sh_kernel *kernel_for(const sh_program *p, sh_node node)
+{
+    const sh_kernel *const *kernels = p->config.backend->kernels_of(node.op);
+
+    sh_graph_describe(p, &node);
+    for (int i = 0; kernels[i] != NULL; i++) {
+        if (kernels[i]->why_not(&node.desc) == NULL) return kernels[i];
+    }
+    return NULL;
+}
+
+/** Is v given by a convolution for one reader alone, which may take its place? */
+static sh_node *open_conv(sh_program *p, sh_value v)
+{
+    sh_node *conv = producer_of(p, v, SH_OP_CONV);
+
+    if (conv == NULL || conv->attrs.y_act != SH_ACT_NONE || p->values[v].is_pinned) return NULL;
+    if (conv->out[SH_CONV_Y] != v || output(conv, SH_CONV_Y_MEAN) != SH_NO_VALUE) return NULL;
+    return sh_graph_n_uses(p, v) == 1 ? conv : NULL;
+}
+
+/** ACT(conv) -> CONV with y_act, where that does not cost the convolution its kernel. */
+static bool act_into_conv(sh_program *p, sh_node *act)
+{
+    if (act->op != SH_OP_ACT) return false;
+    sh_node *conv = open_conv(p, act->in[0]);
+    if (conv == NULL) return false;
+    sh_node merged = *conv;
+    merged.attrs.y_act = act->attrs.act;
+    merged.out[SH_CONV_Y] = act->out[0];
+    if (!accepted(p, merged) || kernel_for(p, merged) != kernel_for(p, *conv)) return false;
+    *conv = merged;
+    set_output(p, conv, SH_CONV_Y, merged.out[SH_CONV_Y]);
+    remove_node(act);
+    return true;
+}
+
+/** BN_APPLY(conv) -> CONV with folded weights, where nothing is learned and it costs no kernel. The
+ *  folding is a node in front: a few per cent of the convolution, and never out of date. */
+static bool bn_into_weights(sh_program *p, sh_node *bn)
+{
+    if (bn->op != SH_OP_BN_APPLY || p->config.training || p->n_nodes > p->n_forward) return false;
+    sh_node *conv = open_conv(p, bn->in[0]);
+    if (conv == NULL || input(bn, 5) != SH_NO_VALUE) return false;
+    const sh_tensor_desc w = p->values[conv->in[SH_CONV_W]].desc;
+    const sh_tensor_desc bias = p->values[bn->in[4]].desc;
+    sh_value folded[2] = {sh_graph_value(p, &w, sh_graph_label(p, conv)), SH_NO_VALUE};
+    folded[1] = sh_graph_value(p, &bias, sh_graph_label(p, bn));
+    if (folded[0] == SH_NO_VALUE || folded[1] == SH_NO_VALUE) return false;
+    sh_node merged = *conv, fold = *conv;
+    merged.in[SH_CONV_W] = folded[0];
+    set_input(&merged, SH_CONV_BIAS, folded[1]);
+    merged.attrs.y_act = bn->attrs.act;
+    merged.out[SH_CONV_Y] = bn->out[0];
+    if (!accepted(p, merged) || kernel_for(p, merged) != kernel_for(p, *conv)) return false;
+    fold.op = SH_OP_FOLD_BN;
+    fold.attrs = bn->attrs;
+    fold.n_in = 1;
+    fold.in[0] = conv->in[SH_CONV_W];
+    for (int k = 1; k < 5; k++) set_input(&fold, k, bn->in[k]);
+    if (input(conv, SH_CONV_BIAS) != SH_NO_VALUE) set_input(&fold, 5, conv->in[SH_CONV_BIAS]);
+    fold.n_out = 0;
+    *conv = fold; /* in its place: the convolution moves to where its one reader stood */
+    *bn = merged;
+    for (int k = 0; k < 2; k++) set_output(p, conv, k, folded[k]);
+    set_output(p, bn, SH_CONV_Y, merged.out[SH_CONV_Y]);
+    return true;
+}
+
 /* ---- the table ---- */
 
 static const struct rule {
@@ -350,6 +422,8 @@ static const struct rule {
     {"bn + act by its input", act_into_bn},
     {"conv + bn_stats", stats_into_conv},
     {"conv_grad_w + conv_grad_x", join_conv_grads},
+    {"conv + act", act_into_conv},
+    {"conv + bn, folded", bn_into_weights},
     {"bn + conv", bn_into_prologue},
     {"conv_grad + bn_grad_reduce", reduce_into_conv_grad},
     {"bn_grad_apply + conv_grad", apply_into_conv_grad},

@@ -360,6 +360,7 @@ const sh_op_info sh_op_table[SH_OP_COUNT] = {
     [SH_OP_BN_GRAD_REDUCE] = {"bn_grad_reduce", 6, 7, 2, 2, NULL, NULL, flops_bn, -1},
     [SH_OP_BN_GRAD_APPLY] = {"bn_grad_apply", 8, 9, 1, 2, NULL, NULL, flops_bn, 0},
     [SH_OP_BN_EXPORT] = {"bn_export", 2, 2, 2, 2, NULL, NULL, flops_per_input, -1},
+    [SH_OP_FOLD_BN] = {"fold_bn", 5, 6, 2, 2, NULL, NULL, flops_per_input, -1},
     [SH_OP_ACT] = {"act", 1, 1, 1, 1, infer_same, sh_derive_act, flops_per_input, 0},
     [SH_OP_ACT_GRAD] = {"act_grad", 2, 2, 1, 1, NULL, NULL, flops_per_input, 0},
     [SH_OP_ADD] = {"add", 2, 2, 1, 1, infer_add, sh_derive_add, flops_per_input, 0},

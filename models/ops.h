@@ -22,10 +22,11 @@
 SH_C_BEGIN
 
 typedef enum sh_op {
-    /* Cross-correlation, y = conv(a, w) + bias with a = x, or with the prologue a batch norm of x
-     * on the fly, a = act((x - mean) / sqrt(var + eps) * gamma + beta); zero padding is of a. H' =
-     * floor((H + top + bottom - dilation (kh - 1) - 1) / stride) + 1. Operands: sh_conv_in,
-     * sh_conv_out. The prologue's four operands come together, and so do the two statistics. */
+    /* Cross-correlation, y = y_act(conv(a, w) + bias) with a = x, or with the prologue a batch norm
+     * of x on the fly, a = act((x - mean) / sqrt(var + eps) * gamma + beta); zero padding is of a.
+     * H' = floor((H + top + bottom - dilation (kh - 1) - 1) / stride) + 1. Operands: sh_conv_in,
+     * sh_conv_out. The prologue's four operands come together, and so do the two statistics;
+     * attrs.y_act, which only fusion sets, does not stand with them. */
     SH_OP_CONV,
     SH_OP_CONV_GRAD_X, /* in: dy, w; out: dx */
     SH_OP_CONV_GRAD_W, /* in: x, dy; out: dw f32, ?dbias f32 */
@@ -58,6 +59,12 @@ typedef enum sh_op {
      * share * var * m / (m - 1), attrs.share = images of the shard / images of the batch.
      * in: mean, var; out: delta_mean [C], delta_var [C] */
     SH_OP_BN_EXPORT,
+
+    /* A convolution's weight and bias with the batch norm of its result in them: f = gamma /
+     * sqrt(var
+     * + eps) per output channel, w' = w f, bias' = (bias - mean) f + beta. Only fusion makes this
+     * op. in: w, mean, var, gamma, beta, ?bias; out: w', bias' [O] */
+    SH_OP_FOLD_BN,
 
     SH_OP_ACT,      /* in: x; out: y */
     SH_OP_ACT_GRAD, /* in: dy, y (the activation's output; where sh_act_needs_input: its input x);
@@ -212,6 +219,7 @@ typedef struct sh_op_attrs {
     float scale;       /* ADD_SCALED */
     sh_act act;
     float eps;
+    sh_act y_act;      /* CONV: of its result */
     float y_eps;       /* CONV_GRAD: of the batch norm of y */
     float rate;        /* DROPOUT, PATH_DROP */
     int stream;        /* DROPOUT, PATH_DROP: index of the layer in the program */

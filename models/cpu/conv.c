@@ -122,6 +122,7 @@ const char *sh_cpu_conv_why_not(const sh_cpu_conv *c)
     if (!sh_cpu_is_blocked(c->x) || !sh_cpu_is_blocked(c->y)) return "not in blocks of 16 channels";
     if (c->has_grad && c->wants_dbias) return "no bias gradient beside a batch norm";
     if (c->x->dtype != c->y->dtype) return "input and output differ in dtype";
+    if (c->attrs->y_act != SH_ACT_NONE) return "an activation of its result";
     if (c->has_norm && !sh_cpu_norm_has_act(c->attrs->act))
         return "the fused activation is neither a clamp nor SiLU";
     return NULL;

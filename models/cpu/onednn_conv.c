@@ -36,12 +36,49 @@ static void start_library(void)
 #define DN_CHECK(call)                                                                             \
     SH_CHECK((call) == dnnl_success, SH_ERR_UNSUPPORTED, "oneDNN refused: %s", #call)
 
+/* ---- activations of the result ---- */
+
+typedef struct eltwise {
+    sh_act act;
+    dnnl_alg_kind_t kind;
+    float alpha, beta;
+} eltwise;
+
+static const eltwise *find_eltwise(sh_act act)
+{
+    static const eltwise rows[] = {{SH_ACT_RELU, dnnl_eltwise_relu, 0, 0},
+                                   {SH_ACT_RELU6, dnnl_eltwise_clip, 0, 6},
+                                   {SH_ACT_SILU, dnnl_eltwise_swish, 1, 0}};
+
+    for (size_t i = 0; i < SH_COUNT(rows); i++)
+        if (rows[i].act == act) return &rows[i];
+    return NULL;
+}
+
+/** What a primitive is asked for beside its shapes: our scratch, and the activation if any. */
+static sh_status make_attributes(sh_act act, dnnl_primitive_attr_t *out)
+{
+    sh_status st = SH_OK;
+    dnnl_post_ops_t ops = NULL;
+    const eltwise *e = find_eltwise(act);
+
+    DN_CHECK(dnnl_primitive_attr_clone(out, user_scratch));
+    if (e == NULL) goto out;
+    DN_CHECK(dnnl_post_ops_create(&ops));
+    DN_CHECK(dnnl_post_ops_append_eltwise(ops, 1, e->kind, e->alpha, e->beta));
+    DN_CHECK(dnnl_primitive_attr_set_post_ops(*out, ops));
+out:
+    if (ops) dnnl_post_ops_destroy(ops);
+    return st;
+}
+
 /* ---- shapes ---- */
 
 typedef struct shapes {
     pass pass;
     const sh_tensor_desc *x, *w, *y;
     bool has_bias;
+    sh_act act;                         /* of the result, forward */
     dnnl_dims_t x_dims, y_dims, w_dims; /* padding channels counted */
     int w_rank;                         /* 5 with groups */
     dnnl_dims_t strides, dilation, pad_begin, pad_end;
@@ -69,6 +106,7 @@ static shapes shapes_of(const sh_node_desc *d)
     default:
         s.x = d->in[SH_CONV_X], s.w = d->in[SH_CONV_W], s.y = d->out[SH_CONV_Y];
         s.has_bias = sh_cpu_in(d, SH_CONV_BIAS) != NULL;
+        s.act = a->y_act;
         break;
     }
     s.type = s.x->dtype == SH_BF16 ? dnnl_bf16 : dnnl_f32;
@@ -107,6 +145,8 @@ static const char *why_not_shapes(const sh_node_desc *d, const shapes *s)
         return "groups with padding channels";
     if (d->attrs->groups > 1 && is_depthwise && stored_channels(s->x) != stored_channels(s->y))
         return "depthwise between layouts";
+    if (d->attrs->y_act != SH_ACT_NONE && find_eltwise(d->attrs->y_act) == NULL)
+        return "an activation of its result that is not ReLU, ReLU6 or SiLU";
     return NULL;
 }
 
@@ -127,6 +167,7 @@ static sh_status describe_primitive(const shapes *s, bool any, described *out)
     sh_status st = SH_OK;
     dnnl_memory_desc_t x, y, w, w_grad, bias;
     dnnl_primitive_desc_t forward = NULL, pd = NULL;
+    dnnl_primitive_attr_t attributes = NULL;
     dnnl_convolution_desc_t desc;
     const dnnl_dims_t bias_dims = {s->y_dims[1]};
 
@@ -142,7 +183,8 @@ static sh_status describe_primitive(const shapes *s, bool any, described *out)
     DN_CHECK(dnnl_dilated_convolution_forward_desc_init(
         &desc, dnnl_forward_training, dnnl_convolution_direct, &x, &w,
         s->pass == FORWARD ? b : NULL, &y, s->strides, s->dilation, s->pad_begin, s->pad_end));
-    DN_CHECK(dnnl_primitive_desc_create(&forward, &desc, user_scratch, engine, NULL));
+    SH_TRY(make_attributes(s->pass == FORWARD ? s->act : SH_ACT_NONE, &attributes));
+    DN_CHECK(dnnl_primitive_desc_create(&forward, &desc, attributes, engine, NULL));
     if (s->pass == FORWARD) {
         pd = forward;
         forward = NULL;
@@ -170,6 +212,7 @@ static sh_status describe_primitive(const shapes *s, bool any, described *out)
                        .bias = bias};
     pd = NULL;
 out:
+    if (attributes) dnnl_primitive_attr_destroy(attributes);
     if (forward) dnnl_primitive_desc_destroy(forward);
     if (pd) dnnl_primitive_desc_destroy(pd);
     return st;

@@ -14,6 +14,7 @@
     X(BN_GRAD_REDUCE, bn_grad_reduce)                                                              \
     X(BN_GRAD_APPLY, bn_grad_apply)                                                                \
     X(BN_EXPORT, bn_export)                                                                        \
+    X(FOLD_BN, fold_bn)                                                                            \
     X(ACT, act)                                                                                    \
     X(ACT_GRAD, act_grad)                                                                          \
     X(ADD, add)                                                                                    \

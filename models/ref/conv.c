@@ -109,7 +109,8 @@ void sh_ref_conv(const sh_node_desc *desc, const sh_ref_view *v, const sh_run_sc
             }
             float *y = v->out[0] + (n * g.O + o) * n_pixels;
             for (int64_t i = 0; i < n_pixels; i++) {
-                y[i] = sh_ref_stored(desc->out[0]->dtype, acc[i]);
+                double z = sh_ref_act_value(desc->attrs->y_act, acc[i]);
+                y[i] = sh_ref_stored(desc->out[0]->dtype, z);
             }
         }
     }

@@ -36,7 +36,7 @@ typedef void sh_ref_loops(const sh_node_desc *desc, const sh_ref_view *v,
 sh_ref_loops sh_ref_conv, sh_ref_conv_grad_x, sh_ref_conv_grad_w, sh_ref_conv_grad;
 sh_ref_loops sh_ref_linear, sh_ref_linear_grad_x, sh_ref_linear_grad_w;
 sh_ref_loops sh_ref_bn_stats, sh_ref_bn_apply, sh_ref_bn_grad_reduce, sh_ref_bn_grad_apply;
-sh_ref_loops sh_ref_bn_export;
+sh_ref_loops sh_ref_bn_export, sh_ref_fold_bn;
 sh_ref_loops sh_ref_act, sh_ref_act_grad, sh_ref_add, sh_ref_copy, sh_ref_dropout;
 sh_ref_loops sh_ref_avg_pool, sh_ref_avg_pool_grad, sh_ref_reflect_pad, sh_ref_reflect_pad_grad;
 sh_ref_loops sh_ref_l2_norm, sh_ref_l2_norm_grad;

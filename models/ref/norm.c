@@ -134,6 +134,21 @@ void sh_ref_bn_export(const sh_node_desc *desc, const sh_ref_view *v, const sh_r
     }
 }
 
+void sh_ref_fold_bn(const sh_node_desc *desc, const sh_ref_view *v, const sh_run_scalars *scalars)
+{
+    int64_t O = desc->in[0]->dims[0], n = sh_ref_elems(desc->in[0]) / O;
+
+    (void)scalars;
+    for (int64_t o = 0; o < O; o++) {
+        sh_ref_channel ch = sh_ref_channel_of(v, 1, o, desc->attrs->eps);
+        double bias = sh_ref_has_input(desc, 5) ? v->in[5][o] : 0;
+        for (int64_t i = o * n; i < (o + 1) * n; i++) {
+            v->out[0][i] = (float)(v->in[0][i] * ch.rstd * ch.gamma);
+        }
+        v->out[1][o] = (float)sh_ref_bn_value(&ch, bias);
+    }
+}
+
 static double row_norm(const float *x, int64_t D)
 {
     double square = 0;

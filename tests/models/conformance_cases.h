@@ -143,6 +143,17 @@ static void add_conv(const conv_case *k, bool bias, bool prologue, bool stats)
     for (int i = 0; stats && i < 2; i++) OUT(c, SH_CONV_Y_MEAN + i, PARAM, k->shape->o, 1, 1, 1);
 }
 
+static void add_fold(const conv_case *k, bool bias)
+{
+    op_case *c = add(k->s, SH_OP_FOLD_BN, k->dtype, &k->attrs);
+
+    put_w(k, c->in, &c->n_in, 0);
+    put_norm(c, 1, k->shape->o);
+    if (bias) IN(c, 5, PARAM, k->shape->o, 1, 1, 1);
+    put_w(k, c->out, &c->n_out, 0);
+    OUT(c, 1, PARAM, k->shape->o, 1, 1, 1);
+}
+
 static void add_conv_grad_x(const conv_case *k)
 {
     op_case *c = add(k->s, SH_OP_CONV_GRAD_X, k->dtype, &k->attrs);
@@ -217,6 +228,14 @@ static void add_conv_forms(suite *s, const conv_shape *shape, sh_dtype dtype)
 
     add_conv(&k, false, false, false);
     add_conv(&k, true, false, true);
+    static const sh_act results[3] = {SH_ACT_RELU, SH_ACT_RELU6, SH_ACT_SILU};
+    for (int i = 0; i < 3; i++) {
+        k.attrs.y_act = results[i];
+        add_conv(&k, i != 1, i == 2, false);
+    }
+    k.attrs.y_act = SH_ACT_NONE;
+    add_fold(&k, false);
+    add_fold(&k, true);
     add_conv_grad_x(&k);
     add_conv_grad_w(&k, false);
     add_conv_grad_w(&k, true);
