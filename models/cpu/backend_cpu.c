@@ -25,6 +25,7 @@ static const sh_kernel *const own_kernels[SH_OP_COUNT][MAX_KERNELS] = {
     [SH_OP_BN_APPLY] = {&sh_cpu_bn_apply},
     [SH_OP_BN_GRAD_REDUCE] = {&sh_cpu_bn_grad_reduce},
     [SH_OP_BN_GRAD_APPLY] = {&sh_cpu_bn_grad_apply},
+    [SH_OP_FOLD_BN] = {&sh_cpu_fold_bn},
     [SH_OP_ACT] = {&sh_cpu_act},
     [SH_OP_ACT_GRAD] = {&sh_cpu_act_grad},
     [SH_OP_ADD] = {&sh_cpu_add},

@@ -16,6 +16,7 @@ extern const sh_kernel sh_cpu_conv_onednn_any, sh_cpu_conv_grad_x_onednn_any,
     sh_cpu_conv_grad_w_onednn_any;
 extern const sh_kernel sh_cpu_bn_stats, sh_cpu_bn_apply, sh_cpu_bn_grad_reduce,
     sh_cpu_bn_grad_apply;
+extern const sh_kernel sh_cpu_fold_bn;
 extern const sh_kernel sh_cpu_act, sh_cpu_act_grad, sh_cpu_add, sh_cpu_cast;
 extern const sh_kernel sh_cpu_avg_pool, sh_cpu_avg_pool_grad;
 extern const sh_kernel sh_cpu_linear_pointwise, sh_cpu_linear_grad_x_pointwise,
