@@ -107,9 +107,9 @@ static void add_pool_forms(suite *s, sh_dtype dtype)
         memcpy(attrs.pad, pad, sizeof(attrs.pad));
         int64_t oh = (d[2] + pad[0] + pad[2] - attrs.kernel[0]) / attrs.stride[0] + 1;
         int64_t ow = (d[3] + pad[1] + pad[3] - attrs.kernel[1]) / attrs.stride[1] + 1;
-        add_pool_pair(s, SH_OP_MAX_POOL, SH_OP_MAX_POOL_GRAD, dtype, &attrs, d, oh, ow);
         for (int count = 0; count < 2; count++) {
             attrs.count_padding = count;
+            add_pool_pair(s, SH_OP_MAX_POOL, SH_OP_MAX_POOL_GRAD, dtype, &attrs, d, oh, ow);
             add_pool_pair(s, SH_OP_MEAN_POOL, SH_OP_MEAN_POOL_GRAD, dtype, &attrs, d, oh, ow);
         }
         attrs.kernel[0] = 3;
