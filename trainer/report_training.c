@@ -19,7 +19,7 @@ typedef struct curve {
     int n;
 } curve;
 
-enum { LOSS, TRIPLETS, ACTIVE, GRAD_NORM, VAL_RANK1, VAL_MAP, VAL_AUC, N_CURVES };
+enum { LOSS, TRIPLETS, ACTIVE, ACCURACY, GRAD_NORM, VAL_RANK1, VAL_MAP, VAL_AUC, N_CURVES };
 
 static void add_point(curve *c, const json_t *line)
 {
@@ -60,7 +60,8 @@ static void write_charts(FILE *file, const curve *curves)
         double y_max;
     } charts[] = {
         {"Loss", "loss", LOSS, 1, 0},
-        {"Triplets per step", "triplets", TRIPLETS, 2, 0},
+        {"Triplets or pairs per step", "number", TRIPLETS, 2, 0},
+        {"Training crops given their own class", "share", ACCURACY, 1, 1},
         {"Validation individuals", "score", VAL_RANK1, 3, 1},
         {"Gradient norm", "norm", GRAD_NORM, 1, 0},
     };
@@ -69,6 +70,7 @@ static void write_charts(FILE *file, const curve *curves)
     for (size_t i = 0; i < SH_COUNT(charts); i++) {
         sh_series series[3];
 
+        if (curves[charts[i].first].n == 0) continue; /* not of this kind of loss, or not yet */
         for (int s = 0; s < charts[i].n; s++) {
             const curve *c = &curves[charts[i].first + s];
 
@@ -116,8 +118,9 @@ sh_status sh_report_training(FILE *file, const char *run)
     int64_t n_bad = 0;
     curve curves[N_CURVES] = {
         [LOSS] = {.path = {"loss"}, .name = "loss"},
-        [TRIPLETS] = {.path = {"triplets"}, .name = "triplets"},
+        [TRIPLETS] = {.path = {"triplets"}, .name = "taken"},
         [ACTIVE] = {.path = {"active"}, .name = "with a loss"},
+        [ACCURACY] = {.path = {"accuracy"}, .name = "accuracy"},
         [GRAD_NORM] = {.path = {"grad_norm"}, .name = "norm"},
         [VAL_RANK1] = {.path = {"val", "rank1"}, .name = "rank-1"},
         [VAL_MAP] = {.path = {"val", "map"}, .name = "mAP"},

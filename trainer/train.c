@@ -90,7 +90,7 @@ static sh_status log_step(loop *l, int64_t step, double lr, const sh_step_stats 
     char line[LINE_BYTES];
     sh_session *s = l->s;
     uint32_t crc = 0;
-    char classes[96] = "";
+    char metric[96] = "", classes[96] = "";
     int64_t per_epoch = sh_sampler_steps_per_epoch(s->sampler);
 
     if (!l->is_root) goto out;
@@ -103,15 +103,17 @@ static sh_status log_step(loop *l, int64_t step, double lr, const sh_step_stats 
     snprintf(line, sizeof(line), "%lld,%lld,%08x", (long long)step, (long long)l->batch, crc);
     SH_TRY(sh_run_log_line(s->ledger, line));
     if ((step + 1) % s->config.log.every_steps != 0) goto out;
+    if (sh_config_has_metric(&s->config))
+        snprintf(metric, sizeof(metric), ",\"pairs\":%lld,\"triplets\":%lld,\"active\":%lld",
+                 (long long)stats->loss.n_pairs, (long long)stats->loss.n_triplets,
+                 (long long)stats->loss.n_active);
     if (stats->classes.n_rows > 0)
         snprintf(classes, sizeof(classes), ",\"class_loss\":%.9g,\"accuracy\":%.4f",
                  stats->classes.loss, accuracy(&stats->classes));
     snprintf(line, sizeof(line),
-             "{\"step\":%lld,\"epoch\":%.4f,\"loss\":%.9g,\"pairs\":%lld,\"triplets\":%lld,"
-             "\"active\":%lld%s,\"lr\":%.9g,\"grad_norm\":%.9g}",
+             "{\"step\":%lld,\"epoch\":%.4f,\"loss\":%.9g%s%s,\"lr\":%.9g,\"grad_norm\":%.9g}",
              (long long)step + 1, (double)(step + 1) / (double)(per_epoch > 0 ? per_epoch : 1),
-             stats->loss.loss, (long long)stats->loss.n_pairs, (long long)stats->loss.n_triplets,
-             (long long)stats->loss.n_active, classes, lr, stats->grad_norm);
+             stats->loss.loss, metric, classes, lr, stats->grad_norm);
     SH_TRY(sh_run_log_line(s->metrics, line));
 out:
     return st;
