@@ -73,6 +73,9 @@ SH_MUST_CHECK sh_status sh_weights_rename(sh_weights *weights, int64_t index, co
 /** The elements of a tensor, to be changed. */
 float *sh_weights_data(sh_weights *weights, int64_t index);
 
+/** Give a tensor other elements and another size along one dimension; takes `data` (malloc'd). */
+void sh_weights_replace(sh_weights *weights, int64_t index, int dim, int64_t size, float *data);
+
 /** Does the content begin like a .pth of either container? */
 bool sh_pth_recognise(const uint8_t *data, size_t n_bytes);
 

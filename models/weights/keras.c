@@ -60,8 +60,12 @@ static bool split_path(const char *path, char layer[NAME_BYTES], char leaf[NAME_
     return true;
 }
 
-static const variable *find_variable(const char *leaf, int n_dims)
+/* Keras 3 calls the kernel of a depthwise convolution "kernel" too; its layers' names tell. */
+static const variable *find_variable(const char *layer, const char *leaf, int n_dims)
 {
+    if (strcmp(leaf, "kernel") == 0 && n_dims == 4 &&
+        (strstr(layer, "depthwise") != NULL || strstr(layer, "dwconv") != NULL))
+        leaf = "depthwise_kernel";
     for (size_t i = 0; i < SH_COUNT(variables); i++)
         if (strcmp(variables[i].name, leaf) == 0 &&
             (variables[i].n_dims == 0 || variables[i].n_dims == n_dims))
@@ -79,7 +83,7 @@ static sh_status add_dataset(void *context, const sh_h5_dataset *dataset)
     if (strncmp(dataset->path, "optimizer_weights/", 18) == 0) goto out;
     if (!split_path(dataset->path, layer, leaf)) goto out; /* a number beside the layers */
 
-    const variable *v = find_variable(leaf, view.n_dims);
+    const variable *v = find_variable(layer, leaf, view.n_dims);
 
     SH_CHECK(v == NULL || strcmp(v->name, "depthwise_kernel") != 0 || view.dims[3] == 1,
              SH_ERR_UNSUPPORTED, "%s: /%s: a depth multiplier of %lld is not read",

@@ -33,6 +33,99 @@ int sh_weights_match(const sh_weights *weights, const sh_alias *alias, const sh_
     return n;
 }
 
+/* ---- position embeddings ---- */
+
+/* The cubic that PyTorch's and Pillow's antialiased bicubic filters use. */
+static double cubic(double x)
+{
+    const double a = -0.5;
+
+    x = fabs(x);
+    if (x < 1) return ((a + 2) * x - (a + 3)) * x * x + 1;
+    if (x < 2) return (((x - 5) * x + 8) * x - 4) * a;
+    return 0;
+}
+
+/* Resample a line of `from` numbers, `stride` apart, to `to` numbers; the filter widens where the
+ * grid shrinks. */
+static void resample_line(const float *in, int64_t from, int64_t to, int64_t stride, float *out)
+{
+    const double scale = (double)from / (double)to, support = 2 * fmax(scale, 1);
+
+    for (int64_t i = 0; i < to; i++) {
+        const double center = ((double)i + 0.5) * scale;
+        const int64_t begin = (int64_t)fmax(center - support + 0.5, 0);
+        const int64_t end = (int64_t)fmin(center + support + 0.5, (double)from);
+        double sum = 0, total = 0;
+
+        for (int64_t k = begin; k < end; k++) {
+            const double w = cubic(((double)k + 0.5 - center) / fmax(scale, 1));
+
+            sum += w * (double)in[k * stride];
+            total += w;
+        }
+        out[i * stride] = (float)(sum / total);
+    }
+}
+
+/* [1, 1 + n n, C] to [1, 1 + m m, C]: the class token's stays, the others are resampled along x,
+ * then along y. */
+static sh_status resample_positions(sh_weights *weights, int64_t index, int64_t n, int64_t m)
+{
+    sh_status st = SH_OK;
+    const sh_weight *w = sh_weights_get(weights, index);
+    const int64_t width = w->dims[2];
+    float *wide = malloc((size_t)(n * m * width) * sizeof(*wide));
+    float *all = malloc((size_t)((1 + m * m) * width) * sizeof(*all));
+
+    SH_CHECK(wide != NULL && all != NULL, SH_ERR_NO_MEMORY, "%s", w->name);
+    memcpy(all, w->data, (size_t)width * sizeof(*all));
+    for (int64_t c = 0; c < width; c++) {
+        for (int64_t y = 0; y < n; y++)
+            resample_line(w->data + (1 + y * n) * width + c, n, m, width, wide + y * m * width + c);
+        for (int64_t x = 0; x < m; x++)
+            resample_line(wide + x * width + c, n, m, m * width, all + (1 + x) * width + c);
+    }
+    sh_weights_replace(weights, index, 1, 1 + m * m, all);
+    all = NULL;
+out:
+    free(wide);
+    free(all);
+    return st;
+}
+
+/* Side of the grid of a position embedding [1, 1 + side side, C]; 0: it is none. */
+static int64_t grid_side(int n_dims, const int64_t *dims)
+{
+    if (n_dims != 3 || dims[0] != 1 || dims[1] < 2) return 0;
+
+    const int64_t side = (int64_t)(sqrt((double)(dims[1] - 1)) + 0.5);
+
+    return side * side == dims[1] - 1 ? side : 0;
+}
+
+static sh_status adapt_positions(sh_weights *weights, const sh_store *store)
+{
+    sh_status st = SH_OK;
+    const int slot_index = sh_store_find(store, "pos_embed");
+
+    for (int64_t i = 0; slot_index >= 0 && i < sh_weights_count(weights); i++) {
+        const sh_weight *w = sh_weights_get(weights, i);
+        const sh_slot *slot = sh_store_slot(store, slot_index);
+        const int64_t from = grid_side(w->n_dims, w->dims);
+        const int64_t to = grid_side(slot->n_dims, slot->dims);
+
+        if (strcmp(w->name, slot->name) != 0 || from == 0 || to == 0 || from == to ||
+            w->dims[2] != slot->dims[2])
+            continue;
+        SH_TRY(resample_positions(weights, i, from, to));
+    }
+out:
+    return st;
+}
+
+/* ---- adapting ---- */
+
 sh_status sh_weights_adapt(sh_weights *weights, const sh_store *store, const sh_alias **alias)
 {
     sh_status st = SH_OK;
@@ -50,6 +143,7 @@ sh_status sh_weights_adapt(sh_weights *weights, const sh_store *store, const sh_
         best = a;
     }
     if (best != NULL) SH_TRY(sh_alias_apply(best, weights));
+    SH_TRY(adapt_positions(weights, store));
     if (alias != NULL) *alias = best;
 out:
     return st;

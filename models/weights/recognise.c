@@ -130,7 +130,8 @@ static sh_status check_complete(const sh_weights *weights, const sh_net *net, co
         const sh_slot *slot = sh_store_slot(store, i);
         const sh_weight *w = sh_weights_find(weights, slot->name);
 
-        if (w != NULL && w->n_elems == slot->n_elems && w->n_dims == slot->n_dims) {
+        if (w != NULL && w->n_dims == slot->n_dims &&
+            memcmp(w->dims, slot->dims, (size_t)slot->n_dims * sizeof(slot->dims[0])) == 0) {
             out->n_tensors++;
             continue;
         }

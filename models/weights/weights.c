@@ -239,6 +239,16 @@ float *sh_weights_data(sh_weights *weights, int64_t index)
     return (float *)weights->items[index].data;
 }
 
+void sh_weights_replace(sh_weights *weights, int64_t index, int dim, int64_t size, float *data)
+{
+    sh_weight *item = &weights->items[index];
+
+    free((float *)item->data);
+    item->data = data;
+    item->n_elems = item->n_elems / item->dims[dim] * size;
+    item->dims[dim] = size;
+}
+
 static sh_status finish(sh_weights *weights)
 {
     sh_status st = SH_OK;
