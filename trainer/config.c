@@ -115,6 +115,7 @@ static const sh_option rows[] = {
     PLAIN("embedding.bn_neck", SH_OPT_BOOL, embedding.bn_neck, "false", SH_FIXED, "batch norm behind the embedding layer (freeze neck.bias for the one without shift)"),
     PLAIN("embedding.normalize", SH_OPT_BOOL, embedding.normalize, "true", SH_FIXED, "scale embeddings to length 1"),
     REAL("embedding.dropout", embedding.dropout, "0", SH_FIXED, 0, 0.99, "rate", "dropout before the first dense layer"),
+    INT("embedding.views", embedding.views, "1", SH_FIXED, 1, 4, "views", "in use, not in training, the mean embedding of 1: the crop; 2: and its mirror image; 4: and both upside down. Left and right sides then look alike"),
     CHOICE("loss.kind", loss.kind, "semi_hard", SH_FIXED, losses, "loss and mining, over the whole global batch"),
     CHOICE("loss.distance", loss.distance, "euclidean", SH_FIXED, distances, "distance of the loss; multi_similarity and nt_xent always take cosines"),
     REAL("loss.margin", loss.margin, "0.2", SH_FIXED, 0, 100, "distance", "margin of the loss; arcface and sub_arcface: an angle in radians (0.5 is common)"),
@@ -239,6 +240,7 @@ sh_status sh_config_check(const sh_config *c)
         c->schedule.kind != SH_SCHEDULE_COSINE || c->steps > 0, SH_ERR_USAGE,
         "schedule.kind=cosine needs `steps`: schedules depend on the step, never on the clock");
     SH_TRY(check_stages(c));
+    SH_CHECK(c->embedding.views != 3, SH_ERR_USAGE, "embedding.views: 1, 2 or 4");
     SH_CHECK(c->split.folds == 0 || c->split.fold < c->split.folds, SH_ERR_USAGE,
              "split.fold=%lld must be below split.folds=%lld (folds count from 0)",
              (long long)c->split.fold, (long long)c->split.folds);

@@ -81,6 +81,7 @@ typedef struct sh_config {
         int64_t dim;
         bool bn_neck, normalize;
         double dropout;
+        int64_t views; /* 1, 2 or 4 */
     } embedding;
     struct {
         int kind;     /* sh_loss_kind, then the kinds of classification: config_loss.c */

@@ -35,7 +35,8 @@ static sh_status configure(const sh_config *config, int threads, sh_infer_config
 {
     sh_status st = SH_OK;
 
-    *out = (sh_infer_config){.dtype = (sh_dtype)config->dtype};
+    *out =
+        (sh_infer_config){.dtype = (sh_dtype)config->dtype, .views = (int)config->embedding.views};
     SH_TRY(sh_net_find(config->net, &out->net));
     SH_TRY(sh_config_head(config, &out->head));
     SH_TRY(sh_config_loader(config, false, &out->loader));

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "trainer/infer.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -35,9 +36,9 @@ static sh_status build_program(sh_infer *infer)
 
     SH_TRY(sh_program_create(&config, &infer->program));
     infer->image = sh_program_input(infer->program, "image", dims);
-    infer->embedding = sh_program_output(
-        infer->program, "embedding",
-        sh_net_embedding(infer->program, c->net, infer->image, &c->head));
+    infer->embedding =
+        sh_program_output(infer->program, "embedding",
+                          sh_net_embedding(infer->program, c->net, infer->image, &c->head));
     SH_TRY(sh_program_plan(infer->program));
     infer->desc = sh_program_desc(infer->program, infer->image);
     infer->dim = sh_program_desc(infer->program, infer->embedding).dims[1];
@@ -50,6 +51,8 @@ sh_status sh_infer_create(const sh_infer_config *config, sh_store *store, sh_inf
     sh_status st = SH_OK;
     sh_infer *infer = calloc(1, sizeof(*infer));
 
+    SH_CHECK(config->views == 1 || config->views == 2 || config->views == 4, SH_ERR_USAGE,
+             "%d views of a crop: 1, 2 or 4", config->views);
     SH_CHECK(infer != NULL, SH_ERR_NO_MEMORY, "inference");
     infer->config = *config;
     infer->store = store;
@@ -120,16 +123,49 @@ static sh_status request_block(sh_infer *infer, sh_loader *loader, const int64_t
     return sh_loader_request(loader, slots, SH_INFER_BLOCK, infer->pixels[b % BLOCKS_AHEAD]);
 }
 
-sh_status sh_infer_run(sh_infer *infer, const sh_dataset *dataset, const int64_t *crops, int64_t n,
-                       const char *progress, float *out)
+/* Views differ by flips that always happen. */
+static sh_loader_config loader_of_view(const sh_infer *infer, int view)
+{
+    sh_loader_config loader = infer->config.loader;
+
+    loader.augment.flip = view & 1 ? 1 : 0;
+    loader.augment.flip_vertical = view & 2 ? 1 : 0;
+    return loader;
+}
+
+/* Add n embeddings of the block to sums; the first view begins them. */
+static void add_block(const sh_infer *infer, int view, int64_t n, float *sums)
+{
+    for (int64_t i = 0; i < n * infer->dim; i++)
+        sums[i] = view == 0 ? infer->block[i] : sums[i] + infer->block[i];
+}
+
+static void finish_views(const sh_infer *infer, int64_t n, float *sums)
+{
+    if (infer->config.views == 1) return;
+    for (int64_t i = 0; i < n; i++) {
+        float *row = sums + i * infer->dim;
+        double scale = infer->config.views;
+
+        if (infer->config.head.normalize) {
+            scale = 0;
+            for (int64_t k = 0; k < infer->dim; k++) scale += (double)row[k] * row[k];
+            scale = sqrt(scale);
+        }
+        for (int64_t k = 0; k < infer->dim; k++) row[k] = scale > 0 ? (float)(row[k] / scale) : 0;
+    }
+}
+
+static sh_status run_view(sh_infer *infer, const sh_dataset *dataset, const int64_t *crops,
+                          int64_t n, int view, const char *progress, float *sums)
 {
     sh_status st = SH_OK;
     sh_loader *loader = NULL;
+    const sh_loader_config config = loader_of_view(infer, view);
     int64_t n_blocks = (n + SH_INFER_BLOCK - 1) / SH_INFER_BLOCK;
     double start = sh_clock_seconds();
 
-    if (n == 0) goto out;
-    SH_TRY(sh_loader_create(&infer->config.loader, dataset, &loader));
+    SH_TRY(sh_loader_create(&config, dataset, &loader));
     for (int64_t b = 0; b < n_blocks && b < BLOCKS_AHEAD; b++)
         SH_TRY(request_block(infer, loader, crops, n, b));
     for (int64_t b = 0; b < n_blocks; b++) {
@@ -138,20 +174,34 @@ sh_status sh_infer_run(sh_infer *infer, const sh_dataset *dataset, const int64_t
 
         SH_TRY(sh_loader_wait(loader));
         SH_TRY(run_block(infer, infer->pixels[b % BLOCKS_AHEAD]));
-        memcpy(out + first * infer->dim, infer->block, (size_t)(m * infer->dim) * sizeof(float));
+        add_block(infer, view, m, sums + first * infer->dim);
         if (b + BLOCKS_AHEAD < n_blocks)
             SH_TRY(request_block(infer, loader, crops, n, b + BLOCKS_AHEAD));
         if (progress != NULL && b % 8 == 7) {
             double rate = (double)(first + m) / (sh_clock_seconds() - start);
+            int64_t left = n - first - m + (infer->config.views - 1 - view) * n;
 
             sh_log_progress("%s: %lld of %lld crops, %.0f crops/s, %.0f s left", progress,
-                            (long long)(first + m), (long long)n, rate,
-                            (double)(n - first - m) / rate);
+                            (long long)(view * n + first + m), (long long)(infer->config.views * n),
+                            rate, (double)left / rate);
         }
     }
-    if (progress != NULL) sh_log_progress_end();
 out:
     sh_loader_destroy(&loader);
+    return st;
+}
+
+sh_status sh_infer_run(sh_infer *infer, const sh_dataset *dataset, const int64_t *crops, int64_t n,
+                       const char *progress, float *out)
+{
+    sh_status st = SH_OK;
+
+    if (n == 0) goto out;
+    for (int view = 0; view < infer->config.views; view++)
+        SH_TRY(run_view(infer, dataset, crops, n, view, progress, out));
+    finish_views(infer, n, out);
+    if (progress != NULL) sh_log_progress_end();
+out:
     return st;
 }
 
@@ -159,9 +209,14 @@ sh_status sh_infer_run_image(sh_infer *infer, const sh_image *image, float *out)
 {
     sh_status st = SH_OK;
 
-    SH_TRY(sh_loader_render(&infer->config.loader, image, 0, infer->pixels[0], SH_INFER_BLOCK, 0));
-    SH_TRY(run_block(infer, infer->pixels[0]));
-    memcpy(out, infer->block, (size_t)infer->dim * sizeof(float));
+    for (int view = 0; view < infer->config.views; view++) {
+        const sh_loader_config config = loader_of_view(infer, view);
+
+        SH_TRY(sh_loader_render(&config, image, NULL, infer->pixels[0], SH_INFER_BLOCK, 0));
+        SH_TRY(run_block(infer, infer->pixels[0]));
+        add_block(infer, view, 1, out);
+    }
+    finish_views(infer, 1, out);
 out:
     return st;
 }

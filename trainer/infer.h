@@ -18,6 +18,8 @@ typedef struct sh_infer_config {
     const sh_net *net;
     sh_dtype dtype;
     sh_head head;
+    int views; /* 1; 2: the mean of the image's and its mirror image's embedding; 4: and of both
+                  upside down. Scaled to length 1 again where the head does so. */
     sh_loader_config loader; /* size, fit, normalisation, threads; augment must be zero */
 } sh_infer_config;
 

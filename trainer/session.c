@@ -260,7 +260,10 @@ static sh_status make_step(sh_session *s)
     sh_config_freeze(&s->config, s->stage, s->freeze);
     step.freeze = s->freeze;
     SH_TRY(sh_step_create(&step, s->comm, &s->step));
-    infer = (sh_infer_config){.net = step.net, .dtype = step.dtype, .head = step.head};
+    infer = (sh_infer_config){.net = step.net,
+                              .dtype = step.dtype,
+                              .head = step.head,
+                              .views = (int)s->config.embedding.views};
     SH_TRY(sh_config_loader(&s->config, false, &infer.loader));
     infer.loader.threads = (int)s->config.loader.threads;
     infer.loader.cache_bytes = 0;
