@@ -190,8 +190,12 @@ static sh_status next_event(yaml_walk *w, yaml_event_t *event)
     SH_CHECK(yaml_parser_parse(&w->parser, event), SH_ERR_USAGE, "%s:%zu: %s", w->label,
              w->parser.problem_mark.line + 1,
              w->parser.problem ? w->parser.problem : "not valid YAML");
-    SH_CHECK(event->type != YAML_ALIAS_EVENT, SH_ERR_USAGE, "%s:%zu: aliases are not supported",
-             w->label, event->start_mark.line + 1);
+    if (event->type == YAML_ALIAS_EVENT) {
+        size_t line = event->start_mark.line + 1;
+
+        yaml_event_delete(event); /* the caller takes an event over only on success */
+        SH_FAIL(SH_ERR_USAGE, "%s:%zu: aliases are not supported", w->label, line);
+    }
 out:
     return st;
 }
