@@ -7,7 +7,7 @@
 
 #include "base/file.h"
 #include "dataio/csv.h"
-#include "trainer/evaluate_run.h"
+#include "trainer/evaluate_known.h"
 #include "trainer/run.h"
 
 enum { NUMBER = 40, NEIGHBOURS = 5, AGREEING = 4 };
@@ -181,6 +181,7 @@ sh_status sh_eval_write_csv(const sh_eval_result *result, const char *folder, in
     for (int64_t i = 0; i < data->n; i++) n += find_suspect(data, i, skip, &suspects[n]);
     qsort(suspects, (size_t)n, sizeof(*suspects), compare_suspects);
     SH_TRY(write_suspects(data, suspects, n, folder));
+    SH_TRY(sh_known_write_csv(json_object_get(result->json, "known"), folder));
     *n_suspects = n;
 out:
     free(suspects);

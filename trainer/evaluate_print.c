@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "trainer/evaluate_run.h"
+#include "trainer/evaluate_known.h"
 
 enum { N_NAMED = 5, NUMBER = 24 };
 
@@ -181,6 +181,7 @@ void sh_eval_print(const json_t *evaluation)
     print_identification(evaluation);
     print_verification(evaluation);
     print_threshold(evaluation);
+    sh_known_print(json_object_get(evaluation, "known"));
     json_array_foreach(time, i, gap)
     {
         if (i == 0) printf("\nrank-1 by days between sightings\n");

@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "trainer/embedder.h"
 #include "trainer/embeddings_file.h"
+#include "trainer/evaluate_known.h"
 #include "trainer/histogram.h"
 #include "trainer/run.h"
 
@@ -315,6 +316,33 @@ out:
     return st;
 }
 
+/* Test crops of fish that were trained on, as a classification. */
+static sh_status score_known(const sh_eval_options *options, sh_embedder *embedder, uint64_t seed,
+                             const sh_eval_result *r, json_t *root)
+{
+    sh_status st = SH_OK;
+    const sh_eval_data *data = &r->data;
+    int64_t *crops = NULL, n = 0;
+    float *embeddings = NULL;
+    json_t *section = NULL;
+
+    if (r->other != NULL || options->embeddings != NULL) goto out;
+    SH_TRY(sh_eval_select(r->run_dataset, r->split.part, SH_PART_TRAIN, &crops, &n));
+    if (sh_known_count(data, crops, n) < 2) goto out;
+    embeddings = malloc((size_t)(n * data->dim) * sizeof(*embeddings) + 1);
+    SH_CHECK(embeddings != NULL, SH_ERR_NO_MEMORY, "embeddings of the training part");
+    SH_TRY(sh_embedder_run(embedder, r->run_dataset, crops, n, "training crops", embeddings));
+
+    const sh_known_gallery gallery = {.crops = crops, .embeddings = embeddings, .n = n};
+
+    SH_TRY(sh_eval_known_means(data, &gallery, seed, &section));
+    json_object_set_new(root, "known", section);
+out:
+    free(embeddings);
+    free(crops);
+    return st;
+}
+
 /* Individuals of other packs that were trained on: identification only, apart from the headline. */
 static sh_status score_seen(sh_embedder *embedder, const sh_dataset *other, const selection *s,
                             uint64_t seed, json_t *root)
@@ -421,6 +449,7 @@ sh_status sh_eval_run(const sh_eval_options *options, sh_eval_result *out)
     stamps = collect_stamps(options, &r);
     json_array_extend(json_object_get(r.json, "stamps"), stamps);
     SH_TRY(score(options, embedder, seed, &r, r.json));
+    SH_TRY(score_known(options, embedder, seed, &r, r.json));
     *out = r;
     r = (sh_eval_result){0};
 out:

@@ -34,7 +34,8 @@ SH_MUST_CHECK sh_status sh_eval_run(const sh_eval_options *options, sh_eval_resu
 void sh_eval_result_clear(sh_eval_result *result);
 
 /** FOLDER/queries.csv: one line per query (see the header line), and FOLDER/mislabels.csv: crops
- *  whose nearest neighbours agree on another fish. *n_suspects: lines of the latter. */
+ *  whose nearest neighbours agree on another fish. *n_suspects: lines of the latter. Where fish of
+ *  the part were trained on, classes.csv and confusion.csv too (trainer/evaluate_known.h). */
 SH_MUST_CHECK sh_status sh_eval_write_csv(const sh_eval_result *result, const char *folder,
                                           int64_t *n_suspects);
 

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "trainer/evaluate_known.h"
 #include "trainer/html.h"
 #include "trainer/report.h"
 
@@ -344,6 +345,7 @@ void sh_report_scores(FILE *file, const json_t *evaluation)
     write_verification(file, evaluation);
     write_threshold(file, evaluation);
     write_unknown(file, evaluation);
+    sh_known_report(json_object_get(evaluation, "known"), file);
     write_time(file, json_object_get(evaluation, "time"));
     write_individuals(file, json_object_get(evaluation, "individuals"));
 }
