@@ -103,16 +103,21 @@ static bool parse_choice(field f, const char *list, const char *text, size_t n, 
     return false;
 }
 
+/* `format` may end in @YEAR, the year of dates that name none. */
 static bool parse_date(const char *format, const char *text, size_t n, int64_t *out)
 {
-    char copy[128];
+    char copy[128], plain[128];
     struct tm tm = {.tm_mday = 1};
 
     if (n >= sizeof(copy)) return false;
     memcpy(copy, text, n);
     copy[n] = '\0';
     if (format == NULL) return sh_parse_time(copy, out);
-    const char *end = strptime(copy, format, &tm);
+    const char *year = strchr(format, '@');
+
+    snprintf(plain, sizeof(plain), "%.*s", (int)strcspn(format, "@"), format);
+    if (year != NULL) tm.tm_year = atoi(year + 1) - 1900;
+    const char *end = strptime(copy, plain, &tm);
 
     if (end == NULL || *end != '\0') return false;
     *out = timegm(&tm);
@@ -215,6 +220,11 @@ static sh_status check_argument(const char *pattern, const token *t)
     }
     SH_CHECK(t->field != FIELD_DATE || strchr(t->argument, '%') != NULL, SH_ERR_USAGE,
              "--pattern '%s': {date:%s} must read like {date:%%Y%%m%%d}", pattern, t->argument);
+    const char *year = t->field == FIELD_DATE ? strchr(t->argument, '@') : NULL;
+
+    SH_CHECK(year == NULL || (strspn(year + 1, "0123456789") == 4 && year[5] == '\0'), SH_ERR_USAGE,
+             "--pattern '%s': {date:%s} must end in @ and a year, as %%m%%d@2025 does", pattern,
+             t->argument);
 out:
     return st;
 }

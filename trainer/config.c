@@ -8,7 +8,7 @@
 
 enum { IMAGES_PER_SHARD = 32 }; /* default on CPUs; design: the unit of BatchNorm statistics */
 
-static const char *const tasks[] = {"identify", NULL};
+static const char *const tasks[] = {"identify", "classify", NULL};
 static const char *const fits[] = {"letterbox", "stretch", "cover", NULL};
 static const char *const dtypes[] = {"f32", "bf16", NULL};
 static const char *const devices[] = {"auto", "cpu", "ref", "cuda", NULL};
@@ -63,7 +63,7 @@ static const char *const schedules[] = {"constant", "step", "cosine", NULL};
     STAGE_ROW(n, SH_OPT_BOOL, fresh_optimizer, "fresh_optimizer", "true", 0, 0, "", "begin with moments of 0; false: they go on")
 
 static const sh_option rows[] = {
-    CHOICE("task", task, "identify", SH_FIXED, tasks, "what is learnt"),
+    CHOICE("task", task, "identify", SH_FIXED, tasks, "identify: embeddings that tell any fish apart; classify: the fish of the training part (a loss over classes; their weights stay in the model, and eval scores known individuals)"),
     PLAIN("data", SH_OPT_LIST, data, "", SH_FREE, "pack or packs to train on; on resume the content must be the same, the place may change"),
     PLAIN("net", SH_OPT_TEXT, net, "mobilenet_v2", SH_FIXED, "network: mobilenet_v2, efficientnet_lite0, siamese_orl"),
     PLAIN("init", SH_OPT_TEXT, init, "", SH_FIXED, "weights to start from (safetensors or .pth); none: random"),
@@ -239,6 +239,9 @@ sh_status sh_config_check(const sh_config *c)
     SH_CHECK(
         c->schedule.kind != SH_SCHEDULE_COSINE || c->steps > 0, SH_ERR_USAGE,
         "schedule.kind=cosine needs `steps`: schedules depend on the step, never on the clock");
+    SH_CHECK(c->task != SH_TASK_CLASSIFY || !sh_config_has_metric(c), SH_ERR_USAGE,
+             "task=classify needs a loss over classes: loss.kind=cross_entropy, arcface or "
+             "sub_arcface");
     SH_TRY(check_stages(c));
     SH_CHECK(c->embedding.views != 3, SH_ERR_USAGE, "embedding.views: 1, 2 or 4");
     SH_CHECK(c->split.folds == 0 || c->split.fold < c->split.folds, SH_ERR_USAGE,

@@ -11,7 +11,7 @@
 #include "models/optim.h"
 #include "models/zoo/zoo.h"
 
-typedef enum sh_task { SH_TASK_IDENTIFY } sh_task;
+typedef enum sh_task { SH_TASK_IDENTIFY, SH_TASK_CLASSIFY } sh_task;
 typedef enum sh_device { SH_DEVICE_AUTO, SH_DEVICE_CPU, SH_DEVICE_REF, SH_DEVICE_CUDA } sh_device;
 typedef enum sh_passes { SH_PASSES_AUTO, SH_PASSES_ONE, SH_PASSES_TWO } sh_passes;
 typedef enum sh_class_weights { SH_CLASS_WEIGHTS_NONE, SH_CLASS_WEIGHTS_BALANCED } sh_class_weights;

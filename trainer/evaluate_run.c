@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "models/weights/weights.h"
 #include "trainer/embedder.h"
 #include "trainer/embeddings_file.h"
 #include "trainer/evaluate_known.h"
@@ -316,9 +317,35 @@ out:
     return st;
 }
 
+/* What a classification has learnt: its weights over the embeddings, kept in the model. */
+static sh_status score_classes(const sh_eval_options *options, const sh_config *config,
+                               const sh_eval_result *r, json_t *root)
+{
+    sh_status st = SH_OK;
+    char model[SH_RUN_PATH], classes[SH_RUN_PATH];
+    sh_weights *weights = NULL;
+    json_t *section = NULL;
+
+    SH_TRY(sh_run_path(options->run, "model.safetensors", model));
+    SH_TRY(sh_run_path(options->run, "classes.csv", classes));
+    SH_TRY(sh_weights_read(model, &weights));
+    const sh_weight *w = sh_weights_find(weights, "loss.weight");
+
+    SH_CHECK(w != NULL && w->n_dims >= 2 && w->n_elems == w->dims[0] * r->data.dim, SH_ERR_MISMATCH,
+             "%s has no class weights for embeddings of %lld numbers", model,
+             (long long)r->data.dim);
+    SH_TRY(sh_eval_known_classes(&r->data, classes, w->data, w->dims[0],
+                                 sh_config_classes(config).kind == SH_CLASS_ARCFACE,
+                                 (uint64_t)config->seed, &section));
+    json_object_set_new(root, "known", section);
+out:
+    sh_weights_destroy(&weights);
+    return st;
+}
+
 /* Test crops of fish that were trained on, as a classification. */
-static sh_status score_known(const sh_eval_options *options, sh_embedder *embedder, uint64_t seed,
-                             const sh_eval_result *r, json_t *root)
+static sh_status score_known(const sh_eval_options *options, sh_embedder *embedder,
+                             const sh_config *config, const sh_eval_result *r, json_t *root)
 {
     sh_status st = SH_OK;
     const sh_eval_data *data = &r->data;
@@ -329,13 +356,17 @@ static sh_status score_known(const sh_eval_options *options, sh_embedder *embedd
     if (r->other != NULL || options->embeddings != NULL) goto out;
     SH_TRY(sh_eval_select(r->run_dataset, r->split.part, SH_PART_TRAIN, &crops, &n));
     if (sh_known_count(data, crops, n) < 2) goto out;
+    if (config->task == SH_TASK_CLASSIFY) {
+        SH_TRY(score_classes(options, config, r, root));
+        goto out;
+    }
     embeddings = malloc((size_t)(n * data->dim) * sizeof(*embeddings) + 1);
     SH_CHECK(embeddings != NULL, SH_ERR_NO_MEMORY, "embeddings of the training part");
     SH_TRY(sh_embedder_run(embedder, r->run_dataset, crops, n, "training crops", embeddings));
 
     const sh_known_gallery gallery = {.crops = crops, .embeddings = embeddings, .n = n};
 
-    SH_TRY(sh_eval_known_means(data, &gallery, seed, &section));
+    SH_TRY(sh_eval_known_means(data, &gallery, (uint64_t)config->seed, &section));
     json_object_set_new(root, "known", section);
 out:
     free(embeddings);
@@ -449,7 +480,7 @@ sh_status sh_eval_run(const sh_eval_options *options, sh_eval_result *out)
     stamps = collect_stamps(options, &r);
     json_array_extend(json_object_get(r.json, "stamps"), stamps);
     SH_TRY(score(options, embedder, seed, &r, r.json));
-    SH_TRY(score_known(options, embedder, seed, &r, r.json));
+    SH_TRY(score_known(options, embedder, config, &r, r.json));
     *out = r;
     r = (sh_eval_result){0};
 out:

@@ -376,6 +376,7 @@ static sh_status write_model(loop *l, const sh_snapshot *weights)
     sh_status st = SH_OK;
     sh_session *s = l->s;
     char path[SH_RUN_PATH], dim[32], hash[33];
+    bool classifies = s->config.task == SH_TASK_CLASSIFY;
 
     if (!l->is_root) goto out;
     sh_hash_format(sh_dataset_hash(s->dataset), hash);
@@ -388,9 +389,9 @@ static sh_status write_model(loop *l, const sh_snapshot *weights)
 
     SH_TRY(sh_run_lock_check(s->lock));
     SH_TRY(sh_run_path(s->run, "model.safetensors", path));
-    /* The classes' own weights serve training alone. */
-    SH_TRY(sh_snapshot_write(weights, sh_step_store(s->step), "loss.", path, metadata,
-                             SH_COUNT(metadata), NULL, NULL));
+    /* Unless they are the result, the classes' own weights serve training alone. */
+    SH_TRY(sh_snapshot_write(weights, sh_step_store(s->step), classifies ? NULL : "loss.", path,
+                             metadata, SH_COUNT(metadata), NULL, NULL));
 out:
     return st;
 }
