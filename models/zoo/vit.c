@@ -4,6 +4,7 @@
  * Features are the class token behind the last layer norm.
  *
  * The position embedding belongs to one image size; models/weights resamples it for another. */
+#include "models/graph.h"
 #include "models/zoo/nets.h"
 
 enum { WIDTH = 384, HEADS = 6, DEPTH = 12, MLP_WIDTH = 4 * WIDTH };
@@ -37,8 +38,23 @@ static sh_value block(sh_program *p, sh_value x, int index, bool has_layer_scale
     return add_branch(p, x, y, has_layer_scale ? ls2.text : NULL);
 }
 
+/* Patches must cover the image: pixels that are left over would be ignored. */
+static sh_status check_sides(sh_trunk *t, sh_value image, int patch)
+{
+    sh_status st = SH_OK;
+    int64_t dims[4];
+
+    sh_program_dims(t->p, image, dims);
+    SH_CHECK(dims[2] % patch == 0 && dims[3] % patch == 0, SH_ERR_USAGE,
+             "%s takes images whose sides are multiples of %d, not %lldx%lld", t->net->name, patch,
+             (long long)dims[2], (long long)dims[3]);
+out:
+    return st;
+}
+
 static sh_value features(sh_trunk *t, sh_value image, int patch, bool has_layer_scale)
 {
+    sh_graph_fail(t->p, check_sides(t, image, patch));
     sh_value x = sh_op_conv(
         t->p, image, "patch_embed.proj",
         &(sh_conv_attrs){
