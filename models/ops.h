@@ -76,8 +76,10 @@ typedef enum sh_op {
 
     /* Windows of attrs.kernel, stride, pad (smaller than the kernel); output side = floor((side +
      * before + after - kernel) / stride) + 1. */
-    SH_OP_MAX_POOL,      /* in: x; out: y, the largest element inside the image */
-    SH_OP_MAX_POOL_GRAD, /* to the first largest in row-major order, found in x again;
+    SH_OP_MAX_POOL, /* in: x; out: y, the largest element inside the image, and of the padding's
+                     * zeros where attrs.count_padding */
+    SH_OP_MAX_POOL_GRAD, /* to the first largest in row-major order, found in x again, to none where
+                          * the padding is as large;
                           * in: dy, x; out: dx */
     SH_OP_MEAN_POOL, /* in: x; out: y = sum / (attrs.count_padding ? kernel area : elements inside)
                       */
@@ -213,7 +215,7 @@ typedef struct sh_op_attrs {
     int pad[4];      /* top, left, bottom, right */
     int groups;
     int kernel[2];     /* of pools; ADAPTIVE_POOL: height and width of the output */
-    int count_padding; /* MEAN_POOL */
+    int count_padding; /* MEAN_POOL, MAX_POOL */
     int heads;         /* ATTENTION */
     int index;         /* TAKE_TOKEN */
     float scale;       /* ADD_SCALED */

@@ -87,14 +87,14 @@ typedef struct sh_pool_attrs {
     int kernel[2], stride[2]; /* zero stride: the kernel's */
     int pad[4];               /* top, left, bottom, right, each below the kernel; not when same */
     bool same;                /* TensorFlow SAME padding from the actual size */
-    bool count_padding;       /* averages: padding counts as zeros; otherwise not at all */
+    bool count_padding;       /* padding counts as zeros; otherwise not at all */
 } sh_pool_attrs;
 
 sh_value sh_op_max_pool(sh_program *p, sh_value x, const sh_pool_attrs *attrs);
 sh_value sh_op_avg_pool(sh_program *p, sh_value x, const sh_pool_attrs *attrs);
 sh_value sh_op_global_avg_pool(sh_program *p, sh_value x);
-/** Means of windows that divide the image evenly, to height x width; x itself where it has that size
- *  already. Windows overlap where the sides do not divide; a smaller image is repeated. */
+/** Means of windows that divide the image evenly, to height x width; x itself where it has that
+ * size already. Windows overlap where the sides do not divide; a smaller image is repeated. */
 sh_value sh_op_adaptive_avg_pool(sh_program *p, sh_value x, int height, int width);
 /** Generalised mean with one learned power, parameter `name` [1]: (mean max(x, eps)^p)^(1/p). */
 sh_value sh_op_gem_pool(sh_program *p, sh_value x, const char *name, float eps);
@@ -140,8 +140,8 @@ sh_value sh_program_output(sh_program *p, const char *name, sh_value v);
 SH_MUST_CHECK sh_status sh_program_differentiate(sh_program *p, sh_value output, sh_value input,
                                                  sh_value *cotangent, sh_value *input_grad);
 
-/** The same for the sum over several outputs: one walk back for all of them, each with a cotangent of
- *  its own, cotangents[n_outputs]. */
+/** The same for the sum over several outputs: one walk back for all of them, each with a cotangent
+ * of its own, cotangents[n_outputs]. */
 SH_MUST_CHECK sh_status sh_program_differentiate_all(sh_program *p, int n_outputs,
                                                      const sh_value *outputs, sh_value input,
                                                      sh_value *cotangents, sh_value *input_grad);

@@ -290,6 +290,9 @@ static sh_status emit_pool(sh_onnx_graph *g, const sh_node *node)
 {
     const sh_op_attrs *a = &node->attrs;
     const bool mean = node->op == SH_OP_MEAN_POOL;
+
+    if (!mean && a->count_padding)
+        return sh_error_set(SH_ERR_UNSUPPORTED, "ONNX has no maximum that padding takes part in");
     const sh_onnx_attr attrs[] = {
         SH_ONNX_INTS("kernel_shape", a->kernel[0], a->kernel[1]),
         SH_ONNX_INTS("strides", a->stride[0], a->stride[1]),

@@ -27,8 +27,13 @@ static window window_of(const sh_op_attrs *a, const sh_tensor_desc *x, int64_t o
     return w;
 }
 
-/** Position of the first largest element, row-major. */
-static int64_t largest(const float *plane, int64_t width, window w)
+static bool is_clipped(const sh_op_attrs *a, window w)
+{
+    return w.h1 - w.h0 < a->kernel[0] || w.w1 - w.w0 < a->kernel[1];
+}
+
+/** Position of the first largest element, row-major; -1 where the padding's zeros are as large. */
+static int64_t largest(const sh_op_attrs *a, const float *plane, int64_t width, window w)
 {
     int64_t best = w.h0 * width + w.w0;
 
@@ -37,7 +42,7 @@ static int64_t largest(const float *plane, int64_t width, window w)
             if (plane[i] > plane[best]) best = i;
         }
     }
-    return best;
+    return a->count_padding && is_clipped(a, w) && plane[best] <= 0 ? -1 : best;
 }
 
 static double divisor(const sh_op_attrs *a, window w)
@@ -56,7 +61,9 @@ void sh_ref_max_pool(const sh_node_desc *desc, const sh_ref_view *v, const sh_ru
         const float *in = v->in[0] + plane * x->dims[2] * x->dims[3];
         for (int64_t h = 0; h < y->dims[2]; h++) {
             for (int64_t w = 0; w < y->dims[3]; w++) {
-                *out++ = in[largest(in, x->dims[3], window_of(desc->attrs, x, h, w))];
+                int64_t best =
+                    largest(desc->attrs, in, x->dims[3], window_of(desc->attrs, x, h, w));
+                *out++ = best < 0 ? 0 : in[best];
             }
         }
     }
@@ -76,7 +83,10 @@ void sh_ref_max_pool_grad(const sh_node_desc *desc, const sh_ref_view *v,
         for (int64_t i = 0; i < n_pixels; i++) acc[i] = 0;
         for (int64_t h = 0; h < y->dims[2]; h++) {
             for (int64_t w = 0; w < y->dims[3]; w++) {
-                acc[largest(in, x->dims[3], window_of(desc->attrs, x, h, w))] += *dy++;
+                int64_t best =
+                    largest(desc->attrs, in, x->dims[3], window_of(desc->attrs, x, h, w));
+                if (best >= 0) acc[best] += *dy;
+                dy++;
             }
         }
         for (int64_t i = 0; i < n_pixels; i++) v->out[0][plane * n_pixels + i] = (float)acc[i];

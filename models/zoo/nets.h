@@ -57,6 +57,7 @@ extern const sh_net sh_net_vit_small_patch16_224_dino;
 extern const sh_net sh_net_vit_small_patch14_dinov2;
 extern const sh_net sh_net_resnet50;
 extern const sh_net sh_net_resnet101;
+extern const sh_net sh_net_resnet101_v2;
 extern const sh_net sh_net_vgg16;
 extern const sh_net sh_net_vgg16_bn;
 extern const sh_net sh_net_inception_v3;

@@ -24,6 +24,7 @@ static const sh_net *const nets[] = {
     &sh_net_vit_small_patch14_dinov2,
     &sh_net_resnet50,
     &sh_net_resnet101,
+    &sh_net_resnet101_v2,
     &sh_net_vgg16,
     &sh_net_vgg16_bn,
     &sh_net_inception_v3,

@@ -8,6 +8,7 @@
 static const ref_case cases[] = {
     {"resnet50", true},
     {"resnet101", true},
+    {"resnet101_v2", true},
 };
 
 #include "ref_net_tests.h"

@@ -217,6 +217,7 @@ static void alias__names_a_tap(void **state)
         const char *net, *tap;
         int64_t channels, side;
     } cuts[] = {{"mobilenet_v2_keras", "block_10_project_BN", 96, 14},
+                {"resnet101_v2", "conv4_block23_out", 1024, 7},
                 {"vgg16", "features.30", 512, 7},
                 {"resnet101", "layer3", 1024, 14}};
 

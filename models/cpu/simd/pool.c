@@ -43,6 +43,19 @@ SH_INLINE vf share_of(const sh_cpu_window *win, span v, span h)
     return vec_set(1.0f / (float)n);
 }
 
+/* Do the padding's zeros take part in the maximum? */
+SH_INLINE bool has_zeros(const sh_cpu_window *win, span v, span h)
+{
+    return win->count_padding &&
+           (v.end - v.begin < win->kernel[0] || h.end - h.begin < win->kernel[1]);
+}
+
+/* What a maximum begins with. */
+SH_INLINE vf lowest(const sh_cpu_window *win, span v, span h)
+{
+    return vec_set(has_zeros(win, v, h) ? 0 : -__builtin_inff());
+}
+
 SH_INLINE void pool_forward(const sh_cpu_window *win, const void *x, void *y, const bool is_max,
                             const sh_dtype dtype)
 {
@@ -50,7 +63,7 @@ SH_INLINE void pool_forward(const sh_cpu_window *win, const void *x, void *y, co
         span v = span_of(win, 0, oy);
         for (int64_t ox = 0; ox < win->out[1]; ox++) {
             span h = span_of(win, 1, ox);
-            vf a = vec_set(is_max ? -__builtin_inff() : 0);
+            vf a = is_max ? lowest(win, v, h) : vec_set(0);
             for (int ky = v.begin; ky < v.end; ky++) {
                 int64_t row = (v.at + ky) * win->side[1] + h.at;
                 for (int kx = h.begin; kx < h.end; kx++) {
@@ -85,8 +98,10 @@ SH_INLINE float *ring_row(const sh_cpu_window *win, float *ring, int64_t y)
 SH_INLINE void max_backward(const sh_cpu_window *win, const void *x, vf dy, span v, span h,
                             float *ring, const sh_dtype dtype)
 {
-    vf best = vec_set(-__builtin_inff());
+    vf best = lowest(win, v, h);
     vi where = {0}, k = {0};
+
+    if (has_zeros(win, v, h)) where -= 1; /* none, unless larger */
 
     for (int ky = v.begin; ky < v.end; ky++) {
         int64_t row = (v.at + ky) * win->side[1] + h.at;
