@@ -153,6 +153,13 @@ static sh_layer_name name_of(const scheme *names, const place *at, layer part)
                                 at->block, names->in_block, name);
 }
 
+static sh_layer_name tap_of(const scheme *names, const place *at)
+{
+    if (names->is_flat) return sh_layer_name_format("%s%d", names->blocks, at->index);
+    return sh_layer_name_format("%s%d.%d", names->blocks, at->stage + names->first_stage,
+                                at->block);
+}
+
 /* ---- layers ---- */
 
 /* Convolution, batch norm, activation. */
@@ -221,9 +228,7 @@ static sh_value features(sh_trunk *t, const variant *plan, sh_value image)
         for (at.block = 0; at.block < s->n; at.block++, at.index++) {
             x = block(t, plan, x, channels, &at);
             channels = s->out_channels;
-            if (sh_trunk_ends(t, x, "%s%d.%d", names->blocks, at.stage + names->first_stage,
-                              at.block))
-                return x;
+            if (sh_trunk_ends(t, x, "%s", tap_of(names, &at).text)) return x;
         }
     }
     x = conv(t, plan, x, names->head, names->head_bn, SH_ACT_SILU,
