@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/** `shoal inspect`: what is in a pack or a weights file, as text or JSON. */
+/** `shoal inspect`: what is in a pack, a weights file, a run or a backbone, as text or JSON. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,6 +12,8 @@
 #include "dataio/survey.h"
 #include "models/weights/weights.h"
 #include "trainer/commands.h"
+#include "trainer/inspect.h"
+#include "trainer/library.h"
 
 enum { MAX_LISTED = 20, MAX_ROWS = 60, PATH_BYTES = 4096 };
 
@@ -235,7 +237,7 @@ out:
     return st;
 }
 
-/* A pack says what it is in its first bytes; another HDF5 file is refused by the pack reader. */
+/* A pack says what it is in its first bytes; other HDF5 files are taken for Keras's. */
 static sh_status looks_like_pack(const char *path, bool *out)
 {
     sh_status st = SH_OK;
@@ -245,8 +247,7 @@ static sh_status looks_like_pack(const char *path, bool *out)
     SH_CHECK(file != NULL, SH_ERR_NOT_FOUND, "cannot open %s: no such file, or not readable", path);
     size_t n = fread(head, 1, 11, file);
 
-    *out = (n == 11 && memcmp(head, "shoal-pack ", 11) == 0) ||
-           (n >= 4 && memcmp(head, "\211HDF", 4) == 0);
+    *out = n == 11 && memcmp(head, "shoal-pack ", 11) == 0;
 out:
     if (file != NULL) fclose(file);
     return st;
@@ -256,18 +257,20 @@ sh_status sh_cmd_inspect(int argc, char **argv)
 {
     sh_status st = SH_OK;
     sh_string_list args = {0};
-    bool helped = false, json = false, all = false, is_pack = false;
-    char model[PATH_BYTES];
+    bool helped = false, json = false, all = false, is_pack = false, is_backbone = false;
+    char config[PATH_BYTES];
     const sh_flag flags[] = {
         {"--json", NULL, SH_FLAG_BOOL, &json, NULL, "print one JSON object, with everything"},
         {"--all", NULL, SH_FLAG_BOOL, &all, NULL, "do not shorten lists and tables"},
     };
     const sh_cli cli = {
-        .usage = "shoal inspect PACK|WEIGHTS|RUN [--json] [--all]",
+        .usage = "shoal inspect PACK|WEIGHTS|RUN|BACKBONE [--json] [--all]",
         .summary =
-            "What is in it. A pack: crops, individuals, recordings, sizes, duplicates, likely "
+            "What is in it. A run: where it stands, its figures, the options that are not at "
+            "their defaults. A backbone: its card. A pack: crops, individuals, recordings, sizes, "
+            "duplicates, likely "
             "mislabels, what was left out, what would leak. A weights file (.safetensors, "
-            ".pth), or a run's result: its tensors.",
+            ".pth, Keras .h5): its tensors.",
         .flags = flags,
         .n_flags = (int)SH_COUNT(flags),
         .min_args = 1,
@@ -279,12 +282,17 @@ sh_status sh_cmd_inspect(int argc, char **argv)
     const char *path = args.items[0];
 
     if (sh_file_is_dir(path)) {
-        SH_TRY(sh_path_join(path, "model.safetensors", model, sizeof(model)));
-        SH_CHECK(sh_file_exists(model), SH_ERR_NOT_FOUND,
-                 "%s is a folder without model.safetensors: not a finished run; images are packed "
-                 "with 'shoal pack'",
+        SH_TRY(sh_path_join(path, "config.yaml", config, sizeof(config)));
+        SH_TRY(sh_library_check(path, &is_backbone));
+        SH_CHECK(is_backbone || sh_file_exists(config), SH_ERR_NOT_FOUND,
+                 "%s is a folder, but neither a run nor a backbone; images are packed with 'shoal "
+                 "pack'",
                  path);
-        path = model;
+        if (is_backbone)
+            SH_TRY(sh_inspect_backbone(path, json));
+        else
+            SH_TRY(sh_inspect_run(path, json));
+        goto out;
     }
     SH_TRY(looks_like_pack(path, &is_pack));
     if (is_pack)
