@@ -32,6 +32,7 @@ extern const sh_kernel sh_cpu_concat, sh_cpu_concat_grad;
 extern const sh_kernel sh_cpu_mul_channels, sh_cpu_mul_channels_grad, sh_cpu_scale,
     sh_cpu_scale_grad, sh_cpu_add_scaled;
 extern const sh_kernel sh_cpu_layer_norm_kernel, sh_cpu_layer_norm_grad_kernel;
+extern const sh_kernel sh_cpu_attention, sh_cpu_attention_grad;
 extern const sh_kernel sh_cpu_tokens, sh_cpu_tokens_grad, sh_cpu_take_token, sh_cpu_take_token_grad;
 
 /* ---- operands ---- */

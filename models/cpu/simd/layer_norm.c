@@ -5,20 +5,24 @@
 
 enum { TOKENS = 8 };
 
-/** Ones where the last block has channels, else zeros. */
-SH_INLINE vf lanes_of(const sh_cpu_layer_norm *ln)
+/** Set where the last block has channels. */
+SH_INLINE vi lanes_of(const sh_cpu_layer_norm *ln)
 {
-    float lane[LANES];
+    int32_t lane[LANES];
+    vi mask;
 
-    for (int i = 0; i < LANES; i++) lane[i] = (ln->n_blocks - 1) * LANES + i < ln->n_channels;
-    return vec_load(lane, 0, SH_F32);
+    for (int i = 0; i < LANES; i++)
+        lane[i] = (ln->n_blocks - 1) * LANES + i < ln->n_channels ? -1 : 0;
+    memcpy(&mask, lane, sizeof(mask));
+    return mask;
 }
 
 /** Mean and 1 / standard deviation of N pixels. */
 SH_INLINE void moments_of(const sh_cpu_layer_norm *ln, const void *x, int64_t p, float *mean,
                           float *rstd, const int N, const sh_dtype dtype)
 {
-    vf sum[TOKENS] = {{0}}, square[TOKENS] = {{0}}, last = lanes_of(ln);
+    vf sum[TOKENS] = {{0}}, square[TOKENS] = {{0}};
+    vi last = lanes_of(ln), all = ~(vi){0};
     float n = (float)ln->n_channels;
 
     for (int64_t b = 0; b < ln->n_blocks; b++) {
@@ -27,12 +31,11 @@ SH_INLINE void moments_of(const sh_cpu_layer_norm *ln, const void *x, int64_t p,
     }
     for (int i = 0; i < N; i++) mean[i] = vec_sum(sum[i]) / n;
     for (int64_t b = 0; b < ln->n_blocks; b++) {
-        vf mask = b + 1 == ln->n_blocks ? last : vec_set(1);
+        vi mask = b + 1 == ln->n_blocks ? last : all;
         SH_UNROLL
         for (int i = 0; i < N; i++) {
             vf v = vec_load(x, (b * ln->pixels + p + i) * LANES, dtype) - vec_set(mean[i]);
-            v *= mask;
-            square[i] += v * v;
+            square[i] += vec_keep(mask, v * v);
         }
     }
     for (int i = 0; i < N; i++) rstd[i] = 1 / __builtin_sqrtf(vec_sum(square[i]) / n + ln->eps);
@@ -79,6 +82,7 @@ SH_INLINE void backward_tile(const sh_cpu_layer_norm *ln, const void *dy, const 
 {
     float mean[TOKENS], rstd[TOKENS], mean_g[TOKENS], mean_gx[TOKENS];
     vf sum_g[TOKENS] = {{0}}, sum_gx[TOKENS] = {{0}};
+    vi last = lanes_of(ln), all = ~(vi){0};
     float n = (float)ln->n_channels;
 
     moments_of(ln, x, p, mean, rstd, N, dtype);
@@ -103,14 +107,14 @@ SH_INLINE void backward_tile(const sh_cpu_layer_norm *ln, const void *dy, const 
     for (int i = 0; i < N; i++) mean_gx[i] = vec_sum(sum_gx[i]) / n;
     for (int64_t b = 0; b < ln->n_blocks; b++) {
         vf scale = vec_load(gamma, b * LANES, SH_F32);
-        vf mask = b + 1 == ln->n_blocks ? lanes_of(ln) : vec_set(1);
+        vi mask = b + 1 == ln->n_blocks ? last : all;
         SH_UNROLL
         for (int i = 0; i < N; i++) {
             int64_t at = (b * ln->pixels + p + i) * LANES;
             vf xhat = (vec_load(x, at, dtype) - vec_set(mean[i])) * vec_set(rstd[i]);
             vf g = vec_load(dy, at, dtype) * scale;
             g = vec_set(rstd[i]) * (g - vec_set(mean_g[i]) - xhat * vec_set(mean_gx[i]));
-            vec_store(dx, at, g * mask, dtype);
+            vec_store(dx, at, vec_keep(mask, g), dtype);
         }
     }
 }

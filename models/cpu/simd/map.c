@@ -54,17 +54,27 @@ SH_INLINE void act_any(const void *x, void *y, int64_t n, const sh_dtype dtype, 
         vec_store_part(y, i, n - i, act_forward(vec_load_part(x, i, n - i, dtype), act), dtype);
 }
 
+/* One loop per activation: chosen once, not per element. */
+#define EACH_ACT(X)                                                                                \
+    X(SH_ACT_NONE)                                                                                 \
+    X(SH_ACT_RELU) X(SH_ACT_RELU6) X(SH_ACT_SIGMOID) X(SH_ACT_TANH) X(SH_ACT_SILU) X(SH_ACT_GELU)
+
+SH_INLINE void act_chosen(const void *x, void *y, int64_t n, const sh_dtype dtype, int act)
+{
+    switch (act) {
+#define FORWARD(one)                                                                               \
+    case one: act_any(x, y, n, dtype, one); break;
+        EACH_ACT(FORWARD)
+    default: break;
+    }
+}
+
 void SH_SIMD(act)(const void *x, void *y, int64_t n, sh_dtype dtype, int act)
 {
-    if (dtype == SH_BF16) {
-        act_any(x, y, n, SH_BF16, act);
-        return;
-    }
-    switch (act) {
-    case SH_ACT_RELU: act_any(x, y, n, SH_F32, SH_ACT_RELU); break;
-    case SH_ACT_RELU6: act_any(x, y, n, SH_F32, SH_ACT_RELU6); break;
-    default: act_any(x, y, n, SH_F32, act); break;
-    }
+    if (dtype == SH_BF16)
+        act_chosen(x, y, n, SH_BF16, act);
+    else
+        act_chosen(x, y, n, SH_F32, act);
 }
 
 SH_INLINE void act_grad_any(const void *dy, const void *y, void *dx, int64_t n,
@@ -81,12 +91,23 @@ SH_INLINE void act_grad_any(const void *dy, const void *y, void *dx, int64_t n,
     }
 }
 
+SH_INLINE void act_grad_chosen(const void *dy, const void *y, void *dx, int64_t n,
+                               const sh_dtype dtype, int act)
+{
+    switch (act) {
+#define BACKWARD(one)                                                                              \
+    case one: act_grad_any(dy, y, dx, n, dtype, one); break;
+        EACH_ACT(BACKWARD)
+    default: break;
+    }
+}
+
 void SH_SIMD(act_grad)(const void *dy, const void *y, void *dx, int64_t n, sh_dtype dtype, int act)
 {
     if (dtype == SH_BF16)
-        act_grad_any(dy, y, dx, n, SH_BF16, act);
+        act_grad_chosen(dy, y, dx, n, SH_BF16, act);
     else
-        act_grad_any(dy, y, dx, n, SH_F32, act);
+        act_grad_chosen(dy, y, dx, n, SH_F32, act);
 }
 
 SH_INLINE void add_any(const void *a, const void *b, void *y, int64_t n, const sh_dtype dtype)

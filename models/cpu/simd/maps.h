@@ -78,6 +78,22 @@ typedef struct sh_cpu_maps {
     void (*sum_images)(const void *x, int64_t n_images, int64_t image_stride, int64_t pixels,
                        sh_dtype dtype, int n_channels, float *sums, int64_t sums_stride);
 
+    /* ---- attention: scores are tiles [key blocks][queries][16] of n_keys ---- */
+    /** p = exp(scale (s - largest of the query)), 0 beyond n_keys, f32 or bf16; it may be s. Per
+     *  query: inverse = 1 / sum of p, lse = ln sum exp(scale s). */
+    void (*softmax)(const float *s, int64_t queries, int64_t n_keys, float scale, void *p,
+                    sh_dtype dtype, float *inverse, float *lse);
+    /** p = exp(scale s - lse), ds = p (dp - dots) scale. */
+    void (*softmax_grad)(const float *s, const float *dp, int64_t queries, int64_t n_keys,
+                         float scale, const float *lse, const float *dots, void *p, void *ds,
+                         sh_dtype dtype);
+    /** y [pixels][16] = c times the pixel's factor. */
+    void (*scale_pixels)(const float *c, const float *factor, void *y, int64_t pixels,
+                         sh_dtype dtype);
+    /** dots[pixel] = sum of a b over n_blocks slabs, block_stride elements apart. */
+    void (*pixel_dots)(const void *a, const void *b, int64_t n_blocks, int64_t block_stride,
+                       int64_t pixels, sh_dtype dtype, float *dots);
+
     /* ---- layer norm of one image; vectors [16 n_blocks], zero beyond n_channels ---- */
     /** Pixels [begin, end). */
     void (*layer_norm)(const sh_cpu_layer_norm *ln, const void *x, const float *gamma,

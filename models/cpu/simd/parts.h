@@ -36,7 +36,8 @@ SH_SIMD_SLOTS(SH_SIMD_DECLARE)
     X(dropout) X(scale_slab) X(scale_slab_grad) \
     X(pool_forward) X(pool_backward) X(gem_sums) \
     X(gem_grad) X(tokens) X(sum_images) X(layer_norm) \
-    X(layer_norm_grad)
+    X(layer_norm_grad) X(softmax) X(softmax_grad) \
+    X(scale_pixels) X(pixel_dots)
 /* clang-format on */
 #define SH_MAPS_DECLARE(slot) extern __typeof__(*((sh_cpu_maps *)0)->slot) SH_SIMD(slot);
 SH_MAPS_SLOTS(SH_MAPS_DECLARE)
