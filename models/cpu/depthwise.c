@@ -25,6 +25,7 @@ static const char *why_not(const sh_node_desc *d)
     if (c.attrs->groups == 1 || c.attrs->groups != c.x->dims[1] || c.w->dims[0] != c.x->dims[1])
         return "not depthwise";
     if (side != c.w->dims[3] || (side != 3 && side != 5)) return "the kernel is not 3x3 or 5x5";
+    if (c.attrs->stride[0] > 8 || c.attrs->stride[1] > 8) return "the stride is above 8";
     if (d->op == SH_OP_CONV && sh_cpu_in(d, SH_CONV_BIAS)) return "has a bias";
     if (c.wants_dbias) return "has a bias";
     return sh_cpu_conv_why_not(&c);

@@ -5,9 +5,12 @@
  * Rows are brought into small rings of f32 rows with their zero padding, normalised on the way
  * where the program asks for it, so that the loops over pixels know neither borders nor dtypes.
  * Rings stay in the first-level cache; each operand is read from memory once and each result
- * written once.
+ * written once. The gradient of a strided convolution is one convolution per phase: pixels a stride
+ * apart, each by the taps that reach it, so that nothing is multiplied by the zeros between.
  */
 #include "models/cpu/simd/rows.h"
+
+enum { MAX_SIDE = 5, MAX_PHASES = 8 }; /* depthwise.c refuses larger kernels and strides */
 
 typedef struct ring {
     float *rows; /* [n_rows][width][16] */
@@ -32,14 +35,14 @@ static ring ring_of_x(const sh_cpu_dw *dw, float *rows)
                   .begin = dw->pad[1]};
 }
 
-/* Ring of dy rows: column ox stands at ox stride + begin, zeros between. */
+/* Ring of dy rows: column ox stands at ox + begin. */
 static ring ring_of_dy(const sh_cpu_dw *dw, float *rows)
 {
-    int64_t border = (int64_t)(dw->kw - 1) * dw->dilation[1];
+    int64_t border = ((int64_t)(dw->kw - 1) * dw->dilation[1] + dw->stride[1] - 1) / dw->stride[1];
 
     return (ring){.rows = rows,
                   .n_rows = (int64_t)(dw->kh - 1) * dw->dilation[0] / dw->stride[0] + 2,
-                  .width = border + max_of(dw->w + dw->pad[1], (dw->ow - 1) * dw->stride[1] + 1),
+                  .width = border + max_of(dw->ow, (dw->w - 1 + dw->pad[1]) / dw->stride[1] + 1),
                   .begin = border};
 }
 
@@ -211,67 +214,222 @@ void SH_SIMD(dw_forward)(const sh_cpu_dw *dw, const void *x, const float *weight
         dw_forward(dw, x, weights, y, m, rows, SH_F32, 5);
 }
 
-/* dweights of R kernel rows from one row of dy: R K accumulators live in registers. */
-SH_INLINE void outer_row(const float *const *rows, const float *dy, float *dweights, int64_t ow,
-                         const int K, const int R, const int64_t stride, const int64_t dilation)
+/* R K accumulators live in registers while a row of dy passes, U pixels at a time: a pixel of x
+ * that is loaded serves up to U of them. */
+SH_INLINE void outer_pixels(const float *const *rows, const float *dy, vf *acc, int64_t ox,
+                            const int K, const int R, const int64_t stride, const int64_t dilation,
+                            const int U)
 {
-    vf acc[25];
+    vf g[4];
+
+    SH_UNROLL
+    for (int u = 0; u < U; u++) g[u] = vec_load(dy, (ox + u) * LANES, SH_F32);
+    SH_UNROLL
+    for (int i = 0; i < R; i++) {
+        const float *r = rows[i] + ox * stride * LANES;
+        SH_UNROLL
+        for (int u = 0; u < U; u++) {
+            SH_UNROLL
+            for (int j = 0; j < K; j++)
+                acc[i * K + j] += g[u] * vec_load(r, (u * stride + j * dilation) * LANES, SH_F32);
+        }
+    }
+}
+
+SH_INLINE void outer_row(const float *const *rows, const float *dy, float *dweights, int64_t ow,
+                         const int K, const int R, const int64_t stride, const int64_t dilation,
+                         const int U)
+{
+    vf acc[3 * MAX_SIDE];
+    int64_t ox = 0;
 
     SH_UNROLL
     for (int i = 0; i < R * K; i++) acc[i] = vec_load(dweights, i * LANES, SH_F32);
-    for (int64_t ox = 0; ox < ow; ox++) {
-        vf g = vec_load(dy, ox * stride * LANES, SH_F32);
-        SH_UNROLL
-        for (int i = 0; i < R; i++) {
-            const float *r = rows[i] + ox * stride * LANES;
-            SH_UNROLL
-            for (int j = 0; j < K; j++)
-                acc[i * K + j] += g * vec_load(r, j * dilation * LANES, SH_F32);
-        }
-    }
+    for (; ox + U <= ow; ox += U) outer_pixels(rows, dy, acc, ox, K, R, stride, dilation, U);
+    for (; ox < ow; ox++) outer_pixels(rows, dy, acc, ox, K, R, stride, dilation, 1);
     SH_UNROLL
     for (int i = 0; i < R * K; i++) vec_store(dweights, i * LANES, acc[i], SH_F32);
 }
 
+/* Kernel rows [0, R); where a kernel has five, three and two. */
 SH_INLINE void outer_any(const float *const *rows, const float *dy, float *dweights, int64_t ow,
-                         const int K, int64_t stride, int64_t dilation)
+                         const int K, const int R, int64_t stride, int64_t dilation)
 {
     if (stride == 1 && dilation == 1)
-        outer_row(rows, dy, dweights, ow, K, K, 1, 1);
+        outer_row(rows, dy, dweights, ow, K, R, 1, 1, K == 3 ? 1 : 4);
     else if (stride == 2 && dilation == 1)
-        outer_row(rows, dy, dweights, ow, K, K, 2, 1);
+        outer_row(rows, dy, dweights, ow, K, R, 2, 1, K == 3 ? 1 : 2);
     else
-        outer_row(rows, dy, dweights, ow, K, K, stride, dilation);
+        outer_row(rows, dy, dweights, ow, K, R, stride, dilation, 1);
 }
 
-SH_INLINE void load_dy_row(const sh_cpu_dw *dw, const void *g, const void *y,
-                           const sh_cpu_bn_grad *grad, const ring *r, int64_t oy, float *line,
-                           const sh_dtype dtype)
+/* dweights += x^T dy of row oy; rows outside the image are zeros. */
+static void outer(const sh_cpu_dw *dw, const ring *rx, const float *zero, const float *dy,
+                  int64_t oy, float *dweights)
 {
-    int64_t skip = oy * dw->ow * LANES * (dtype == SH_BF16 ? 2 : 4);
-    float *to = ring_row(r, oy) + r->begin * LANES;
+    const float *rows[MAX_SIDE];
 
-    if (dw->stride[1] == 1) {
-        row_load_grad((const char *)g + skip, (const char *)y + skip, dw->ow, grad, to,
-                      ahead_bytes(dw->ow, dtype), dtype, SH_F32);
+    for (int i = 0; i < dw->kh; i++) {
+        int64_t row = oy * dw->stride[0] - dw->pad[0] + (int64_t)i * dw->dilation[0];
+        rows[i] = row < 0 || row >= dw->h ? zero : ring_row(rx, row);
+    }
+    if (dw->kh == 3) {
+        outer_any(rows, dy, dweights, dw->ow, 3, 3, dw->stride[1], dw->dilation[1]);
         return;
     }
-    row_load_grad((const char *)g + skip, (const char *)y + skip, dw->ow, grad, line,
-                  ahead_bytes(dw->ow, dtype), dtype, SH_F32);
-    for (int64_t ox = 0; ox < dw->ow; ox++)
-        vec_store(to, ox * dw->stride[1] * LANES, vec_load(line, ox * LANES, SH_F32), SH_F32);
+    outer_any(rows, dy, dweights, dw->ow, 5, 3, dw->stride[1], dw->dilation[1]);
+    outer_any(rows + 3, dy, dweights + 15 * LANES, dw->ow, 5, 2, dw->stride[1], dw->dilation[1]);
 }
 
-/* Rows of dy that reach input row iy, in the order of the kernel turned round. */
-SH_INLINE void rows_of_dx(const sh_cpu_dw *dw, const ring *r, int64_t iy, const float *zero,
-                          const float **rows, const int K)
+/* ---- input gradients ---- */
+
+/* One of the pixels a stride apart of a row of dx: column first, first + stride, ... by the kernel
+ * columns that reach them. Result k is the sum over taps t of pixel k + at[t] of dy's row times
+ * weight t. */
+typedef struct phase {
+    int n_taps;
+    int64_t at[MAX_SIDE];
+    const float *weights; /* [kernel rows][n_taps][16] */
+    int64_t n_results, first;
+} phase;
+
+/* Gives phase q. Its weights are put together at `to`; returns where they end. */
+static float *make_phase(const sh_cpu_dw *dw, const ring *ry, int64_t q, const float *weights,
+                         float *to, phase *out)
 {
-    for (int i = 0; i < K; i++) {
-        int64_t t = iy + dw->pad[0] - (int64_t)(K - 1 - i) * dw->dilation[0];
-        bool hit = t >= 0 && t % dw->stride[0] == 0;
-        const float *row = hit ? row_or_zero(r, t / dw->stride[0], dw->oh, zero) : zero;
-        rows[i] = row + dw->pad[1] * LANES;
+    int columns[MAX_SIDE];
+
+    *out = (phase){
+        .weights = to, .n_results = (dw->w - q + dw->stride[1] - 1) / dw->stride[1], .first = q};
+    for (int j = dw->kw - 1; j >= 0; j--) {
+        int64_t reached = q + dw->pad[1] - (int64_t)j * dw->dilation[1];
+        if (reached % dw->stride[1] != 0) continue;
+        columns[out->n_taps] = j;
+        out->at[out->n_taps++] = ry->begin + reached / dw->stride[1];
     }
+    for (int i = 0; i < dw->kh; i++)
+        for (int t = 0; t < out->n_taps; t++, to += LANES)
+            memcpy(to, weights + (i * dw->kw + columns[t]) * LANES, LANES * sizeof(float));
+    return to;
+}
+
+/* The kernel rows that reach a row of dx, and the rows of dy that they read. */
+typedef struct reach {
+    int n;
+    const float *rows[MAX_SIDE];
+    int kernel_rows[MAX_SIDE];
+} reach;
+
+/* Rows of dy that reach input row iy. */
+static reach reach_of_dx(const sh_cpu_dw *dw, const ring *ry, int64_t iy)
+{
+    reach r = {.n = 0};
+
+    for (int i = 0; i < dw->kh; i++) {
+        int64_t t = iy + dw->pad[0] - (int64_t)i * dw->dilation[0];
+        if (t < 0 || t % dw->stride[0] != 0 || t / dw->stride[0] >= dw->oh) continue;
+        r.rows[r.n] = ring_row(ry, t / dw->stride[0]);
+        r.kernel_rows[r.n++] = i;
+    }
+    return r;
+}
+
+/* A row of one phase to `line`, whose pixels are `stride` apart; T taps, P results at a time. */
+SH_INLINE void phase_results(const phase *f, const reach *r, int64_t k, float *line, int64_t stride,
+                             const int T, const int P)
+{
+    vf sum[4];
+
+    SH_UNROLL
+    for (int p = 0; p < P; p++) sum[p] = (vf){0};
+    for (int i = 0; i < r->n; i++) {
+        const float *row = r->rows[i] + k * LANES;
+        const float *w = f->weights + r->kernel_rows[i] * T * LANES;
+        SH_UNROLL
+        for (int t = 0; t < T; t++) {
+            vf weight = vec_load(w, t * LANES, SH_F32);
+            const float *from = row + f->at[t] * LANES;
+            SH_UNROLL
+            for (int p = 0; p < P; p++) sum[p] += vec_load(from, p * LANES, SH_F32) * weight;
+        }
+    }
+    SH_UNROLL
+    for (int p = 0; p < P; p++)
+        vec_store(line, (f->first + (k + p) * stride) * LANES, sum[p], SH_F32);
+}
+
+SH_INLINE void phase_row(const phase *f, const reach *r, float *line, int64_t stride, const int T)
+{
+    int64_t k = 0;
+
+    for (; k + 4 <= f->n_results; k += 4) phase_results(f, r, k, line, stride, T, 4);
+    if (k + 2 <= f->n_results) phase_results(f, r, k, line, stride, T, 2), k += 2;
+    if (k < f->n_results) phase_results(f, r, k, line, stride, T, 1);
+}
+
+/* A row of dx, phase by phase. */
+static void sum_phases(const sh_cpu_dw *dw, const phase *phases, const reach *r, float *line)
+{
+    int64_t stride = dw->stride[1];
+
+    for (int q = 0; q < stride; q++) {
+        switch (phases[q].n_taps) {
+        case 0: phase_row(&phases[q], r, line, stride, 0); break;
+        case 1: phase_row(&phases[q], r, line, stride, 1); break;
+        case 2: phase_row(&phases[q], r, line, stride, 2); break;
+        case 3: phase_row(&phases[q], r, line, stride, 3); break;
+        case 4: phase_row(&phases[q], r, line, stride, 4); break;
+        default: phase_row(&phases[q], r, line, stride, 5); break;
+        }
+    }
+}
+
+/* Where a gradient goes, and what it is made from. */
+typedef struct input_grad {
+    row_end end;
+    ending ending;
+    const float *mean;
+    sh_cpu_grad_sums *sums;
+    float *line;
+    const float *zero;
+    phase phases[MAX_PHASES];
+    float weights[MAX_SIDE * MAX_SIDE * LANES] __attribute__((aligned(64)));
+} input_grad;
+
+static void prepare_dx(const sh_cpu_dw *dw, const ring *ry, const float *weights, input_grad *d)
+{
+    float *to = d->weights;
+
+    d->end.sum = d->end.square = (vf){0};
+    d->ending = !d->sums ? PLAIN : dw->norm.silu ? SILU_GRADIENT : GRADIENT;
+    if (d->sums) d->end.k = clamp_of(&dw->norm, d->mean);
+    for (int q = 0; q < dw->stride[1]; q++) to = make_phase(dw, ry, q, weights, to, &d->phases[q]);
+}
+
+/* Row iy of dx. Without stride its one phase is a convolution whose results are stored from
+ * registers; strided ones go by way of a line. */
+SH_INLINE void dx_row(const sh_cpu_dw *dw, const ring *ry, int64_t iy, const void *x, void *dx,
+                      input_grad *d, const sh_dtype dtype, const int K)
+{
+    int64_t skip = iy * dw->w * LANES * (dtype == SH_BF16 ? 2 : 4);
+    const void *x_row = d->sums ? (const char *)x + skip : NULL;
+    void *to = (char *)dx + skip;
+
+    if (dw->stride[0] == 1 && dw->stride[1] == 1) {
+        const float *rows[MAX_SIDE];
+        for (int i = 0; i < K; i++) {
+            int64_t oy = iy + dw->pad[0] - (int64_t)i * dw->dilation[0];
+            rows[i] =
+                (oy < 0 || oy >= dw->oh ? d->zero : ring_row(ry, oy)) + d->phases[0].at[0] * LANES;
+        }
+        d->end.x = x_row, d->end.y = to;
+        forward_end(rows, d->weights, &d->end, dw->w, K, 1, dw->dilation[1], d->ending, dw->stream,
+                    dtype);
+        return;
+    }
+    reach r = reach_of_dx(dw, ry, iy);
+    sum_phases(dw, d->phases, &r, d->line);
+    row_store_grad(d->line, dw->w, x_row, to, dw->stream, &dw->norm, d->mean, d->sums, dtype);
 }
 
 SH_INLINE void dw_backward(const sh_cpu_dw *dw, const void *g, const void *y,
@@ -282,38 +440,27 @@ SH_INLINE void dw_backward(const sh_cpu_dw *dw, const void *g, const void *y,
     ring rx = ring_of_x(dw, scratch), ry = ring_of_dy(dw, scratch + ring_floats(&rx));
     float *zero = ry.rows + ring_floats(&ry), *line = zero + max_of(rx.width, ry.width) * LANES;
     int64_t bytes = LANES * (dtype == SH_BF16 ? 2 : 4), iy = 0;
-    row_end e = {.y = dx};
-    vf turned[25]; /* the kernel turned round: dx is a forward convolution of the spread dy */
+    input_grad d;
 
     memset(scratch, 0, sizeof(float) * (size_t)(line - scratch));
-    const ending end_of_dx = !sums ? PLAIN : dw->norm.silu ? SILU_GRADIENT : GRADIENT;
-    if (sums) e.k = clamp_of(&dw->norm, mean);
-    for (int i = 0; i < K * K; i++)
-        turned[i] = vec_load(weights, (int64_t)(K * K - 1 - i) * LANES, SH_F32);
+    d.mean = mean, d.sums = sums, d.line = line, d.zero = zero;
+    if (dx) prepare_dx(dw, &ry, weights, &d);
     for (int64_t oy = 0; oy < dw->oh; oy++) {
-        const float *rows[5];
-        int64_t top = oy * dw->stride[0] - dw->pad[0];
+        int64_t top = oy * dw->stride[0] - dw->pad[0], skip = oy * dw->ow * bytes;
+        float *dy = ring_row(&ry, oy) + ry.begin * LANES;
 
-        load_dy_row(dw, g, y, grad, &ry, oy, line, dtype);
+        row_load_grad((const char *)g + skip, (const char *)y + skip, dw->ow, grad, dy,
+                      ahead_bytes(dw->ow, dtype), dtype, SH_F32);
         if (dweights) {
             load_x_rows(dw, x, &rx, top + (int64_t)(K - 1) * dw->dilation[0] + 1, dtype);
-            for (int i = 0; i < K; i++)
-                rows[i] = row_or_zero(&rx, top + (int64_t)i * dw->dilation[0], dw->h, zero);
-            outer_any(rows, ring_row(&ry, oy) + ry.begin * LANES, dweights, dw->ow, K,
-                      dw->stride[1], dw->dilation[1]);
+            outer(dw, &rx, zero, dy, oy, dweights);
         }
         int64_t end = oy == dw->oh - 1 ? dw->h : top + dw->stride[0];
-        for (; dx && iy < end && iy < dw->h; iy++) {
-            rows_of_dx(dw, &ry, iy, zero, rows, K);
-            e.x = sums ? (const char *)x + iy * dw->w * bytes : NULL;
-            e.y = (char *)dx + iy * dw->w * bytes;
-            forward_end(rows, (const float *)turned, &e, dw->w, K, 1, dw->dilation[1], end_of_dx,
-                        dw->stream, dtype);
-        }
+        for (; dx && iy < end && iy < dw->h; iy++) dx_row(dw, &ry, iy, x, dx, &d, dtype, K);
     }
-    if (!sums) return;
-    vec_store(sums->g, 0, vec_load(sums->g, 0, SH_F32) + e.sum, SH_F32);
-    vec_store(sums->gx, 0, vec_load(sums->gx, 0, SH_F32) + e.square, SH_F32);
+    if (!dx || !sums) return;
+    vec_store(sums->g, 0, vec_load(sums->g, 0, SH_F32) + d.end.sum, SH_F32);
+    vec_store(sums->gx, 0, vec_load(sums->gx, 0, SH_F32) + d.end.square, SH_F32);
 }
 
 void SH_SIMD(dw_backward)(const sh_cpu_dw *dw, const void *g, const void *y,
