@@ -352,13 +352,14 @@ static const sh_kernel *kernel_for(const sh_program *p, sh_node node)
     return NULL;
 }
 
-/** Is v given by a convolution for one reader alone, which may take its place? */
-static sh_node *open_conv(sh_program *p, sh_value v)
+/** The convolution that gives v for one reader alone, if it may end with `act`. */
+static sh_node *open_conv(sh_program *p, sh_value v, sh_act act)
 {
     sh_node *conv = producer_of(p, v, SH_OP_CONV);
 
     if (conv == NULL || conv->attrs.y_act != SH_ACT_NONE || p->values[v].is_pinned) return NULL;
     if (conv->out[SH_CONV_Y] != v || output(conv, SH_CONV_Y_MEAN) != SH_NO_VALUE) return NULL;
+    if (act != SH_ACT_NONE && input(conv, SH_CONV_MEAN) != SH_NO_VALUE) return NULL;
     return sh_graph_n_uses(p, v) == 1 ? conv : NULL;
 }
 
@@ -366,7 +367,7 @@ static sh_node *open_conv(sh_program *p, sh_value v)
 static bool act_into_conv(sh_program *p, sh_node *act)
 {
     if (act->op != SH_OP_ACT) return false;
-    sh_node *conv = open_conv(p, act->in[0]);
+    sh_node *conv = open_conv(p, act->in[0], act->attrs.act);
     if (conv == NULL) return false;
     sh_node merged = *conv;
     merged.attrs.y_act = act->attrs.act;
@@ -379,11 +380,12 @@ static bool act_into_conv(sh_program *p, sh_node *act)
 }
 
 /** BN_APPLY(conv) -> CONV with folded weights, where nothing is learned and it costs no kernel. The
- *  folding is a node in front: a few per cent of the convolution, and never out of date. */
+ *  folding is a node in front: one pass over the weight, and never out of date. A batch norm that
+ *  the next convolution does on load has gone before. */
 static bool bn_into_weights(sh_program *p, sh_node *bn)
 {
     if (bn->op != SH_OP_BN_APPLY || p->config.training || p->n_nodes > p->n_forward) return false;
-    sh_node *conv = open_conv(p, bn->in[0]);
+    sh_node *conv = open_conv(p, bn->in[0], bn->attrs.act);
     if (conv == NULL || input(bn, 5) != SH_NO_VALUE) return false;
     const sh_tensor_desc w = p->values[conv->in[SH_CONV_W]].desc;
     const sh_tensor_desc bias = p->values[bn->in[4]].desc;
@@ -422,9 +424,9 @@ static const struct rule {
     {"bn + act by its input", act_into_bn},
     {"conv + bn_stats", stats_into_conv},
     {"conv_grad_w + conv_grad_x", join_conv_grads},
+    {"bn + conv", bn_into_prologue},
     {"conv + act", act_into_conv},
     {"conv + bn, folded", bn_into_weights},
-    {"bn + conv", bn_into_prologue},
     {"conv_grad + bn_grad_reduce", reduce_into_conv_grad},
     {"bn_grad_apply + conv_grad", apply_into_conv_grad},
 };
