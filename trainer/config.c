@@ -65,7 +65,7 @@ static const char *const schedules[] = {"constant", "step", "cosine", NULL};
 static const sh_option rows[] = {
     CHOICE("task", task, "identify", SH_FIXED, tasks, "identify: embeddings that tell any fish apart; classify: the fish of the training part (a loss over classes; their weights stay in the model, and eval scores known individuals)"),
     PLAIN("data", SH_OPT_LIST, data, "", SH_FREE, "pack or packs to train on; on resume the content must be the same, the place may change"),
-    PLAIN("net", SH_OPT_TEXT, net, "mobilenet_v2", SH_FIXED, "network: mobilenet_v2, efficientnet_lite0, siamese_orl"),
+    PLAIN("net", SH_OPT_TEXT, net, "mobilenet_v2", SH_FIXED, "network by its public name (resnet50, inception_v3, ...); an unknown one is refused with the list, which models/zoo/README.md describes"),
     PLAIN("init", SH_OPT_TEXT, init, "", SH_FIXED, "weights to start from (safetensors or .pth); none: random"),
     PLAIN("size", SH_OPT_TEXT, size, "128", SH_FIXED, "input size in pixels: one number, or HEIGHTxWIDTH"),
     CHOICE("fit", fit, "letterbox", SH_FIXED, fits, "how a crop is brought to size"),
