@@ -286,22 +286,30 @@ static sh_status emit_global_pool(sh_onnx_graph *g, const sh_node *node)
     return SH_OK;
 }
 
+/* Padding of height and width, as Pad wants it. */
+static sh_onnx_name image_pads(sh_onnx_graph *g, const int pad[4])
+{
+    return sh_onnx_integers(g, 8, (const int64_t[]){0, 0, pad[0], pad[1], 0, 0, pad[2], pad[3]},
+                            false);
+}
+
 static sh_status emit_pool(sh_onnx_graph *g, const sh_node *node)
 {
     const sh_op_attrs *a = &node->attrs;
     const bool mean = node->op == SH_OP_MEAN_POOL;
-
-    if (!mean && a->count_padding)
-        return sh_error_set(SH_ERR_UNSUPPORTED, "ONNX has no maximum that padding takes part in");
+    /* MaxPool never looks at its padding: zeros that take part are put around the image before. */
+    const bool pad_before = !mean && a->count_padding;
+    const int *pad = pad_before ? (const int[4]){0} : a->pad;
     const sh_onnx_attr attrs[] = {
         SH_ONNX_INTS("kernel_shape", a->kernel[0], a->kernel[1]),
         SH_ONNX_INTS("strides", a->stride[0], a->stride[1]),
-        SH_ONNX_INTS("pads", a->pad[0], a->pad[1], a->pad[2], a->pad[3]),
+        SH_ONNX_INTS("pads", pad[0], pad[1], pad[2], pad[3]),
         mean ? SH_ONNX_INT("count_include_pad", a->count_padding) : (sh_onnx_attr){0},
         {0},
     };
-    const sh_onnx_name x = sh_onnx_as(g, node->in[0], SH_ONNX_IMAGE);
+    sh_onnx_name x = sh_onnx_as(g, node->in[0], SH_ONNX_IMAGE);
 
+    if (pad_before) x = SH_ONNX_NODE(g, "Pad", NULL, x.text, image_pads(g, a->pad).text);
     set(g, node, SH_ONNX_NODE(g, mean ? "AveragePool" : "MaxPool", attrs, x.text), SH_ONNX_IMAGE);
     return SH_OK;
 }
@@ -335,10 +343,8 @@ static sh_status emit_flatten(sh_onnx_graph *g, const sh_node *node)
 
 static sh_status emit_reflect_pad(sh_onnx_graph *g, const sh_node *node)
 {
-    const int *pad = node->attrs.pad;
     const sh_onnx_attr attrs[] = {SH_ONNX_TEXT("mode", "reflect"), {0}};
-    const sh_onnx_name pads = sh_onnx_integers(
-        g, 8, (const int64_t[]){0, 0, pad[0], pad[1], 0, 0, pad[2], pad[3]}, false);
+    const sh_onnx_name pads = image_pads(g, node->attrs.pad);
     const sh_onnx_name x = sh_onnx_as(g, node->in[0], SH_ONNX_IMAGE);
 
     set(g, node, SH_ONNX_NODE(g, "Pad", attrs, x.text, pads.text), SH_ONNX_IMAGE);
