@@ -64,8 +64,8 @@ SH_MUST_CHECK sh_status sh_store_read(sh_store *store, int index, float *host);
 
 /** Initial weights, keyed by (seed, slot name): convolutions and linear layers Kaiming normal
  *  (fan out for conv, N(0, 0.01) for linear as torchvision's MobileNetV2), tokens and positions
- *  (three dimensions) N(0, 0.02), BN weight 1, layer scale (.gamma) 1e-5, the power of a generalised
- *  mean (.p) 3, other one-dimensional 0, running_mean 0, running_var 1. */
+ *  (three dimensions) N(0, 0.02), BN weight 1, layer scale (.gamma) 1e-5, the power of a
+ *  generalised mean (.p) 3, other one-dimensional 0, running_mean 0, running_var 1. */
 SH_MUST_CHECK sh_status sh_store_init(sh_store *store, uint64_t seed);
 
 SH_C_END
