@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Every file of experiments/ trains: two steps on a small synthetic pack, at the smallest images and
 # batches that its network and sampling take.
-# timeout: 900
+# timeout: 1500
 # label: slow
 source "$(dirname "$0")/lib.bash"
 PACK=$(small_pack)
@@ -12,7 +12,7 @@ for file in "$SHOAL_SOURCE"/experiments/*.yaml; do
     size=48
     extra="sampling.individuals=4 sampling.images=2"
     case $name in
-    orl-siamese | uia-*) size=100 extra="sampling.batch=8" ;; # the tower has one size
+    orl-siamese | uia-*) size=24 extra="sampling.batch=8" ;;
     fishnet1 | wrasse-*) size=96 extra="sampling.individuals=4 sampling.images=2" ;;
     miewid | zebrafish-*) extra="sampling.batch=8" ;;
     esac
