@@ -244,11 +244,12 @@ SH_INLINE void outer_row(const float *const *rows, const float *dy, float *dweig
     int64_t ox = 0;
 
     SH_UNROLL
-    for (int i = 0; i < R * K; i++) acc[i] = vec_load(dweights, i * LANES, SH_F32);
+    for (int i = 0; i < R * K; i++) acc[i] = (vf){0}; /* rows are summed by themselves first */
     for (; ox + U <= ow; ox += U) outer_pixels(rows, dy, acc, ox, K, R, stride, dilation, U);
     for (; ox < ow; ox++) outer_pixels(rows, dy, acc, ox, K, R, stride, dilation, 1);
     SH_UNROLL
-    for (int i = 0; i < R * K; i++) vec_store(dweights, i * LANES, acc[i], SH_F32);
+    for (int i = 0; i < R * K; i++)
+        vec_store(dweights, i * LANES, vec_load(dweights, i * LANES, SH_F32) + acc[i], SH_F32);
 }
 
 /* Kernel rows [0, R); where a kernel has five, three and two. */

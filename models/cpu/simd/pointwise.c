@@ -141,14 +141,12 @@ static __attribute__((noinline)) void put_tile(const float *c, int64_t pixel, in
         int64_t skip = (n * d->stride + pixel * LANES) * (int64_t)sh_dtype_size(dtype);
         sh_cpu_affine norm = d->norm;
         if (norm.scale) norm.scale += n * LANES, norm.shift += n * LANES;
-        if (d->sums)
-            SH_SIMD(tile_store_grad)
-            (c, pixels, (const char *)d->x + skip, (char *)d->y + skip, dtype, d->stream, &norm,
-             d->mean + n * LANES, d->sums + n);
-        else
-            SH_SIMD(tile_store)
-            (c, pixels, d->bias ? d->bias + n * LANES : NULL, (char *)d->y + skip, dtype, d->stream,
-             d->moments ? d->moments + n : NULL);
+        if (d->sums) SH_SIMD(tile_store_grad)
+        (c, pixels, (const char *)d->x + skip, (char *)d->y + skip, dtype, d->stream, &norm,
+         d->mean + n * LANES, d->sums + n);
+        else SH_SIMD(tile_store)(c, pixels, d->bias ? d->bias + n * LANES : NULL,
+                                 (char *)d->y + skip, dtype, d->stream,
+                                 d->moments ? d->moments + n : NULL);
     }
 }
 
@@ -289,7 +287,9 @@ void SH_SIMD(tile_product)(const void *a, int64_t a_stride, int64_t k_blocks, co
         products(a, a_stride, k_blocks, panel, pixels, c, direct, ahead, 1, SH_F32);
 }
 
-/* dw[n][k .. k + 7] of one input block and N output blocks; steps are pixels, or pairs of them. */
+/* dw[n][k .. k + 7] of one input block and N output blocks; steps are pixels, or pairs of them. A
+ * tile is summed by itself first: errors grow with the tile and the number of tiles, not their
+ * product. */
 SH_INLINE void outer(const void *x, const void *dy, int64_t dy_stride, int64_t steps, float *dw,
                      int64_t dw_stride, sh_cpu_ahead *ahead, const int N, const sh_dtype dtype)
 {
@@ -297,11 +297,7 @@ SH_INLINE void outer(const void *x, const void *dy, int64_t dy_stride, int64_t s
     int64_t step = dtype == SH_BF16 ? 2 * LANES : LANES;
 
     SH_UNROLL
-    for (int n = 0; n < N; n++) {
-        SH_UNROLL
-        for (int k = 0; k < INPUTS; k++)
-            acc[k * N + n] = vec_load(dw, n * dw_stride + k * LANES, SH_F32);
-    }
+    for (int i = 0; i < INPUTS * N; i++) acc[i] = (vf){0};
     for (int64_t s = 0; s < steps; s++) {
         if (s % FETCH_STEPS == 0) fetch_ahead(ahead);
 #ifdef __AVX512BF16__
@@ -334,8 +330,10 @@ SH_INLINE void outer(const void *x, const void *dy, int64_t dy_stride, int64_t s
     SH_UNROLL
     for (int n = 0; n < N; n++) {
         SH_UNROLL
-        for (int k = 0; k < INPUTS; k++)
-            vec_store(dw, n * dw_stride + k * LANES, acc[k * N + n], SH_F32);
+        for (int k = 0; k < INPUTS; k++) {
+            int64_t at = n * dw_stride + k * LANES;
+            vec_store(dw, at, vec_load(dw, at, SH_F32) + acc[k * N + n], SH_F32);
+        }
     }
 }
 
