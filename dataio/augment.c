@@ -36,8 +36,7 @@ bool augment_has_geometry(const sh_augment *a)
 
 bool augment_has_colour(const sh_augment *a)
 {
-    return a->brightness != 0 || a->contrast != 0 || a->saturation != 0 || a->hue != 0 ||
-           a->fish_brightness != 0 || a->fish_saturation != 0 || a->fish_hue != 0;
+    return a->brightness != 0 || a->contrast != 0 || a->saturation != 0 || a->hue != 0;
 }
 
 static float spread(sh_rng_key key, int element, float range)
@@ -65,11 +64,10 @@ static void draw_erased(const sh_loader_config *c, sh_rng_key key, augment_draw 
     out->erase_y1 = out->erase_y0 + height;
 }
 
-void augment_make_draw(const sh_loader_config *config, const sh_draw *draw, augment_draw *out)
+void augment_make_draw(const sh_loader_config *config, uint64_t draw, augment_draw *out)
 {
     const sh_augment *a = &config->augment;
-    sh_rng_key key = sh_rng_make(config->seed, SH_RNG_AUGMENT, draw->slot, 0);
-    sh_rng_key fish = sh_rng_make(config->seed, SH_RNG_AUGMENT, draw->fish, 1);
+    sh_rng_key key = sh_rng_make(config->seed, SH_RNG_AUGMENT, draw, 0);
 
     *out = (augment_draw){
         .angle = spread(key, DRAW_ROTATE, a->rotate) * PI / 180,
@@ -78,12 +76,10 @@ void augment_make_draw(const sh_loader_config *config, const sh_draw *draw, augm
         .zoom = 1 + spread(key, DRAW_SCALE, a->scale),
         .flip = coin(key, DRAW_FLIP, a->flip),
         .flip_vertical = coin(key, DRAW_FLIP_VERTICAL, a->flip_vertical),
-        .brightness = (1 + spread(key, DRAW_BRIGHTNESS, a->brightness)) *
-                      (1 + spread(fish, DRAW_BRIGHTNESS, a->fish_brightness)),
+        .brightness = 1 + spread(key, DRAW_BRIGHTNESS, a->brightness),
         .contrast = 1 + spread(key, DRAW_CONTRAST, a->contrast),
-        .saturation = (1 + spread(key, DRAW_SATURATION, a->saturation)) *
-                      (1 + spread(fish, DRAW_SATURATION, a->fish_saturation)),
-        .hue = (spread(key, DRAW_HUE, a->hue) + spread(fish, DRAW_HUE, a->fish_hue)) * PI / 180,
+        .saturation = 1 + spread(key, DRAW_SATURATION, a->saturation),
+        .hue = spread(key, DRAW_HUE, a->hue) * PI / 180,
     };
     if (coin(key, DRAW_ERASE, a->erase)) draw_erased(config, key, out);
 }

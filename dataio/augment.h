@@ -19,7 +19,7 @@ typedef struct augment_draw {
     int erase_x0, erase_y0, erase_x1, erase_y1; /* input pixels; x0 == x1: nothing */
 } augment_draw;
 
-void augment_make_draw(const sh_loader_config *config, const sh_draw *draw, augment_draw *out);
+void augment_make_draw(const sh_loader_config *config, uint64_t draw, augment_draw *out);
 
 /** Does the configuration move pixels in other ways than by fitting and flipping? */
 bool augment_has_geometry(const sh_augment *a);

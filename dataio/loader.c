@@ -137,7 +137,7 @@ static sh_status load_image(worker *w, const sh_slot_plan *slot, void *pixels, i
         w->stats.n_cached++;
     else
         SH_TRY(decode_crop(w, slot->crop, &image));
-    SH_TRY(render_crop(&w->renderer, &w->loader->config, image, &slot->draw, pixels, index));
+    SH_TRY(render_crop(&w->renderer, &w->loader->config, image, slot->draw, pixels, index));
 out:
     return st;
 }
@@ -324,8 +324,8 @@ void sh_loader_get_stats(const sh_loader *loader, sh_loader_stats *out)
     pthread_mutex_unlock(&l->lock);
 }
 
-sh_status sh_loader_render(const sh_loader_config *config, const sh_image *image,
-                           const sh_draw *draw, void *pixels, int64_t n, int64_t index)
+sh_status sh_loader_render(const sh_loader_config *config, const sh_image *image, uint64_t draw,
+                           void *pixels, int64_t n, int64_t index)
 {
     sh_status st = SH_OK;
     renderer r = {0};
@@ -333,7 +333,7 @@ sh_status sh_loader_render(const sh_loader_config *config, const sh_image *image
     SH_TRY(render_check_config(config));
     SH_CHECK(index >= 0 && index < n, SH_ERR_INTERNAL, "image %lld of %lld", (long long)index,
              (long long)n);
-    SH_TRY(render_crop(&r, config, image, draw != NULL ? draw : &(sh_draw){0}, pixels, index));
+    SH_TRY(render_crop(&r, config, image, draw, pixels, index));
 out:
     renderer_clear(&r);
     return st;

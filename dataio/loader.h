@@ -3,8 +3,8 @@
  * The loader: threads that read, decode, augment and normalise crops straight into the layout that
  * the backend wants, ahead of the step (docs/loading.md).
  *
- * Every draw is keyed by (seed, SH_RNG_AUGMENT, slot's or fish's draw, element); what thread does
- * it when, and whether the crop came from the cache, changes nothing.
+ * Every draw is keyed by (seed, SH_RNG_AUGMENT, slot's draw, element); what thread does it when,
+ * and whether the crop came from the cache, changes nothing.
  */
 #ifndef SH_DATAIO_LOADER_H
 #define SH_DATAIO_LOADER_H
@@ -29,12 +29,7 @@ typedef struct sh_augment {
     float contrast;   /* factor in [1 - c, 1 + c] around the mean */
     float saturation; /* factor in [1 - s, 1 + s] */
     float hue;        /* degrees, +-, around the grey axis */
-    /* One draw for all images of an individual in a step, so that a few individuals look like many:
-     * the colours that tell them apart are others in every step. */
-    float fish_hue;        /* degrees, +- */
-    float fish_saturation; /* factor in [1 - s, 1 + s] */
-    float fish_brightness; /* factor in [1 - b, 1 + b] */
-    float flip;            /* probability of a horizontal flip */
+    float flip;       /* probability of a horizontal flip */
     float flip_vertical;
     float erase; /* probability of one erased rectangle of 2..20 % of the area */
 } sh_augment;
@@ -75,12 +70,10 @@ SH_MUST_CHECK sh_status sh_loader_request(sh_loader *loader, const sh_slot_plan 
 SH_MUST_CHECK sh_status sh_loader_wait(sh_loader *loader);
 
 /** One decoded image through the same path without threads: for tests, evaluation of one image,
- *  pictures. draw may be NULL: both keys 0. It becomes number `index` of the n images at pixels.
- * Equal to what the loader makes of a crop when the image was decoded with the minimum size of
- * sh_loader_decode_size. */
+ *  pictures. It becomes number `index` of the n images at pixels. Equal to what the loader makes of
+ * a crop when the image was decoded with the minimum size of sh_loader_decode_size. */
 SH_MUST_CHECK sh_status sh_loader_render(const sh_loader_config *config, const sh_image *image,
-                                         const sh_draw *draw, void *pixels, int64_t n,
-                                         int64_t index);
+                                         uint64_t draw, void *pixels, int64_t n, int64_t index);
 
 /** The smallest size at which a crop of width x height may be decoded without the input becoming
  *  coarser, whatever is drawn: pass it to sh_image_decode. */

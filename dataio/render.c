@@ -151,7 +151,7 @@ out:
 }
 
 static sh_status plan_crop(renderer *r, const sh_loader_config *c, const sh_image *image,
-                           const sh_draw *draw, crop_plan *plan)
+                           uint64_t draw, crop_plan *plan)
 {
     sh_status st = SH_OK;
 
@@ -255,7 +255,7 @@ static void colour_row(const sh_loader_config *c, const crop_plan *plan, int y, 
 }
 
 sh_status render_crop(renderer *r, const sh_loader_config *config, const sh_image *image,
-                      const sh_draw *draw, void *pixels, int64_t index)
+                      uint64_t draw, void *pixels, int64_t index)
 {
     sh_status st = SH_OK;
     crop_plan plan;

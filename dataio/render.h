@@ -22,7 +22,7 @@ enum { RENDER_BAND = 8 };
 /** Fit, distort, colour, normalise and store `image` as number `index` of the batch at pixels. The
  *  bytes depend on config, image and draw alone. */
 SH_MUST_CHECK sh_status render_crop(renderer *r, const sh_loader_config *config,
-                                    const sh_image *image, const sh_draw *draw, void *pixels,
+                                    const sh_image *image, uint64_t draw, void *pixels,
                                     int64_t index);
 void renderer_clear(renderer *r);
 

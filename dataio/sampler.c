@@ -8,7 +8,7 @@
 #include "base/rng.h"
 #include "dataio/sampler_pk.h"
 
-enum { N_PLANS = 2, SLOT_BITS = 24, SLOT_MASK = (1 << SLOT_BITS) - 1 };
+enum { N_PLANS = 2, SLOT_BITS = 24 };
 
 typedef struct sample {
     int64_t crop;
@@ -311,12 +311,10 @@ static void fill_slot(const sh_sampler *s, int32_t sample_index, int64_t step, i
 {
     const sample *x = &s->samples[sample_index];
 
-    *out = (sh_slot_plan){
-        .crop = x->crop,
-        .label = x->label,
-        .fish = x->fish,
-        .draw = {.slot = ((uint64_t)step << SLOT_BITS) + (uint64_t)slot,
-                 .fish = ((uint64_t)step << SLOT_BITS) + (uint64_t)(x->fish & SLOT_MASK)}};
+    *out = (sh_slot_plan){.crop = x->crop,
+                          .label = x->label,
+                          .fish = x->fish,
+                          .draw = ((uint64_t)step << SLOT_BITS) + (uint64_t)slot};
 }
 
 /* Facts: harveyslash's siamese network; drawing until the class fits is drawing among those that

@@ -30,18 +30,12 @@ typedef struct sh_sampler_config {
     uint64_t seed;
 } sh_sampler_config;
 
-/** Keys of a slot's augmentation. */
-typedef struct sh_draw {
-    uint64_t slot; /* step * 2^24 + slot: no other image shares it */
-    uint64_t fish; /* step * 2^24 + fish: shared by all images of an individual in this step */
-} sh_draw;
-
 /** One slot of a batch. */
 typedef struct sh_slot_plan {
     int64_t crop;  /* dataset index */
     int32_t label; /* class of the loss: dense, from 0 */
     int32_t fish;  /* individual: dense, from 0 */
-    sh_draw draw;
+    uint64_t draw; /* key of this slot's augmentation: step * 2^24 + slot */
 } sh_slot_plan;
 
 /** Over the crops of one part; nothing of dataset and split is kept. The caller owns *out.

@@ -108,7 +108,7 @@ static sh_status choose_crops(bench *b)
         const sh_crop *crop = sh_dataset_crop(b->dataset, order[i]);
         size_t capacity = 0;
 
-        b->slots[i] = (sh_slot_plan){.crop = order[i], .draw = {.slot = (uint64_t)i}};
+        b->slots[i] = (sh_slot_plan){.crop = order[i], .draw = (uint64_t)i};
         SH_TRY(sh_dataset_read(b->dataset, order[i], &b->bytes[i], &capacity, &b->n_bytes[i],
                                &format));
         b->mean_bytes += (double)b->n_bytes[i] / (double)b->n_crops;

@@ -70,7 +70,6 @@ typedef struct sh_config {
     } loader;
     struct {
         double rotate, shift, scale, brightness, contrast, saturation, hue;
-        double fish_hue, fish_saturation, fish_brightness;
         double flip, flip_vertical, erase;
     } augment;
     char tap[SH_OPTION_TEXT]; /* where the network ends; "": behind its last feature map */

@@ -212,7 +212,7 @@ sh_status sh_infer_run_image(sh_infer *infer, const sh_image *image, float *out)
     for (int view = 0; view < infer->config.views; view++) {
         const sh_loader_config config = loader_of_view(infer, view);
 
-        SH_TRY(sh_loader_render(&config, image, NULL, infer->pixels[0], SH_INFER_BLOCK, 0));
+        SH_TRY(sh_loader_render(&config, image, 0, infer->pixels[0], SH_INFER_BLOCK, 0));
         SH_TRY(run_block(infer, infer->pixels[0]));
         add_block(infer, view, 1, out);
     }

@@ -55,8 +55,7 @@ static sh_image ramp_image(int height, int width)
 
 static void render(const sh_loader_config *c, const sh_image *image, uint64_t draw, float *out)
 {
-    if (sh_loader_render(c, image, &(sh_draw){.slot = draw}, out, 1, 0) != SH_OK)
-        fail_msg("%s", sh_error_message());
+    if (sh_loader_render(c, image, draw, out, 1, 0) != SH_OK) fail_msg("%s", sh_error_message());
 }
 
 static float at(const sh_loader_config *c, const float *p, int channel, int y, int x)
@@ -369,28 +368,6 @@ static void hue_and_saturation__leave_grey_alone(void **state)
     assert_true(most > 0.02f);
 }
 
-static void fish_colour__is_shared_by_the_slots_of_one_fish(void **state)
-{
-    sh_loader_config c = plain(8, 8);
-    sh_image image = flat_image(140, 110, 100);
-    float first[3], most[3] = {0};
-
-    (void)state;
-    c.augment = (sh_augment){.fish_hue = 90, .fish_saturation = 0.3f, .fish_brightness = 0.2f};
-    for (uint64_t fish = 0; fish < 20; fish++)
-        for (uint64_t slot = 0; slot < 5; slot++) {
-            const sh_draw draw = {.slot = slot, .fish = fish};
-
-            assert_int_equal(sh_loader_render(&c, &image, &draw, planes, 1, 0), SH_OK);
-            for (int i = 0; i < 3; i++) {
-                if (slot == 0) first[i] = planes[64 * i];
-                assert_true(planes[64 * i] == first[i]);
-                most[i] = fmaxf(most[i], fabsf(planes[64 * i] - image.pixels[i] / 255.0f));
-            }
-        }
-    for (int i = 0; i < 3; i++) assert_true(most[i] > 0.02f);
-}
-
 static void erase__blanks_one_rectangle_of_bounded_area(void **state)
 {
     sh_loader_config c = plain(64, 64);
@@ -456,8 +433,7 @@ static void render__gives_equal_values_in_every_layout_and_type(void **state)
                 sh_tensor_desc d = {c.dtype, c.layout, {2, channels, 31, 43}};
 
                 memset(stored, 0xAA, sizeof(stored));
-                assert_int_equal(sh_loader_render(&c, &image, &(sh_draw){.slot = 3}, stored, 2, 1),
-                                 SH_OK);
+                assert_int_equal(sh_loader_render(&c, &image, 3, stored, 2, 1), SH_OK);
                 for (int i = 0; i < (c.layout == SH_NCHW16C ? 16 : channels); i++)
                     for (int y = 0; y < 31; y++)
                         for (int x = 0; x < 43; x++) {
@@ -485,15 +461,15 @@ static void render__refuses_what_it_cannot_serve(void **state)
 
     (void)state;
     c.std[1] = 0;
-    assert_int_equal(sh_loader_render(&c, &image, NULL, planes, 1, 0), SH_ERR_USAGE);
+    assert_int_equal(sh_loader_render(&c, &image, 0, planes, 1, 0), SH_ERR_USAGE);
     c = plain(0, 8);
-    assert_int_equal(sh_loader_render(&c, &image, NULL, planes, 1, 0), SH_ERR_USAGE);
+    assert_int_equal(sh_loader_render(&c, &image, 0, planes, 1, 0), SH_ERR_USAGE);
     c = plain(8, 8);
     c.augment.scale = 1;
-    assert_int_equal(sh_loader_render(&c, &image, NULL, planes, 1, 0), SH_ERR_USAGE);
+    assert_int_equal(sh_loader_render(&c, &image, 0, planes, 1, 0), SH_ERR_USAGE);
     c = plain(8, 8);
     c.augment.flip = 1.5f;
-    assert_int_equal(sh_loader_render(&c, &image, NULL, planes, 1, 0), SH_ERR_USAGE);
+    assert_int_equal(sh_loader_render(&c, &image, 0, planes, 1, 0), SH_ERR_USAGE);
 }
 
 int main(void)
@@ -511,7 +487,6 @@ int main(void)
         cmocka_unit_test(brightness__scales_and_clamps),
         cmocka_unit_test(contrast__keeps_the_mean_luma),
         cmocka_unit_test(hue_and_saturation__leave_grey_alone),
-        cmocka_unit_test(fish_colour__is_shared_by_the_slots_of_one_fish),
         cmocka_unit_test(erase__blanks_one_rectangle_of_bounded_area),
         cmocka_unit_test(draws__of_one_distortion_do_not_depend_on_the_others),
         cmocka_unit_test(render__gives_equal_values_in_every_layout_and_type),

@@ -65,7 +65,7 @@ static sh_loader_config training(int threads)
 static void fill_slots(sh_slot_plan *slots, int n)
 {
     for (int i = 0; i < n; i++)
-        slots[i] = (sh_slot_plan){.crop = i % N_CROPS, .draw = {.slot = 1000 + (uint64_t)i}};
+        slots[i] = (sh_slot_plan){.crop = i % N_CROPS, .draw = 1000 + (uint64_t)i};
 }
 
 static void load(sh_loader *loader, const sh_slot_plan *slots, int n, float *out)
@@ -94,7 +94,7 @@ static void load__gives_equal_bytes_for_any_threads_order_and_cache(void **state
 
         sh_loader_decode_size(&config, crop->width, crop->height, &min_width, &min_height);
         MUST(sh_dataset_decode(dataset, slots[i].crop, 3, min_width, min_height, &image));
-        MUST(sh_loader_render(&config, &image, &slots[i].draw, expected, N, i));
+        MUST(sh_loader_render(&config, &image, slots[i].draw, expected, N, i));
         sh_image_clear(&image);
     }
     for (int i = 1; i < N; i++) /* the test would be hollow if all images were alike */
@@ -329,7 +329,7 @@ static void load__copes_with_real_crops(void **state)
         snprintf(name, sizeof(name), "%s/%s", path, e->d_name);
         MUST(sh_file_get(name, 1 << 26, &bytes, &n_bytes));
         MUST(sh_image_decode(bytes, n_bytes, e->d_name, 3, 0, 0, &image));
-        MUST(sh_loader_render(&config, &image, &(sh_draw){.slot = (uint64_t)n}, out, 1, 0));
+        MUST(sh_loader_render(&config, &image, (uint64_t)n, out, 1, 0));
         for (int i = 0; i < IMAGE_FLOATS; i++) {
             assert_true(isfinite(out[i]) && fabsf(out[i]) < 3);
             sum += out[i];

@@ -353,34 +353,6 @@ static int compare_u64(const void *a, const void *b)
     return (*x > *y) - (*x < *y);
 }
 
-static void plan__gives_a_fish_one_draw_a_step(void **state)
-{
-    sh_sampler_config config = {
-        .sampling = SH_SAMPLING_PK, .batch = 16, .images_per_individual = 4, .seed = 3};
-    int n_pairs[2] = {0};
-
-    (void)state;
-    fixture f = open_fixture(few_fish_set(), false, config);
-    uint64_t before[16];
-
-    for (int64_t step = 0; step < 20; step++) {
-        sh_slot_plan slots[16];
-
-        sh_sampler_plan(f.sampler, step, slots);
-        for (int i = 0; i < 16; i++)
-            for (int k = 0; k < 16; k++) {
-                bool same = slots[i].fish == slots[k].fish;
-
-                n_pairs[same]++;
-                assert_int_equal(slots[i].draw.fish == slots[k].draw.fish, same);
-                assert_true(step == 0 || slots[i].draw.fish != before[k]);
-            }
-        for (int i = 0; i < 16; i++) before[i] = slots[i].draw.fish;
-    }
-    assert_true(n_pairs[false] > 0 && n_pairs[true] > 20 * 16);
-    close_fixture(&f);
-}
-
 /* The ledger of a run that is cut after any step and goes on with a new sampler: no slot lost, none
  * used twice, and (EPOCH) no sample of an epoch either. */
 static void plan__loses_and_repeats_no_slot_when_resumed(void **state)
@@ -404,7 +376,7 @@ static void plan__loses_and_repeats_no_slot_when_resumed(void **state)
 
             sh_sampler_plan(resumed, step, slots);
             for (int i = 0; i < 32; i++) {
-                ledger[n++] = slots[i].draw.slot;
+                ledger[n++] = slots[i].draw;
                 drawn[slots[i].crop]++;
             }
         }
@@ -562,7 +534,6 @@ int main(void)
         cmocka_unit_test(plan__is_a_pure_function_of_seed_and_step),
         cmocka_unit_test(plan__loses_and_repeats_no_slot_when_resumed),
         cmocka_unit_test(epoch_batches__cross_epoch_borders),
-        cmocka_unit_test(plan__gives_a_fish_one_draw_a_step),
         cmocka_unit_test(pairs__are_same_or_different_by_a_fair_coin),
         cmocka_unit_test(side_is_class__gives_each_side_a_label_and_keeps_the_fish),
         cmocka_unit_test(create__refuses_what_cannot_be_sampled),
