@@ -15,7 +15,7 @@ same_model classes1 classes2
 "$SHOAL" eval classes1 > eval.txt 2>&1 || { cat eval.txt >&2; fail "eval"; }
 grep -q "known individuals, by learnt classes" eval.txt || { cat eval.txt >&2; fail "no scores of classes"; }
 
-# accuracy = trace / sum of confusion.csv, and above chance
+# accuracy = trace / sum of confusion.csv
 awk -F, -v accuracy="$(sed -n 's/.*accuracy \([0-9.]*\) (.*/\1/p' eval.txt)" '
     NR > 1 { for (i = 2; i <= NF; i++) { sum += $i; if (i == NR) hits += $i } }
     END { d = hits / sum - accuracy; exit !(sum > 0 && d < 0.001 && d > -0.001) }' classes1/eval/confusion.csv ||
