@@ -224,6 +224,7 @@ static sh_status validate(loop *l)
     double map;
 
     SH_TRY(score_result(l, &result, &map));
+    if (map < 0) goto out; /* nothing to validate on: patience does not run out either */
     p->validations_since_best++;
     if (map > p->best_score) {
         p->best_score = map;
@@ -410,7 +411,9 @@ static sh_status finish(loop *l, const char *reason)
     SH_TRY(mark_logs(l));
     if (every == 0 || s->progress.step % every != 0) {
         SH_TRY(score_result(l, &last, &map));
-        SH_TRY(write_model(l, every == 0 || map > s->progress.best_score ? &last : &s->best));
+        bool has_best = s->progress.best_score >= 0;
+
+        SH_TRY(write_model(l, has_best && map <= s->progress.best_score ? &s->best : &last));
     } else if (s->progress.best_score >= 0) {
         SH_TRY(write_model(l, &s->best));
     } else {

@@ -27,6 +27,11 @@ train 1 means shards=2 steps=5 $known
 "$SHOAL" eval means > means.txt 2>&1 || { cat means.txt >&2; fail "eval of means"; }
 grep -q "known individuals, by nearest mean embedding" means.txt || fail "no scores of means"
 
+# Without a validation part the last step is the result, and patience does not run out.
+# shellcheck disable=SC2086
+train 1 unvalidated shards=2 steps=5 validate.every_steps=2 validate.patience=1 $known
+same_model means unvalidated
+
 if train 1 wrong task=classify steps=1 2> /dev/null; then fail "task=classify took a loss over embeddings"; fi
 grep -q "task=classify needs a loss over classes" wrong.log || fail "no remedy for the wrong loss"
 echo "classify: ok"
