@@ -24,6 +24,23 @@ static void mark_wanted(sh_program *p, sh_value input)
     }
 }
 
+/** Stochastic depth rests where it acts on nothing that is learnt, so that the frozen part of a
+ *  network computes as in inference. */
+static void rest_path_drops(sh_program *p)
+{
+    for (int i = 0; i < p->n_forward; i++) {
+        sh_node *drop = &p->nodes[i];
+        if (drop->op != SH_OP_PATH_DROP || p->values[drop->in[0]].wants_grad) continue;
+        for (int n = 0; n < p->n_nodes; n++) {
+            for (int k = 0; k < p->nodes[n].n_in; k++) {
+                if (p->nodes[n].in[k] == drop->out[0]) p->nodes[n].in[k] = drop->in[0];
+            }
+        }
+        drop->op = SH_OP_COUNT;
+    }
+    sh_graph_compact(p);
+}
+
 sh_status sh_autodiff_accumulate(sh_program *p, sh_value *grads, sh_value v, sh_value g)
 {
     sh_status st = SH_OK;
@@ -100,6 +117,7 @@ static sh_status differentiate(sh_program *p, int n_outputs, const sh_value *out
 
     p->building = SH_PHASE_BACKWARD;
     mark_wanted(p, input);
+    rest_path_drops(p);
     for (int i = 0; i < n_outputs; i++) SH_TRY(seed(p, outputs[i], grads, &cotangents[i]));
     for (int i = p->n_forward - 1; i >= 0; i--) {
         const sh_node *node = &p->nodes[i];

@@ -18,8 +18,8 @@
  *
  * Which slots are trainable is read when a program is differentiated, or planned without that:
  * mark slots between building and that. A parameter that is not trainable gets no gradient, and
- * nothing upstream of the last trainable one is differentiated; a batch norm whose running_mean is
- * marked not trainable uses its running statistics as constants.
+ * nothing upstream of the last trainable one is differentiated, nor has stochastic depth there; a
+ * batch norm whose running_mean is marked not trainable uses its running statistics as constants.
  */
 #ifndef SH_MODELS_PROGRAM_H
 #define SH_MODELS_PROGRAM_H

@@ -48,6 +48,49 @@ static void differentiate__leaves_out_what_is_not_trainable(void **state)
     close_net(&whole);
 }
 
+/* Nodes of stochastic depth when one stands behind a layer and another behind a second one. */
+static void count_path_drops(bool first_is_frozen, int n[2])
+{
+    sh_store *store = NULL;
+    sh_program *p = NULL;
+    const sh_backend *backend = NULL;
+    const int64_t dims[4] = {2, 3, 1, 1};
+    sh_value dy;
+
+    assert_int_equal(sh_backend_find("ref", &backend), SH_OK);
+    assert_int_equal(sh_store_create(backend, &store), SH_OK);
+    const sh_program_config config = {
+        .backend = backend, .store = store, .training = true, .share = 1};
+    assert_int_equal(sh_program_create(&config, &p), SH_OK);
+    sh_value x = sh_program_input(p, "x", dims);
+    x = sh_op_path_drop(p, sh_op_linear(p, x, "first", 3, false), 0.5f);
+    x = sh_op_path_drop(p, sh_op_linear(p, x, "second", 3, false), 0.5f);
+    sh_value y = sh_program_output(p, "y", x);
+    sh_store_slot_mutable(store, sh_store_find(store, "first.weight"))->trainable =
+        !first_is_frozen;
+    assert_int_equal(sh_program_differentiate(p, y, SH_NO_VALUE, &dy, NULL), SH_OK);
+    assert_int_equal(sh_program_plan(p), SH_OK);
+    n[0] = n[1] = 0;
+    for (int i = 0; i < sh_program_n_nodes(p); i++) {
+        sh_node_info info;
+        sh_program_node_info(p, i, &info);
+        n[info.phase == SH_PHASE_BACKWARD] += strcmp(info.op, "path_drop") == 0;
+    }
+    sh_program_destroy(&p);
+    sh_store_destroy(&store);
+}
+
+static void differentiate__rests_stochastic_depth_of_what_is_frozen(void **state)
+{
+    int n[2];
+
+    (void)state;
+    count_path_drops(false, n);
+    assert_true(n[0] == 2 && n[1] == 2);
+    count_path_drops(true, n);
+    assert_true(n[0] == 1 && n[1] == 1);
+}
+
 static void differentiate__adds_the_gradients_of_two_outputs(void **state)
 {
     sh_store *store = NULL;
@@ -230,6 +273,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(differentiate__leaves_out_what_is_not_trainable),
+        cmocka_unit_test(differentiate__rests_stochastic_depth_of_what_is_frozen),
         cmocka_unit_test(differentiate__adds_the_gradients_of_two_outputs),
         cmocka_unit_test(programs__share_one_store),
         cmocka_unit_test(store_add__refuses_another_shape_and_late_slots),
