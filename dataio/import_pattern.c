@@ -120,8 +120,10 @@ static bool parse_date(const char *format, const char *text, size_t n, int64_t *
     const char *end = strptime(copy, plain, &tm);
 
     if (end == NULL || *end != '\0') return false;
-    *out = timegm(&tm);
-    return true;
+    int day = tm.tm_mday;
+
+    *out = timegm(&tm); /* makes the 30th of February a day of March */
+    return tm.tm_mday == day;
 }
 
 static bool parse_frame(const char *text, size_t n, int32_t *out)
