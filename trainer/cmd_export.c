@@ -150,9 +150,10 @@ static sh_status make_card(const export_args *args, exported *e)
                         json_string(fits[c->fit]));
     SH_TRY(sh_eval_model_hash(args->run, model));
 
-    json_t *head = json_pack("{s:s, s:s, s:i, s:b, s:b}", "tap", c->tap, "pool",
-                             pools[c->embedding.pool], "dim", (int)c->embedding.dim, "bn_neck",
-                             c->embedding.bn_neck, "normalize", c->embedding.normalize);
+    json_t *head =
+        json_pack("{s:s, s:s, s:i, s:b, s:b, s:i}", "tap", c->tap, "pool", pools[c->embedding.pool],
+                  "dim", (int)c->embedding.dim, "bn_neck", c->embedding.bn_neck, "normalize",
+                  c->embedding.normalize, "views", (int)c->embedding.views);
 
     json_object_set_new(e->card, args->trunk ? "head_left_out" : "head", head);
     json_object_set_new(e->card, "run_model_xxh128", json_string(model));

@@ -37,7 +37,7 @@ typedef struct sh_config {
     int task;                       /* sh_task */
     char data[SH_OPTION_LIST_TEXT]; /* packs, separated by newlines */
     char net[SH_OPTION_TEXT];
-    char init[SH_OPTION_TEXT]; /* weights file, or "" */
+    char init[SH_OPTION_TEXT]; /* weights file, backbone or its name in the library, or "" */
     char size[SH_OPTION_TEXT]; /* "128" or "96x192" (height x width) */
     int fit;                   /* sh_fit */
     int64_t min_side;
@@ -63,7 +63,7 @@ typedef struct sh_config {
     struct {
         int kind;                    /* sh_sampling */
         int64_t individuals, images; /* P, K */
-        int64_t batch;               /* pairs: rows */
+        int64_t batch;               /* pairs, epoch: rows */
     } sampling;
     struct {
         int64_t threads, cache_mb;

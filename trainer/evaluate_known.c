@@ -122,6 +122,7 @@ static sh_status task_finish(const task *t, const char *method, uint64_t seed, j
     double *recalls = malloc((c + 1) * sizeof(*recalls));
     double sum = 0;
     int n_seen = 0;
+    json_t *rows = NULL;
     sh_classification scores;
     sh_interval interval;
 
@@ -131,8 +132,7 @@ static sh_status task_finish(const task *t, const char *method, uint64_t seed, j
         goto out;
     }
     sh_classify_score(t->truth, t->predicted, t->n, t->n_classes, confusion, &scores);
-    json_t *rows = class_rows(t, confusion, recalls);
-
+    rows = class_rows(t, confusion, recalls);
     for (int i = 0; i < t->n_classes; i++) {
         if (isnan(recalls[i])) continue;
         sum += recalls[i];
@@ -148,8 +148,10 @@ static sh_status task_finish(const task *t, const char *method, uint64_t seed, j
         sh_json_number(interval.lo), sh_json_number(interval.hi), "chance", 1.0 / t->n_classes,
         "macro_precision", scores.macro_precision, "macro_recall", scores.macro_recall, "macro_f1",
         scores.macro_f1, "per_class", rows, "confusion", confusion_cells(confusion, t->n_classes));
+    rows = NULL; /* taken over, whatever came of it */
     SH_CHECK(*out != NULL, SH_ERR_NO_MEMORY, "classification scores");
 out:
+    json_decref(rows);
     free(confusion);
     free(recalls);
     return st;

@@ -36,9 +36,10 @@ SH_MUST_CHECK sh_status sh_eval_known_means(const sh_eval_data *data,
 
 /** The same by the weights of a classification.
  *
- *  classes  RUN/classes.csv: the individual of each label
- *  weights  [n_columns, dim] row-major; n_columns a multiple of the labels: centres of a class
- * stand side by side cosine   compare by angle (ArcFace) instead of by product */
+ *  classes    RUN/classes.csv: the individual of each label
+ *  weights    [n_columns, dim] row-major
+ *  n_columns  a multiple of the labels: centres of a class stand side by side
+ *  cosine     compare by angle (ArcFace) instead of by product */
 SH_MUST_CHECK sh_status sh_eval_known_classes(const sh_eval_data *data, const char *classes,
                                               const float *weights, int64_t n_columns, bool cosine,
                                               uint64_t seed, json_t **out);

@@ -41,8 +41,9 @@ static double inverse(int64_t n)
     return n > 0 ? 1.0 / (double)n : 0;
 }
 
-/* ---- multi-similarity: bound[side] is the similarity to pass, weight[side] is 1 + sum of exp ----
- */
+/* ---- multi-similarity ---- */
+
+/* bound[side] is the similarity to pass, weight[side] is 1 + the sum of exponentials. */
 
 static double similarity_term(const sh_loss *loss, int side, float d)
 {
@@ -107,8 +108,9 @@ static void scale_by_rows(int64_t n, const sh_loss_stats *stats, const int64_t n
     scales[POSITIVE] = scales[NEGATIVE] = inverse(n);
 }
 
-/* ---- NT-Xent: weight = {log sum of e_n, sum over positives of the softmax's share of negatives}
- * ---- */
+/* ---- NT-Xent ---- */
+
+/* weight = {log of the sum of e_n, sum over positives of the softmax's share of negatives} */
 
 static void xent_sum(const sh_loss *loss, const float *positives, int64_t n_positives,
                      const float *negatives, int64_t n_negatives, sh_pair_sums *out)

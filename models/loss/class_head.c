@@ -9,13 +9,11 @@ static const float norm_eps = 1e-12f;
 static sh_value rows_of(sh_program *p, sh_op op, int n_in, const sh_value *in, int64_t n,
                         int64_t columns, const char *label)
 {
-    static const sh_op_attrs plain = {
-        .stride = {1, 1}, .dilation = {1, 1}, .groups = 1, .share = 1};
     const sh_tensor_desc desc = {.dtype = SH_F32, .layout = SH_NCHW, .dims = {n, columns, 1, 1}};
     sh_value y = sh_graph_value(p, &desc, label);
 
     if (y == SH_NO_VALUE) return y;
-    sh_graph_fail(p, sh_graph_node(p, op, &plain, n_in, in, 1, &y));
+    sh_graph_fail(p, sh_graph_node(p, op, &sh_graph_plain_attrs, n_in, in, 1, &y));
     return p->status == SH_OK ? y : SH_NO_VALUE;
 }
 

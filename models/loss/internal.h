@@ -8,8 +8,7 @@
  *   triplets.c  apply for these
  *   dense.c     choose and apply where every triplet that fits a rule counts
  *   pairs.c     contrastive pairs
- *   all_pairs.c choose and apply of the losses over all pairs: multi-similarity, NT-Xent,
- * contrastive
+ *   all_pairs.c choose and apply of multi-similarity, NT-Xent, contrastive over all pairs
  */
 #ifndef SH_MODELS_LOSS_INTERNAL_H
 #define SH_MODELS_LOSS_INTERNAL_H

@@ -49,7 +49,8 @@ typedef struct sh_loss_config {
     sh_reduction reduction; /* over triplets; TFA losses fix their own */
     int64_t max_per_label;  /* most rows of one label in any batch: sizes the choices (K of P x K).
                                0: any number, so choices take n_max x n_max places */
-    /* Multi-similarity: exponents of positives and negatives, their shift, the miner's slack */
+    /* Multi-similarity: exponents of positives and negatives (up to 300: beyond, exp overflows in
+     * f64), their shift (-1 to 1), the miner's slack */
     float alpha, beta, base, epsilon;
     float temperature; /* NT-Xent */
     uint64_t seed; /* Algorithm 1's draws, keyed by (seed, SH_RNG_MINING, step, anchor, positive) */
