@@ -4,22 +4,19 @@
 #include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "base/clock.h"
-#include "base/rng.h"
+#include "trainer/bench_batch.h"
 #include "trainer/bench_comm.h"
-#include "trainer/step.h"
 
-enum { MAX_STEPS = 1000, WARM_UP = 2, PER_FISH = 4, DIM = 128 };
+enum { MAX_STEPS = 1000, WARM_UP = 2 };
 
 typedef struct bench {
     const sh_bench_ranks *config;
     sh_comm *comm;
     sh_step *steps[2]; /* by sh_reduce_mode; FAST only with several ranks */
     int n_modes;
-    sh_slot_plan *slots;
-    void *pixels;
+    sh_bench_batch images;
     int64_t n_run[2];
 } bench;
 
@@ -27,65 +24,19 @@ static sh_status create_steps(bench *b)
 {
     sh_status st = SH_OK;
     const sh_bench_ranks *c = b->config;
-    sh_step_config config = {
-        .batch = c->batch,
-        .n_shards = (int)c->shards,
-        .head = {.dim = DIM, .normalize = true},
-        .loss = {.kind = SH_LOSS_SEMI_HARD,
-                 .distance = SH_EUCLIDEAN,
-                 .margin = 0.2f,
-                 .reduction = SH_MEAN},
-        .optim = {.kind = SH_OPTIM_ADAM, .beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f},
-        .seed = 1};
+    sh_step_config config;
 
-    SH_TRY(sh_net_find(c->net, &config.net));
+    SH_TRY(sh_bench_step_config(c->net, c->dtype, c->size, c->batch, &config));
+    config.n_shards = (int)c->shards;
     SH_TRY(sh_backend_find("cpu", &config.backend));
-    config.head.dropout = config.net->dropout;
-    config.height = config.width = c->size > 0 ? (int)c->size : config.net->default_size;
-    config.dtype = strcmp(c->dtype, "bf16") == 0 ? SH_BF16 : SH_F32;
-    SH_CHECK(config.dtype == SH_BF16 || strcmp(c->dtype, "f32") == 0, SH_ERR_USAGE,
-             "--dtype %s: f32 or bf16", c->dtype);
     for (int mode = 0; mode < b->n_modes; mode++) {
         config.reduce = (sh_reduce_mode)mode;
         SH_TRY(sh_step_create(&config, b->comm, &b->steps[mode]));
         SH_TRY(sh_store_init(sh_step_store(b->steps[mode]), 1));
     }
+    SH_TRY(sh_bench_batch_make(b->steps[0], &b->images));
 out:
     return st;
-}
-
-/* Random images, the same for every shard: only time is looked at. */
-static sh_status create_batch(bench *b)
-{
-    sh_status st = SH_OK;
-    sh_tensor_desc desc = sh_step_input_desc(b->steps[0], 0); /* no shard is larger */
-    sh_rng_key key = sh_rng_make(1, SH_RNG_TEST, 0, 0);
-    int64_t n = sh_tensor_stored_elems(&desc);
-
-    b->slots = calloc((size_t)b->config->batch, sizeof(*b->slots));
-    b->pixels = malloc(sh_tensor_bytes(&desc));
-    SH_CHECK(b->slots != NULL && b->pixels != NULL, SH_ERR_NO_MEMORY, "no memory for the batch");
-    for (int64_t i = 0; i < b->config->batch; i++) {
-        b->slots[i].label = (int32_t)(i / PER_FISH);
-        b->slots[i].fish = b->slots[i].label;
-    }
-    for (int64_t i = 0; i < n; i++) {
-        float value = sh_rng_range(key, (uint64_t)i, -2, 2);
-
-        if (desc.dtype == SH_BF16)
-            ((uint16_t *)b->pixels)[i] = sh_bf16_from_f32(value);
-        else
-            ((float *)b->pixels)[i] = value;
-    }
-out:
-    return st;
-}
-
-static sh_status give_pixels(void *context, int shard, const void **pixels)
-{
-    (void)shard;
-    *pixels = ((bench *)context)->pixels;
-    return SH_OK;
 }
 
 static sh_status time_step(bench *b, int mode, double *seconds, sh_step_stats *stats)
@@ -95,7 +46,8 @@ static sh_status time_step(bench *b, int mode, double *seconds, sh_step_stats *s
     SH_TRY(sh_comm_barrier(b->comm));
     double start = sh_clock_seconds();
 
-    SH_TRY(sh_step_run(b->steps[mode], b->n_run[mode]++, 1e-4, b->slots, give_pixels, b, stats));
+    SH_TRY(sh_step_run(b->steps[mode], b->n_run[mode]++, 1e-4, b->images.slots,
+                       sh_bench_batch_pixels, &b->images, stats));
     *seconds = sh_clock_seconds() - start;
     SH_TRY(sh_bench_comm_slowest(b->comm, seconds));
 out:
@@ -167,18 +119,14 @@ sh_status sh_bench_comm_step(sh_comm *comm, const sh_bench_ranks *config)
     bench b = {.config = &c, .comm = comm, .n_modes = sh_comm_size(comm) > 1 ? 2 : 1};
 
     if (c.threads == 0) c.threads = sh_comm_cores_per_rank(comm);
-    SH_CHECK(c.batch >= 2 * PER_FISH && c.batch % PER_FISH == 0 && c.shards <= c.batch &&
-                 c.repeats <= MAX_STEPS && c.threads > 0 && c.size >= 0,
-             SH_ERR_USAGE, "--batch: a multiple of %d, at least %d and at least --shards", PER_FISH,
-             2 * PER_FISH);
+    SH_CHECK(c.shards <= c.batch && c.repeats <= MAX_STEPS && c.threads > 0, SH_ERR_USAGE,
+             "--shards: at most --batch; --repeats: at most %d; --threads: at least 1", MAX_STEPS);
     omp_set_num_threads((int)c.threads);
     SH_TRY(create_steps(&b));
-    SH_TRY(create_batch(&b));
     SH_TRY(measure(&b));
 out:
     sh_step_destroy(&b.steps[SH_REDUCE_EXACT]);
     sh_step_destroy(&b.steps[SH_REDUCE_FAST]);
-    free(b.slots);
-    free(b.pixels);
+    sh_bench_batch_clear(&b.images);
     return st;
 }

@@ -11,24 +11,21 @@
 #include "base/cli.h"
 #include "base/clock.h"
 #include "base/cpu.h"
-#include "base/rng.h"
+#include "trainer/bench_batch.h"
 #include "trainer/bench_nodes.h"
 #include "trainer/commands.h"
-#include "trainer/step.h"
 
-enum { PER_FISH = 4, DIM = 128, N_WARM_UP = 2, N_COLD = 3 };
+enum { N_WARM_UP = 2, N_COLD = 3 };
 
 typedef struct bench {
     const char *net_name, *dtype_name, *backend_name;
     int64_t size, batch, threads, repeats;
     bool json, nodes;
 
-    const sh_net *net;
     sh_dtype dtype;
     sh_comm *comm;
     sh_step *step;
-    sh_slot_plan *slots;
-    void *pixels;
+    sh_bench_batch images;
     sh_cpu_peaks peaks;
 } bench;
 
@@ -45,61 +42,19 @@ typedef struct result {
 static sh_status create_step(bench *b)
 {
     sh_status st = SH_OK;
-    sh_step_config config = {
-        .net = b->net,
-        .dtype = b->dtype,
-        .height = (int)b->size,
-        .width = (int)b->size,
-        .batch = b->batch,
-        .n_shards = (int)((b->batch + 31) / 32),
-        .head = {.dim = DIM, .dropout = b->net->dropout, .normalize = true},
-        .loss = {.kind = SH_LOSS_SEMI_HARD,
-                 .distance = SH_EUCLIDEAN,
-                 .margin = 0.2f,
-                 .reduction = SH_MEAN},
-        .optim = {.kind = SH_OPTIM_ADAM, .beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f},
-        .seed = 1};
+    sh_step_config config;
 
+    SH_TRY(sh_bench_step_config(b->net_name, b->dtype_name, b->size, b->batch, &config));
+    config.n_shards = (int)((b->batch + 31) / 32);
+    b->size = config.height;
+    b->dtype = config.dtype;
     SH_TRY(sh_backend_find(b->backend_name, &config.backend));
     SH_TRY(sh_comm_create(1, &b->comm));
     SH_TRY(sh_step_create(&config, b->comm, &b->step));
     SH_TRY(sh_store_init(sh_step_store(b->step), 1));
+    SH_TRY(sh_bench_batch_make(b->step, &b->images));
 out:
     return st;
-}
-
-/* Random images and labels; every shard sees the same images. */
-static sh_status create_batch(bench *b)
-{
-    sh_status st = SH_OK;
-    sh_tensor_desc desc = sh_step_input_desc(b->step, 0);
-    int64_t n = sh_tensor_stored_elems(&desc);
-    sh_rng_key key = sh_rng_make(1, SH_RNG_TEST, 0, 0);
-
-    b->slots = calloc((size_t)b->batch, sizeof(*b->slots));
-    b->pixels = malloc(sh_tensor_bytes(&desc));
-    SH_CHECK(b->slots && b->pixels, SH_ERR_NO_MEMORY, "a batch of %lld images",
-             (long long)b->batch);
-    for (int64_t i = 0; i < b->batch; i++) {
-        int32_t fish = (int32_t)(i / PER_FISH);
-        b->slots[i] = (sh_slot_plan){.crop = i, .label = fish, .fish = fish};
-    }
-    for (int64_t i = 0; i < n; i++) {
-        float v = sh_rng_range(key, (uint64_t)i, -2, 2);
-        if (desc.dtype == SH_BF16)
-            ((uint16_t *)b->pixels)[i] = sh_bf16_from_f32(v);
-        else
-            ((float *)b->pixels)[i] = v;
-    }
-out:
-    return st;
-}
-
-static sh_status give_pixels(void *context, int shard, const void **pixels)
-{
-    (void)shard;
-    *pixels = ((bench *)context)->pixels;
-    return SH_OK;
 }
 
 static sh_status time_steps(bench *b, result *r)
@@ -112,7 +67,8 @@ static sh_status time_steps(bench *b, result *r)
     for (int i = -N_WARM_UP; i < n; i++) {
         sh_step_stats stats;
         double start = sh_clock_seconds();
-        SH_TRY(sh_step_run(b->step, i + N_WARM_UP, 1e-4, b->slots, give_pixels, b, &stats));
+        SH_TRY(sh_step_run(b->step, i + N_WARM_UP, 1e-4, b->images.slots, sh_bench_batch_pixels,
+                           &b->images, &stats));
         if (i < 0) continue;
         step[i] = sh_clock_seconds() - start;
         loss[i] = stats.seconds_loss;
@@ -196,7 +152,6 @@ static sh_status measure(bench *b)
     double nodes_ms = 0;
 
     SH_TRY(create_step(b));
-    SH_TRY(create_batch(b));
     SH_TRY(time_steps(b, &r));
     SH_TRY(sh_cpu_measure_peaks(&b->peaks));
     sh_program *program = sh_step_program(b->step, 0);
@@ -258,24 +213,14 @@ sh_status sh_bench_step(int argc, char **argv)
 
     SH_TRY(sh_cli_parse(&cli, argc, argv, &args, &helped));
     if (helped) goto out;
-    SH_TRY(sh_net_find(b.net_name, &b.net));
-    if (b.size == 0) b.size = b.net->default_size;
     if (b.threads == 0) b.threads = sh_cpu_cores_granted();
-    b.dtype = strcmp(b.dtype_name, "bf16") == 0 ? SH_BF16 : SH_F32;
-    SH_CHECK(b.dtype == SH_BF16 || strcmp(b.dtype_name, "f32") == 0, SH_ERR_USAGE,
-             "--dtype %s: f32 or bf16", b.dtype_name);
-    SH_CHECK(b.batch >= 2 * PER_FISH && b.batch % PER_FISH == 0, SH_ERR_USAGE,
-             "--batch %lld: a multiple of %d, at least %d", (long long)b.batch, PER_FISH,
-             2 * PER_FISH);
-    SH_CHECK(b.size > 0 && b.threads > 0 && b.repeats > 0, SH_ERR_USAGE,
-             "sizes and counts must be positive");
+    SH_CHECK(b.threads > 0 && b.repeats > 0, SH_ERR_USAGE, "--threads and --repeats: at least 1");
     omp_set_num_threads((int)b.threads);
     SH_TRY(measure(&b));
 out:
     sh_step_destroy(&b.step);
     sh_comm_destroy(&b.comm);
-    free(b.slots);
-    free(b.pixels);
+    sh_bench_batch_clear(&b.images);
     free(args.items);
     return st;
 }

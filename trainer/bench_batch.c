@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "trainer/bench_batch.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/rng.h"
+
+enum { DIM = 128 };
+
+sh_status sh_bench_step_config(const char *net, const char *dtype, int64_t size, int64_t batch,
+                               sh_step_config *out)
+{
+    sh_status st = SH_OK;
+    sh_step_config c = {
+        .batch = batch,
+        .dtype = strcmp(dtype, "bf16") == 0 ? SH_BF16 : SH_F32,
+        .loss = {.kind = SH_LOSS_SEMI_HARD,
+                 .distance = SH_EUCLIDEAN,
+                 .margin = 0.2f,
+                 .reduction = SH_MEAN},
+        .optim = {.kind = SH_OPTIM_ADAM, .beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f},
+        .seed = 1};
+
+    SH_TRY(sh_net_find(net, &c.net));
+    SH_CHECK(c.dtype == SH_BF16 || strcmp(dtype, "f32") == 0, SH_ERR_USAGE,
+             "--dtype %s: f32 or bf16", dtype);
+    SH_CHECK(batch >= 2 * SH_BENCH_PER_FISH && batch % SH_BENCH_PER_FISH == 0, SH_ERR_USAGE,
+             "--batch %lld: a multiple of %d, at least %d", (long long)batch, SH_BENCH_PER_FISH,
+             2 * SH_BENCH_PER_FISH);
+    SH_CHECK(size >= 0, SH_ERR_USAGE, "--size %lld: not negative", (long long)size);
+    c.height = c.width = size > 0 ? (int)size : c.net->default_size;
+    c.head = (sh_head){.dim = DIM, .dropout = c.net->dropout, .normalize = true};
+    *out = c;
+out:
+    return st;
+}
+
+sh_status sh_bench_batch_make(const sh_step *step, sh_bench_batch *out)
+{
+    sh_status st = SH_OK;
+    sh_tensor_desc desc = sh_step_input_desc(step, 0); /* no shard is larger */
+    int64_t batch = sh_step_get_config(step)->batch, n = sh_tensor_stored_elems(&desc);
+    sh_rng_key key = sh_rng_make(1, SH_RNG_TEST, 0, 0);
+
+    *out = (sh_bench_batch){.slots = calloc((size_t)batch, sizeof(*out->slots)),
+                            .pixels = malloc(sh_tensor_bytes(&desc))};
+    SH_CHECK(out->slots != NULL && out->pixels != NULL, SH_ERR_NO_MEMORY, "a batch of %lld images",
+             (long long)batch);
+    for (int64_t i = 0; i < batch; i++) {
+        int32_t fish = (int32_t)(i / SH_BENCH_PER_FISH);
+
+        out->slots[i] = (sh_slot_plan){.crop = i, .label = fish, .fish = fish};
+    }
+    for (int64_t i = 0; i < n; i++) {
+        float value = sh_rng_range(key, (uint64_t)i, -2, 2);
+
+        if (desc.dtype == SH_BF16)
+            ((uint16_t *)out->pixels)[i] = sh_bf16_from_f32(value);
+        else
+            ((float *)out->pixels)[i] = value;
+    }
+out:
+    return st;
+}
+
+void sh_bench_batch_clear(sh_bench_batch *batch)
+{
+    free(batch->slots);
+    free(batch->pixels);
+    *batch = (sh_bench_batch){0};
+}
+
+sh_status sh_bench_batch_pixels(void *batch, int shard, const void **pixels)
+{
+    (void)shard;
+    *pixels = ((sh_bench_batch *)batch)->pixels;
+    return SH_OK;
+}
