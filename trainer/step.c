@@ -16,8 +16,6 @@ enum {
     MAX_BUCKETS = 4096,
 };
 
-static const float NORM_EPS = 1e-12f; /* as sh_net_embedding has it */
-
 /* What losses are computed from. */
 enum { EMBEDDING, LOGITS, N_OUTPUTS };
 
@@ -114,7 +112,7 @@ static void build_outputs(const sh_step_config *c, sized_program *s)
 
         s->outputs[LOGITS] =
             sh_program_output(p, "logits", sh_class_head(p, necked, "loss.weight", &c->classes));
-        if (c->head.normalize && !c->only_classes) x = sh_op_l2_norm(p, x, NORM_EPS);
+        if (c->head.normalize && !c->only_classes) x = sh_net_normalize(p, x);
     }
     if (!c->only_classes) s->outputs[EMBEDDING] = sh_program_output(p, "embedding", x);
 }

@@ -3,6 +3,9 @@
  * them: 16x16 patches as trained by AugReg and DINO, 14x14 patches with LayerScale as in DINOv2.
  * Features are the class token behind the last layer norm.
  *
+ * The public classifier is called `head`, so that a head of one layer is `head.0` here, also where
+ * the network has no classifier: files of the other ViT-S/16 load into it.
+ *
  * The position embedding belongs to one image size; models/weights resamples it for another. */
 #include "models/graph.h"
 #include "models/zoo/nets.h"
@@ -95,6 +98,7 @@ const sh_net sh_net_vit_small_patch16_224 = {
     .n_features = WIDTH,
     .features = features_16,
     .pool = class_token,
+    .head = "head.0",
     .classifier = "head",
 };
 
@@ -108,6 +112,7 @@ const sh_net sh_net_vit_small_patch16_224_dino = {
     .n_features = WIDTH,
     .features = features_16,
     .pool = class_token,
+    .head = "head.0",
 };
 
 const sh_net sh_net_vit_small_patch14_dinov2 = {
@@ -120,4 +125,5 @@ const sh_net sh_net_vit_small_patch14_dinov2 = {
     .n_features = WIDTH,
     .features = features_14,
     .pool = class_token,
+    .head = "head.0",
 };

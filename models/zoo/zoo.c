@@ -241,15 +241,16 @@ static sh_value pooled(sh_trunk *t, sh_value x, sh_pool pool)
     return SH_NO_VALUE;
 }
 
-static sh_value dense_layers(sh_program *p, sh_value x, const sh_head *head)
+static sh_value dense_layers(sh_program *p, const sh_net *net, sh_value x, const sh_head *head)
 {
     int n = head->n_hidden + (head->dim > 0);
+    const char *only = net->head != NULL ? net->head : "head";
 
     for (int i = 0; i < n; i++) {
         bool hidden = i < head->n_hidden;
         sh_layer_name name = sh_layer_name_format("head.%d", i);
 
-        x = sh_op_linear(p, x, n == 1 ? "head" : name.text, hidden ? head->hidden[i] : head->dim,
+        x = sh_op_linear(p, x, n == 1 ? only : name.text, hidden ? head->hidden[i] : head->dim,
                          true);
         if (hidden) x = sh_op_act(p, x, head->act);
     }
@@ -259,6 +260,11 @@ static sh_value dense_layers(sh_program *p, sh_value x, const sh_head *head)
 sh_value sh_net_neck(sh_program *p, sh_value x)
 {
     return sh_op_batch_norm(p, x, "neck", neck_eps, neck_momentum);
+}
+
+sh_value sh_net_normalize(sh_program *p, sh_value x)
+{
+    return sh_op_l2_norm(p, x, norm_eps);
 }
 
 sh_value sh_net_embedding(sh_program *p, const sh_net *net, sh_value image, const sh_head *head)
@@ -273,7 +279,7 @@ sh_value sh_net_embedding(sh_program *p, const sh_net *net, sh_value image, cons
     }
     x = pooled(&t, x, head->pool);
     if (head->dropout > 0) x = sh_op_dropout(p, x, head->dropout);
-    x = dense_layers(p, x, head);
+    x = dense_layers(p, net, x, head);
     if (head->bn_neck) x = sh_net_neck(p, x);
-    return head->normalize ? sh_op_l2_norm(p, x, norm_eps) : x;
+    return head->normalize ? sh_net_normalize(p, x) : x;
 }

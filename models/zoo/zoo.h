@@ -39,7 +39,9 @@ typedef struct sh_net {
     /** The last feature map to the public network's logits [N, n_classes, 1, 1]; NULL: pool,
      *  dropout, linear `classifier`. */
     sh_value (*classify)(sh_trunk *t, sh_value x, int n_classes);
-    const char *classifier;      /* the last linear layer: "classifier.1", "_fc"; NULL if none */
+    const char *classifier; /* the last linear layer: "classifier.1", "_fc"; NULL if none */
+    const char *head; /* what an identification head of one dense layer is called; NULL: "head".
+                         Never a name in public files: their classifier would be taken for it */
     const sh_tap_alias *aliases; /* ended by {NULL, NULL}; NULL: none */
 } sh_net;
 
@@ -88,12 +90,13 @@ typedef struct sh_head {
 } sh_head;
 
 /** Network and identification head. Dense layers are `head.weight`, `head.bias` where there is one,
- *  `head.0.weight`, ... where there are several. Output [N, D, 1, 1]. An unknown tap fails the
- *  program with SH_ERR_USAGE listing the taps. */
+ *  `head.0.weight`, ... where there are several, or where net->head says so. Output [N, D, 1, 1].
+ * An unknown tap fails the program with SH_ERR_USAGE listing the taps. */
 sh_value sh_net_embedding(sh_program *p, const sh_net *net, sh_value image, const sh_head *head);
 
-/** The neck alone, for training on what stands before it and behind it. */
+/** The neck alone, and rows scaled to length 1, for what stands before or between them. */
 sh_value sh_net_neck(sh_program *p, sh_value x);
+sh_value sh_net_normalize(sh_program *p, sh_value x);
 
 SH_C_END
 

@@ -306,6 +306,40 @@ static void head__is_one_layer_by_its_plain_name(void **state)
     close_fixture(&f);
 }
 
+static void head__takes_no_name_of_a_public_network(void **state)
+{
+    static const sh_head heads[] = {
+        {.dim = 8, .bn_neck = true},
+        {.n_hidden = 1, .hidden = {8}, .act = SH_ACT_RELU, .dim = 8, .bn_neck = true},
+    };
+
+    (void)state;
+    for (int i = 0; sh_net_list()[i] != NULL; i++) {
+        const sh_net *net = sh_net_list()[i];
+        fixture whole, trunk;
+
+        open_fixture(&whole, net);
+        sh_net_classifier(whole.p, net, whole.image, 8);
+        open_fixture(&trunk, net);
+        sh_net_embedding(trunk.p, net, trunk.image, &(sh_head){0});
+        for (size_t h = 0; h < SH_COUNT(heads); h++) {
+            fixture f;
+
+            open_fixture(&f, net);
+            sh_net_embedding(f.p, net, f.image, &heads[h]);
+            int first = sh_store_n_slots(trunk.store), n = sh_store_n_slots(f.store);
+
+            assert_true(n >= first + 6);
+            for (int k = first; k < n; k++)
+                if (sh_store_find(whole.store, sh_store_slot(f.store, k)->name) >= 0)
+                    fail_msg("%s: a head's %s", net->name, sh_store_slot(f.store, k)->name);
+            close_fixture(&f);
+        }
+        close_fixture(&trunk);
+        close_fixture(&whole);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -316,6 +350,7 @@ int main(void)
         cmocka_unit_test(unknown_tap__is_refused_with_the_list),
         cmocka_unit_test(head__has_its_layers_in_order),
         cmocka_unit_test(head__is_one_layer_by_its_plain_name),
+        cmocka_unit_test(head__takes_no_name_of_a_public_network),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
