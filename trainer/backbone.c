@@ -4,8 +4,18 @@
 #include <stdlib.h>
 #include <string.h>
 
+static bool is_head(const char *name)
+{
+    static const char *const prefixes[] = {"head.", "neck.", "pool.", "loss."};
+
+    for (size_t i = 0; i < SH_COUNT(prefixes); i++)
+        if (strncmp(name, prefixes[i], strlen(prefixes[i])) == 0) return true;
+    return false;
+}
+
 sh_status sh_backbone_write(const char *path, const sh_weights *weights, const sh_store *store,
-                            const char *const (*metadata)[2], int n_metadata, int *n_written)
+                            bool without_head, const char *const (*metadata)[2], int n_metadata,
+                            int *n_written)
 {
     sh_status st = SH_OK;
     const int n_slots = sh_store_n_slots(store);
@@ -16,7 +26,7 @@ sh_status sh_backbone_write(const char *path, const sh_weights *weights, const s
     for (int i = 0; i < n_slots; i++) {
         const sh_weight *w = sh_weights_find(weights, sh_store_slot(store, i)->name);
 
-        if (w == NULL) continue;
+        if (w == NULL || (without_head && is_head(w->name))) continue;
         tensors[n] =
             (sh_weight_out){.name = w->name, .dtype = SH_F32, .n_dims = w->n_dims, .data = w->data};
         memcpy(tensors[n++].dims, w->dims, sizeof(w->dims));

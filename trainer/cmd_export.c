@@ -7,6 +7,8 @@
 #include "base/cli.h"
 #include "base/file.h"
 #include "base/hash.h"
+#include "dataio/csv.h"
+#include "models/loss/classes.h"
 #include "models/onnx/onnx.h"
 #include "models/weights/recognise.h"
 #include "trainer/backbone.h"
@@ -23,27 +25,67 @@ typedef struct export_args {
     bool trunk;
 } export_args;
 
+enum { EMBEDDING, LOGITS, MAX_OUTPUTS };
+
 /* A run with its network built for inference and its weights in the store. */
 typedef struct exported {
     sh_config config;
     const sh_net *net;
+    sh_weights *weights; /* as the run has them */
     sh_store *store;
     sh_program *program; /* not planned: for ONNX */
-    sh_value image, embedding;
+    sh_value image, outputs[MAX_OUTPUTS];
+    int n_outputs; /* 2: a classification, with logits */
     int height, width;
     json_t *card;
 } exported;
 
 /* ---- reading the run ---- */
 
+static sh_status read_weights(const char *run, exported *e)
+{
+    sh_status st = SH_OK;
+    char path[SH_RUN_PATH];
+
+    SH_TRY(sh_run_path(run, "model.safetensors", path));
+    SH_CHECK(sh_file_exists(path), SH_ERR_NOT_FOUND,
+             "%s has no model.safetensors yet: the training has not ended (continue it with `shoal "
+             "train --run %s`)",
+             run, run);
+    SH_TRY(sh_weights_read(path, &e->weights));
+out:
+    return st;
+}
+
+/* The classes that a classification has learnt, as training has them: on the embedding before it
+ * is scaled. */
+static sh_status add_classes(sh_value x, exported *e)
+{
+    sh_status st = SH_OK;
+    const sh_weight *w = sh_weights_find(e->weights, "loss.weight");
+    sh_class_config classes = sh_config_classes(&e->config);
+
+    SH_CHECK(w != NULL && w->n_dims == 2 && w->dims[0] % classes.n_centres == 0, SH_ERR_MISMATCH,
+             "%s has no class weights", sh_weights_label(e->weights));
+    classes.n_classes = w->dims[0] / classes.n_centres;
+    e->outputs[LOGITS] = sh_program_output(e->program, "logits",
+                                           sh_class_head(e->program, x, "loss.weight", &classes));
+    e->n_outputs = LOGITS + 1;
+out:
+    return st;
+}
+
 static sh_status build(exported *e)
 {
     sh_status st = SH_OK;
     const sh_backend *backend = NULL;
     sh_head head;
+    bool normalize;
 
     SH_TRY(sh_net_find(e->config.net, &e->net));
     SH_TRY(sh_config_head(&e->config, &head));
+    normalize = head.normalize;
+    head.normalize = false;
     SH_TRY(sh_config_size(&e->config, &e->height, &e->width));
     SH_TRY(sh_backend_find("ref", &backend));
     SH_TRY(sh_store_create(backend, &e->store));
@@ -52,33 +94,30 @@ static sh_status build(exported *e)
         &e->program));
     e->image = sh_program_input(e->program, "image",
                                 (const int64_t[]){1, e->net->in_channels, e->height, e->width});
-    e->embedding = sh_program_output(e->program, "embedding",
-                                     sh_net_embedding(e->program, e->net, e->image, &head));
-    SH_CHECK(e->embedding != SH_NO_VALUE, SH_ERR_INTERNAL, "%s cannot be built: %s", e->net->name,
-             sh_error_message());
+
+    sh_value x = sh_net_embedding(e->program, e->net, e->image, &head);
+
+    e->outputs[EMBEDDING] =
+        sh_program_output(e->program, "embedding", normalize ? sh_net_normalize(e->program, x) : x);
+    e->n_outputs = EMBEDDING + 1;
+    if (e->config.task == SH_TASK_CLASSIFY) SH_TRY(add_classes(x, e));
+    for (int i = 0; i < e->n_outputs; i++)
+        SH_CHECK(e->outputs[i] != SH_NO_VALUE, SH_ERR_INTERNAL, "%s cannot be built: %s",
+                 e->net->name, sh_error_message());
     SH_TRY(sh_store_allocate(e->store));
 out:
     return st;
 }
 
-static sh_status load(const char *run, exported *e)
+static sh_status load(exported *e)
 {
     sh_status st = SH_OK;
-    char path[SH_RUN_PATH];
-    sh_weights *weights = NULL;
     sh_load_report *report = calloc(1, sizeof(*report));
 
     SH_CHECK(report != NULL, SH_ERR_NO_MEMORY, "load report");
-    SH_TRY(sh_run_path(run, "model.safetensors", path));
-    SH_CHECK(sh_file_exists(path), SH_ERR_NOT_FOUND,
-             "%s has no model.safetensors yet: the training has not ended (continue it with `shoal "
-             "train --run %s`)",
-             run, run);
-    SH_TRY(sh_weights_read(path, &weights));
-    SH_TRY(sh_weights_load(weights, e->store, true, report));
+    SH_TRY(sh_weights_load(e->weights, e->net, e->store, true, report));
 out:
     free(report);
-    sh_weights_destroy(&weights);
     return st;
 }
 
@@ -139,6 +178,41 @@ out:
     return st;
 }
 
+/* What the logits mean, in their order; with several centres to a class, these stand side by side.
+ */
+static sh_status add_class_names(const char *run, const exported *e, json_t *card)
+{
+    enum { INDIVIDUAL = 1, SIDE };
+    sh_status st = SH_OK;
+    char path[SH_RUN_PATH], name[512];
+    char **fields = NULL;
+    int n_fields = 0;
+    sh_csv *csv = NULL;
+    json_t *names = json_array();
+
+    SH_CHECK(names != NULL, SH_ERR_NO_MEMORY, "card");
+    SH_TRY(sh_run_path(run, "classes.csv", path));
+    SH_TRY(sh_csv_open(path, ',', &csv));
+    SH_TRY(sh_csv_next(csv, &fields, &n_fields)); /* the names of the columns */
+    for (;;) {
+        SH_TRY(sh_csv_next(csv, &fields, &n_fields));
+        if (n_fields == 0) break;
+        SH_CHECK(n_fields > SIDE, SH_ERR_FORMAT, "%s:%lld: no individual and side", path,
+                 (long long)sh_csv_line(csv));
+        snprintf(name, sizeof(name), "%s%s%s", fields[INDIVIDUAL], fields[SIDE][0] ? ", " : "",
+                 fields[SIDE]);
+        SH_CHECK(json_array_append_new(names, json_string(name)) == 0, SH_ERR_FORMAT,
+                 "%s:%lld: a name that is not UTF-8", path, (long long)sh_csv_line(csv));
+    }
+    json_object_set(card, "class_names", names);
+    json_object_set_new(card, "centres_per_class",
+                        json_integer(sh_config_classes(&e->config).n_centres));
+out:
+    json_decref(names);
+    sh_csv_close(&csv);
+    return st;
+}
+
 static sh_status make_card(const export_args *args, exported *e)
 {
     sh_status st = SH_OK;
@@ -156,6 +230,7 @@ static sh_status make_card(const export_args *args, exported *e)
                   c->embedding.normalize, "views", (int)c->embedding.views);
 
     json_object_set_new(e->card, args->trunk ? "head_left_out" : "head", head);
+    if (e->n_outputs > LOGITS) SH_TRY(add_class_names(args->run, e, e->card));
     json_object_set_new(e->card, "run_model_xxh128", json_string(model));
     json_object_set_new(e->card, "init", json_string(c->init));
     json_object_set_new(e->card, "seed", json_integer(c->seed));
@@ -182,41 +257,15 @@ out:
 
 /* ---- writing ---- */
 
-static bool is_head(const char *name)
-{
-    return strncmp(name, "head.", 5) == 0 || strncmp(name, "neck.", 5) == 0 ||
-           strncmp(name, "pool.", 5) == 0;
-}
-
-/* The tensors, without the head where only the trunk is wanted. */
 static sh_status write_weights(const exported *e, const char *path, bool trunk,
                                const char *const (*metadata)[2], int n_metadata)
 {
     sh_status st = SH_OK;
-    const int n_slots = sh_store_n_slots(e->store);
-    sh_weight_out *tensors = calloc((size_t)n_slots + 1, sizeof(*tensors));
-    float **data = calloc((size_t)n_slots + 1, sizeof(*data));
     int n = 0;
 
-    SH_CHECK(tensors != NULL && data != NULL, SH_ERR_NO_MEMORY, "%s", path);
-    for (int i = 0; i < n_slots; i++) {
-        const sh_slot *slot = sh_store_slot(e->store, i);
-
-        if (trunk && is_head(slot->name)) continue;
-        data[n] = malloc((size_t)slot->n_elems * sizeof(*data[n]));
-        SH_CHECK(data[n] != NULL, SH_ERR_NO_MEMORY, "%s", slot->name);
-        SH_TRY(sh_store_read(e->store, i, data[n]));
-        tensors[n] = (sh_weight_out){
-            .name = slot->name, .dtype = SH_F32, .n_dims = slot->n_dims, .data = data[n]};
-        memcpy(tensors[n].dims, slot->dims, sizeof(slot->dims));
-        n++;
-    }
-    SH_TRY(sh_weights_write(path, tensors, n, metadata, n_metadata, NULL, NULL));
+    SH_TRY(sh_backbone_write(path, e->weights, e->store, trunk, metadata, n_metadata, &n));
     printf("%s: %d tensors of %s%s\n", path, n, e->net->name, trunk ? ", without head" : "");
 out:
-    for (int i = 0; data != NULL && i <= n && i < n_slots; i++) free(data[i]);
-    free(data);
-    free(tensors);
     return st;
 }
 
@@ -253,8 +302,9 @@ static sh_status export_run(const export_args *args)
 
     SH_CHECK(e != NULL, SH_ERR_NO_MEMORY, "export");
     SH_TRY(sh_run_load_config(args->run, &e->config));
+    SH_TRY(read_weights(args->run, e));
     SH_TRY(build(e));
-    SH_TRY(load(args->run, e));
+    SH_TRY(load(e));
     SH_TRY(make_card(args, e));
     card = json_dumps(e->card, JSON_COMPACT | JSON_REAL_PRECISION(6));
     SH_CHECK(card != NULL, SH_ERR_NO_MEMORY, "card");
@@ -265,16 +315,17 @@ static sh_status export_run(const export_args *args)
     if (args->out != NULL)
         SH_TRY(write_out(args, e, (const char *const(*)[2])metadata, SH_COUNT(metadata)));
     if (args->onnx != NULL) {
-        SH_TRY(sh_onnx_write(args->onnx, e->program, e->image, e->embedding,
+        SH_TRY(sh_onnx_write(args->onnx, e->program, e->image, e->n_outputs, e->outputs,
                              (const char *const(*)[2])metadata + 1, SH_COUNT(metadata) - 1));
-        printf("%s: image [images, %d, %d, %d] to embedding\n", args->onnx, e->net->in_channels,
-               e->height, e->width);
+        printf("%s: image [images, %d, %d, %d] to embedding%s\n", args->onnx, e->net->in_channels,
+               e->height, e->width, e->n_outputs > LOGITS ? " and logits" : "");
     }
 out:
     if (e != NULL) {
         json_decref(e->card);
         sh_program_destroy(&e->program);
         sh_store_destroy(&e->store);
+        sh_weights_destroy(&e->weights);
     }
     free(card);
     free(e);
@@ -290,7 +341,8 @@ sh_status sh_cmd_export(int argc, char **argv)
     const sh_flag flags[] = {
         {"-o", "--out", SH_FLAG_STRING, &args.out, "PATH",
          "a folder (weights, card, checksum), or a file ending in .safetensors"},
-        {"--onnx", NULL, SH_FLAG_STRING, &args.onnx, "FILE", "the network with its head as ONNX"},
+        {"--onnx", NULL, SH_FLAG_STRING, &args.onnx, "FILE",
+         "the network with its head as ONNX; of a classification, logits too"},
         {"--trunk", NULL, SH_FLAG_BOOL, &args.trunk, NULL,
          "leave the head out: what remains loads into torchvision or timm"},
         {"--licence", NULL, SH_FLAG_STRING, &args.licence, "TEXT", "for the card"},

@@ -78,8 +78,8 @@ static sh_status store_backbone(const import_args *args, const sh_weights *weigh
     SH_TRY(sh_file_make_dirs(beside));
     SH_TRY(sh_weights_slots_of(found->net, found->n_classes > 0 ? found->n_classes : 1, &store));
     snprintf(path, sizeof(path), "%s/weights.safetensors", beside);
-    SH_TRY(
-        sh_backbone_write(path, weights, store, (const char *const(*)[2])metadata, 2, &n_written));
+    SH_TRY(sh_backbone_write(path, weights, store, false, (const char *const(*)[2])metadata,
+                             SH_COUNT(metadata), &n_written));
     SH_TRY(make_card(args, found, &card));
     SH_TRY(sh_library_seal(beside, card));
     SH_TRY(sh_file_remove_tree(folder));
@@ -90,6 +90,17 @@ out:
     return st;
 }
 
+/* What an export wrote says which network it is, also where names and shapes do not tell. */
+static const char *network_of(const import_args *args, const sh_weights *weights)
+{
+    const char *said = sh_weights_metadata(weights, "net");
+
+    if (args->net != NULL || said == NULL) return args->net;
+    for (const sh_net *const *net = sh_net_list(); *net != NULL; net++)
+        if (strcmp((*net)->name, said) == 0) return said;
+    return NULL;
+}
+
 static sh_status import_file(const import_args *args)
 {
     sh_status st = SH_OK;
@@ -98,7 +109,7 @@ static sh_status import_file(const import_args *args)
     char folder[SH_LIBRARY_PATH];
 
     SH_TRY(sh_weights_read(args->file, &weights));
-    SH_TRY(sh_weights_recognise(weights, args->net, &found));
+    SH_TRY(sh_weights_recognise(weights, network_of(args, weights), &found));
 
     const char *name = args->name != NULL ? args->name : found.net->name;
 

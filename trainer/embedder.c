@@ -18,14 +18,14 @@ struct sh_embedder {
     bool unit_length; /* the run compares by cosine: rows are scaled to length 1 */
 };
 
-static sh_status load_weights(const char *path, bool strict, sh_store *store)
+static sh_status load_weights(const char *path, const sh_net *net, bool strict, sh_store *store)
 {
     sh_status st = SH_OK;
     sh_weights *weights = NULL;
     sh_load_report report;
 
     SH_TRY(sh_weights_read(path, &weights));
-    SH_TRY(sh_weights_load(weights, store, strict, &report));
+    SH_TRY(sh_weights_load(weights, net, store, strict, &report));
 out:
     sh_weights_destroy(&weights);
     return st;
@@ -74,9 +74,9 @@ sh_status sh_embedder_create(const char *run, bool untrained, int threads, sh_em
     SH_TRY(sh_infer_create(&infer_config, embedder->store, &embedder->infer));
     SH_TRY(sh_store_init(embedder->store, (uint64_t)config->seed));
     if (!untrained)
-        SH_TRY(load_weights(path, true, embedder->store));
+        SH_TRY(load_weights(path, infer_config.net, true, embedder->store));
     else if (config->init[0] != '\0')
-        SH_TRY(load_weights(config->init, false, embedder->store));
+        SH_TRY(load_weights(config->init, infer_config.net, false, embedder->store));
     embedder->unit_length = config->loss.distance == SH_COSINE;
     *out = embedder;
     embedder = NULL;

@@ -207,9 +207,8 @@ static sh_status load_init(sh_session *s)
     SH_TRY(sh_store_init(sh_step_store(s->step), (uint64_t)s->config.seed));
     if (s->config.init[0] != '\0') {
         SH_TRY(sh_weights_read(s->config.init, &weights));
-        SH_TRY(sh_weights_load(weights, sh_step_store(s->step), false, report));
-        SH_CHECK(report->n_loaded > 0, SH_ERR_MISMATCH, "init=%s: none of its tensors fits %s; %s",
-                 s->config.init, s->config.net, report->text);
+        SH_TRY(sh_weights_load(weights, sh_step_get_config(s->step)->net, sh_step_store(s->step),
+                               false, report));
         sh_log_info("init: %d tensors from %s; %s", report->n_loaded, s->config.init, report->text);
     }
     SH_TRY(sh_optim_start_average(sh_step_optim(s->step)));

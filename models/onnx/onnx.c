@@ -174,32 +174,42 @@ static void put_info(sh_pb *graph, int field, const char *name, int n_dims, cons
     sh_pb_message(graph, field, &info);
 }
 
-static sh_status walk(sh_onnx_graph *g, sh_value input, sh_value output, sh_pb *graph)
+/* A node that only gives an output its name. */
+static void name_output(sh_onnx_graph *g, sh_value output)
 {
-    sh_status st = SH_OK;
-    const sh_program *p = g->p;
-    const int64_t *in = p->values[input].desc.dims, *out = p->values[output].desc.dims;
-    const char *in_name = p->values[input].label, *out_name = p->values[output].label;
-
-    snprintf(g->values[input].name.text, SH_ONNX_NAME, "%s", in_name);
-    for (int i = 0; i < p->n_nodes; i++) SH_TRY(sh_onnx_emit(g, &p->nodes[i]));
-
-    /* The last node of all only gives the output its name. */
+    const char *name = g->p->values[output].label;
     const sh_onnx_name rows = sh_onnx_as(g, output, SH_ONNX_ROWS);
     sh_pb node = {0};
 
     sh_pb_text(&node, NODE_INPUT, rows.text);
-    sh_pb_text(&node, NODE_OUTPUT, out_name);
-    sh_pb_text(&node, NODE_NAME, out_name);
+    sh_pb_text(&node, NODE_OUTPUT, name);
+    sh_pb_text(&node, NODE_NAME, name);
     sh_pb_text(&node, NODE_OP, "Identity");
     sh_pb_message(&g->nodes, GRAPH_NODE, &node);
+}
 
+static sh_status walk(sh_onnx_graph *g, sh_value input, int n_outputs, const sh_value *outputs,
+                      sh_pb *graph)
+{
+    sh_status st = SH_OK;
+    const sh_program *p = g->p;
+    const int64_t *in = p->values[input].desc.dims;
+    const char *in_name = p->values[input].label;
+
+    snprintf(g->values[input].name.text, SH_ONNX_NAME, "%s", in_name);
+    for (int i = 0; i < p->n_nodes; i++) SH_TRY(sh_onnx_emit(g, &p->nodes[i]));
+    for (int i = 0; i < n_outputs; i++) name_output(g, outputs[i]);
     graph->failed |= g->nodes.failed | g->weights.failed;
     *graph = g->nodes; /* repeated fields may follow in any order: nodes, weights, the rest */
     g->nodes = (sh_pb){0};
     sh_pb_text(graph, GRAPH_NAME, "shoal");
     put_info(graph, GRAPH_INPUT, in_name, 4, (const int64_t[]){-1, in[1], in[2], in[3]});
-    put_info(graph, GRAPH_OUTPUT, out_name, 2, (const int64_t[]){-1, out[1]});
+    for (int i = 0; i < n_outputs; i++) {
+        const int64_t *out = p->values[outputs[i]].desc.dims;
+
+        put_info(graph, GRAPH_OUTPUT, p->values[outputs[i]].label, 2,
+                 (const int64_t[]){-1, out[1]});
+    }
 out:
     return st;
 }
@@ -222,8 +232,8 @@ static void put_model(sh_pb *model, const char *const (*metadata)[2], int n_meta
     }
 }
 
-sh_status sh_onnx_write(const char *path, const sh_program *program, sh_value input,
-                        sh_value output, const char *const (*metadata)[2], int n_metadata)
+sh_status sh_onnx_write(const char *path, const sh_program *program, sh_value input, int n_outputs,
+                        const sh_value *outputs, const char *const (*metadata)[2], int n_metadata)
 {
     sh_status st = SH_OK;
     sh_onnx_graph g = {.p = program};
@@ -235,7 +245,7 @@ sh_status sh_onnx_write(const char *path, const sh_program *program, sh_value in
     g.values = calloc((size_t)program->n_values, sizeof(*g.values));
     g.written = calloc((size_t)sh_store_n_slots(program->config.store) + 1, sizeof(*g.written));
     SH_CHECK(g.values != NULL && g.written != NULL, SH_ERR_NO_MEMORY, "ONNX graph");
-    SH_TRY(walk(&g, input, output, &graph));
+    SH_TRY(walk(&g, input, n_outputs, outputs, &graph));
     put_model(&model, metadata, n_metadata);
     /* The graph in two pieces saves a copy of all weights: fields of one message may be split. */
     sh_pb_message(&model, MODEL_GRAPH, &graph);

@@ -18,13 +18,13 @@ SH_C_BEGIN
  * program   built with training = false and dtype SH_F32, not planned; its store is allocated and
  *           holds the weights
  * input     [N,C,H,W]; the number of images is left open in the file
- * output    as sh_program_output gave it: [N, D]
+ * outputs   [n_outputs] as sh_program_output gave them: [N, D]
  * metadata  n_metadata key-value pairs for metadata_props
  * An op that has no counterpart is SH_ERR_UNSUPPORTED naming it.
  */
 SH_MUST_CHECK sh_status sh_onnx_write(const char *path, const sh_program *program, sh_value input,
-                                      sh_value output, const char *const (*metadata)[2],
-                                      int n_metadata);
+                                      int n_outputs, const sh_value *outputs,
+                                      const char *const (*metadata)[2], int n_metadata);
 
 SH_C_END
 

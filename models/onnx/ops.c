@@ -49,6 +49,19 @@ sh_onnx_name sh_onnx_as(sh_onnx_graph *g, sh_value v, sh_onnx_form form)
     return reshape(g, t, 4, (const int64_t[]){0, d[1], d[2], 1});
 }
 
+/* Rows, or a weight [rows, columns] as it stands. */
+static sh_status rows_or_weight(sh_onnx_graph *g, const sh_node *node, int k, sh_onnx_name *out)
+{
+    sh_status st = SH_OK;
+
+    if (g->p->values[node->in[k]].slot >= 0)
+        SH_TRY(sh_onnx_weight(g, node, k, out));
+    else
+        *out = sh_onnx_as(g, node->in[k], SH_ONNX_ROWS);
+out:
+    return st;
+}
+
 /* ---- layers with weights ---- */
 
 static sh_status emit_conv(sh_onnx_graph *g, const sh_node *node)
@@ -112,7 +125,7 @@ static sh_status emit_linear(sh_onnx_graph *g, const sh_node *node)
         const sh_onnx_attr attrs[] = {SH_ONNX_INT("transB", 1), {0}};
         const sh_onnx_name x = sh_onnx_as(g, node->in[X], SH_ONNX_ROWS);
 
-        SH_TRY(sh_onnx_weight(g, node, W, &w));
+        SH_TRY(rows_or_weight(g, node, W, &w));
         const char *const inputs[] = {x.text, w.text, has_bias ? bias.text : NULL, NULL};
 
         set(g, node, sh_onnx_node(g, "Gemm", inputs, attrs), SH_ONNX_ROWS);
@@ -353,14 +366,19 @@ static sh_status emit_reflect_pad(sh_onnx_graph *g, const sh_node *node)
 
 static sh_status emit_l2_norm(sh_onnx_graph *g, const sh_node *node)
 {
+    sh_status st = SH_OK;
+    sh_onnx_name x;
     const sh_onnx_attr attrs[] = {SH_ONNX_INTS("axes", 1), SH_ONNX_INT("keepdims", 1), {0}};
-    const sh_onnx_name x = sh_onnx_as(g, node->in[0], SH_ONNX_ROWS);
+
+    SH_TRY(rows_or_weight(g, node, 0, &x));
+
     const sh_onnx_name eps = sh_onnx_number(g, node->attrs.eps);
     sh_onnx_name length = SH_ONNX_NODE(g, "ReduceL2", attrs, x.text);
 
     length = SH_ONNX_NODE(g, "Max", NULL, length.text, eps.text);
     set(g, node, SH_ONNX_NODE(g, "Div", NULL, x.text, length.text), SH_ONNX_ROWS);
-    return SH_OK;
+out:
+    return st;
 }
 
 /* ---- transformers ---- */

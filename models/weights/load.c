@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "models/weights/internal.h"
+#include "models/weights/recognise.h"
 
 /* ---- a text of bounded length that says how much it leaves out ---- */
 
@@ -144,21 +145,37 @@ out:
     return st;
 }
 
-sh_status sh_weights_load(sh_weights *weights, sh_store *store, bool strict, sh_load_report *report)
+/* The refusal of a set of which nothing fits: it may be another network's. */
+static sh_status refuse(sh_weights *weights, const sh_net *net, const sh_load_report *report)
+{
+    sh_status st = SH_OK;
+    sh_recognised found;
+
+    SH_CHECK(sh_weights_recognise(weights, NULL, &found) != SH_OK, SH_ERR_MISMATCH,
+             "%s has nothing for %s: its tensors are those of %s, so give net=%s",
+             sh_weights_label(weights), net->name, found.net->name, found.net->name);
+    sh_error_clear();
+    SH_FAIL(SH_ERR_MISMATCH, "%s has nothing for %s: %s", sh_weights_label(weights), net->name,
+            report->text);
+out:
+    return st;
+}
+
+sh_status sh_weights_load(sh_weights *weights, const sh_net *net, sh_store *store, bool strict,
+                          sh_load_report *report)
 {
     sh_status st = SH_OK;
     listing list = {.text = report->text, .size = sizeof(report->text)};
 
     memset(report, 0, sizeof(*report));
-    SH_TRY(sh_weights_adapt(weights, store, NULL));
+    SH_TRY(sh_weights_adapt(weights, net, store, NULL));
     list_misshaped(weights, store, &list, report); /* few and telling, so first */
     list_missing(weights, store, &list, report);
     list_extra(weights, store, &list, report);
     end_listing(&list);
+    if (report->n_loaded == 0) SH_TRY(refuse(weights, net, report));
     SH_CHECK(!strict || report->n_missing + report->n_misshaped == 0, SH_ERR_MISMATCH,
              "%s does not fit the network: %s", sh_weights_label(weights), report->text);
-    SH_CHECK(report->n_loaded > 0, SH_ERR_MISMATCH, "%s has nothing for this network: %s",
-             sh_weights_label(weights), report->text);
     SH_TRY(copy_to_store(weights, store));
 out:
     return st;

@@ -126,13 +126,15 @@ out:
 
 /* ---- adapting ---- */
 
-sh_status sh_weights_adapt(sh_weights *weights, const sh_store *store, const sh_alias **alias)
+sh_status sh_weights_adapt(sh_weights *weights, const sh_net *net, const sh_store *store,
+                           const sh_alias **alias)
 {
     sh_status st = SH_OK;
     const sh_alias *best = NULL;
     int n_best = sh_weights_match(weights, NULL, store);
 
     for (const sh_alias *a = sh_alias_list(); a->net != NULL; a++) {
+        if (strcmp(a->net, net->name) != 0) continue;
         /* Most files come under our own names. */
         if (sh_weights_count(weights) > MAX_TENSORS || 2 * n_best > sh_store_n_slots(store)) break;
 

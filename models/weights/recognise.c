@@ -68,16 +68,24 @@ static double share_of(const sh_weights *weights, const sh_alias *alias, const s
     return (double)n_match / (sh_store_n_slots(store) - n_classifier);
 }
 
+/* Of equals, the network whose own names they are goes before one that takes them by a table: they
+ * differ in constants, and those are the names' package's. */
 static void consider(candidate *best, const candidate *c, char *others, size_t size)
 {
+    const sh_net *other = c->net;
+    const size_t n = strlen(others);
+
     if (c->share > best->share) {
         *best = *c;
         others[0] = '\0';
-    } else if (c->share == best->share && c->net != best->net && c->share > 0) {
-        size_t n = strlen(others);
-
-        snprintf(others + n, size - n, "%s%s", n > 0 ? ", " : "", c->net->name);
+        return;
     }
+    if (c->share < best->share || c->share == 0 || c->net == best->net) return;
+    if (best->alias != NULL && c->alias == NULL) {
+        other = best->net;
+        *best = *c;
+    }
+    snprintf(others + n, size - n, "%s%s", n > 0 ? ", " : "", other->name);
 }
 
 /* The network that comes nearest. */

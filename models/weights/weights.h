@@ -14,6 +14,7 @@
 
 #include "base/status.h"
 #include "models/store.h"
+#include "models/zoo/zoo.h"
 
 SH_C_BEGIN
 
@@ -54,11 +55,13 @@ typedef struct sh_alias sh_alias;
 /** Tensors that have a slot of their name and shape, under `alias` or, with NULL, as they stand. */
 int sh_weights_match(const sh_weights *weights, const sh_alias *alias, const sh_store *store);
 
-/** Rename the set's tensors to ours where another package's names fit the store better than the
- *  names that they have. *alias (unless NULL) is the table used, or NULL. Position embeddings
- *  `pos_embed` of another square grid are resampled (bicubic) to the store's. */
-SH_MUST_CHECK sh_status sh_weights_adapt(sh_weights *weights, const sh_store *store,
-                                         const sh_alias **alias);
+/** Rename the set's tensors to ours where the names that another package has for `net`, whose store
+ *  it is, fit better than those that they have. A package's names for another network never count:
+ *  they would fit one that differs in constants only, and give wrong features. *alias (unless NULL)
+ * is the table used, or NULL. Position embeddings `pos_embed` of another square grid are resampled
+ * (bicubic) to the store's. */
+SH_MUST_CHECK sh_status sh_weights_adapt(sh_weights *weights, const sh_net *net,
+                                         const sh_store *store, const sh_alias **alias);
 
 /** What a load did: every name that did not fit, for the log and the manifest. */
 typedef struct sh_load_report {
@@ -66,12 +69,13 @@ typedef struct sh_load_report {
     char text[4096]; /* "missing: head.weight, head.bias; extra: _fc.weight [1000, 1280]; ..." */
 } sh_load_report;
 
-/** Copy weights into the store by name, after sh_weights_adapt. Strict: anything missing or
- * mis-shaped is SH_ERR_MISMATCH listing all of it, and the store is left as it was; otherwise it is
- * only reported. A file with nothing at all that fits is SH_ERR_MISMATCH in any case. Extra tensors
- * are reported (counters num_batches_tracked only by their number), never an error. */
-SH_MUST_CHECK sh_status sh_weights_load(sh_weights *weights, sh_store *store, bool strict,
-                                        sh_load_report *report);
+/** Copy weights into the store of a program of `net` by name, after sh_weights_adapt. Strict:
+ * anything missing or mis-shaped is SH_ERR_MISMATCH listing all of it, and the store is left as it
+ * was; otherwise it is only reported. A file with nothing at all that fits is SH_ERR_MISMATCH in
+ * any case, naming the network that it is of where that is known. Extra tensors are reported
+ * (counters num_batches_tracked only by their number), never an error. */
+SH_MUST_CHECK sh_status sh_weights_load(sh_weights *weights, const sh_net *net, sh_store *store,
+                                        bool strict, sh_load_report *report);
 
 /** One tensor to be written. dtype SH_F32, SH_BF16 or SH_I32. */
 typedef struct sh_weight_out {

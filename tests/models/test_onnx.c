@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/file.h"
+#include "models/loss/classes.h"
 #include "models/onnx/onnx.h"
 #include "models/weights/recognise.h"
 #include "models/zoo/zoo.h"
@@ -16,7 +17,8 @@
 static char folder[] = "/tmp/shoal_onnx_XXXXXX";
 static char path[64];
 
-enum { SIZE = 33, DIM = 16 };
+enum { SIZE = 33, DIM = 16, CLASSES = 5, ALL = DIM + CLASSES };
+enum { EMBEDDING, LOGITS, N_OUTPUTS };
 
 static int make_folder(void **state)
 {
@@ -35,9 +37,10 @@ static int remove_folder(void **state)
 typedef struct built {
     sh_store *store;
     sh_program *p;
-    sh_value image, embedding;
+    sh_value image, outputs[N_OUTPUTS];
 } built;
 
+/* A classification by cosines: embedding and logits. */
 static built build(const char *backend_name, bool training)
 {
     built b = {0};
@@ -54,9 +57,14 @@ static built build(const char *backend_name, bool training)
                                                      .training = training},
                                 &b.p));
     b.image = sh_program_input(b.p, "image", (const int64_t[]){1, 3, SIZE, SIZE});
-    b.embedding = sh_program_output(
-        b.p, "embedding",
-        sh_net_embedding(b.p, net, b.image, &(sh_head){.dim = DIM, .normalize = true}));
+
+    const sh_class_config classes = {
+        .kind = SH_CLASS_ARCFACE, .n_classes = CLASSES, .n_centres = 1, .scale = 1};
+    sh_value x = sh_net_embedding(b.p, net, b.image, &(sh_head){.dim = DIM});
+
+    b.outputs[EMBEDDING] = sh_program_output(b.p, "embedding", sh_net_normalize(b.p, x));
+    b.outputs[LOGITS] =
+        sh_program_output(b.p, "logits", sh_class_head(b.p, x, "loss.weight", &classes));
     assert_ok(sh_store_allocate(b.store));
     assert_ok(sh_store_init(b.store, 3));
     return b;
@@ -77,7 +85,7 @@ static void write__bytes_are_a_function_of_the_network(void **state)
 
     (void)state;
     for (int i = 0; i < 2; i++) {
-        assert_ok(sh_onnx_write(path, b.p, b.image, b.embedding, metadata, 1));
+        assert_ok(sh_onnx_write(path, b.p, b.image, N_OUTPUTS, b.outputs, metadata, 1));
         assert_ok(sh_file_get(path, 1 << 26, &text[i], &n[i]));
     }
     assert_int_equal(n[0], n[1]);
@@ -93,12 +101,13 @@ static void write__a_training_program_is_refused(void **state)
     built b = build("ref", true);
 
     (void)state;
-    assert_int_equal(sh_onnx_write(path, b.p, b.image, b.embedding, NULL, 0), SH_ERR_INTERNAL);
+    assert_int_equal(sh_onnx_write(path, b.p, b.image, N_OUTPUTS, b.outputs, NULL, 0),
+                     SH_ERR_INTERNAL);
     clear(&b);
 }
 
-/* The embedding of a picture that the script makes alike. */
-static void compute(float out[DIM])
+/* Embedding and logits of a picture that the script makes alike. */
+static void compute(float out[ALL])
 {
     const sh_backend *backend = NULL;
     built b = build("ref", false);
@@ -112,23 +121,24 @@ static void compute(float out[DIM])
     assert_int_equal(sh_program_desc(b.p, b.image).layout, SH_NCHW);
     assert_ok(sh_program_write(b.p, arena, b.image, image));
     assert_ok(sh_program_run(b.p, SH_PHASE_FORWARD, &(sh_run_args){.arena = arena}));
-    assert_ok(sh_program_read(b.p, arena, b.embedding, out));
+    assert_ok(sh_program_read(b.p, arena, b.outputs[EMBEDDING], out));
+    assert_ok(sh_program_read(b.p, arena, b.outputs[LOGITS], out + DIM));
     backend->free(&arena);
     clear(&b);
 }
 
-static void write__onnxruntime_gives_the_same_embedding(void **state)
+static void write__onnxruntime_gives_the_same_outputs(void **state)
 {
     static const char script[] =
         "import sys, numpy as np, onnxruntime as o\n"
         "s = o.InferenceSession(sys.argv[1])\n"
         "x = ((np.arange(3*33*33)*37 % 101).astype('f4')/50 - 1).reshape(1,3,33,33)\n"
         "two = np.concatenate([x, x])\n"
-        "y = s.run(None, {'image': two})[0]\n"
-        "print(*['%.9g' % v for v in y[1]])\n";
+        "for y in s.run(['embedding', 'logits'], {'image': two}):\n"
+        "    print(*['%.9g' % v for v in y[1]])\n";
     const char *python = getenv("ONNX_PYTHON");
     char command[512], file[96];
-    float ours[DIM], theirs[DIM];
+    float ours[ALL], theirs[ALL];
     built b = build("ref", false);
     double difference = 0;
 
@@ -139,17 +149,17 @@ static void write__onnxruntime_gives_the_same_embedding(void **state)
     }
     snprintf(file, sizeof(file), "%s/run.py", folder);
     assert_ok(sh_file_put(file, script, strlen(script)));
-    assert_ok(sh_onnx_write(path, b.p, b.image, b.embedding, NULL, 0));
+    assert_ok(sh_onnx_write(path, b.p, b.image, N_OUTPUTS, b.outputs, NULL, 0));
     clear(&b);
     snprintf(command, sizeof(command), "%s %s %s", python, file, path);
 
     FILE *pipe = popen(command, "r");
 
     assert_non_null(pipe);
-    for (int i = 0; i < DIM; i++) assert_int_equal(fscanf(pipe, "%f", &theirs[i]), 1);
+    for (int i = 0; i < ALL; i++) assert_int_equal(fscanf(pipe, "%f", &theirs[i]), 1);
     assert_int_equal(pclose(pipe), 0);
     compute(ours);
-    for (int i = 0; i < DIM; i++) difference += pow((double)ours[i] - (double)theirs[i], 2);
+    for (int i = 0; i < ALL; i++) difference += pow((double)ours[i] - (double)theirs[i], 2);
     assert_true(sqrt(difference) < 1e-4);
 }
 
@@ -158,7 +168,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(write__bytes_are_a_function_of_the_network),
         cmocka_unit_test(write__a_training_program_is_refused),
-        cmocka_unit_test(write__onnxruntime_gives_the_same_embedding),
+        cmocka_unit_test(write__onnxruntime_gives_the_same_outputs),
     };
 
     return cmocka_run_group_tests(tests, make_folder, remove_folder);

@@ -36,7 +36,7 @@ static bool read_comparison(comparison *c)
     return true;
 }
 
-static void load(sh_store *store)
+static void load(const sh_net *net, sh_store *store)
 {
     const char *source = getenv("SHOAL_SOURCE");
     sh_weights *weights = NULL;
@@ -45,7 +45,7 @@ static void load(sh_store *store)
 
     snprintf(path, sizeof(path), "%s/weights/efficientnet_lite0.pth", source ? source : ".");
     assert_ok(sh_weights_read(path, &weights));
-    assert_ok(sh_weights_load(weights, store, true, &report));
+    assert_ok(sh_weights_load(weights, net, store, true, &report));
     sh_weights_destroy(&weights);
 }
 
@@ -93,7 +93,7 @@ static double lowest_cosine(const comparison *c, sh_dtype dtype)
         sh_program_output(p, "features", sh_net_embedding(p, net, image, &(sh_head){.tap = ""}));
     assert_ok(sh_program_plan(p));
     assert_ok(sh_store_allocate(store));
-    load(store);
+    load(net, store);
     assert_ok(backend->alloc(sh_program_arena_bytes(p), &arena));
     for (int64_t first = 0; first < c->n; first += BATCH) {
         const sh_run_args args = {.arena = arena};

@@ -166,15 +166,22 @@ static void parse__refuses_foreign_and_short_files(void **state)
 
 /* ---- into a store ---- */
 
+static const sh_net *find_net(const char *name)
+{
+    const sh_net *net = NULL;
+
+    assert_ok(sh_net_find(name, &net));
+    return net;
+}
+
 static sh_store *make_store(const char *net)
 {
     const sh_backend *backend = NULL;
-    const sh_net *found = NULL;
+    const sh_net *found = find_net(net);
     sh_store *store = NULL;
     sh_program *p = NULL;
 
     assert_ok(sh_backend_find("ref", &backend));
-    assert_ok(sh_net_find(net, &found));
     assert_ok(sh_store_create(backend, &store));
     assert_ok(sh_program_create(
         &(sh_program_config){
@@ -183,7 +190,8 @@ static sh_store *make_store(const char *net)
     int64_t size = found->default_size;
     sh_value x = sh_program_input(p, "image", (const int64_t[]){1, found->in_channels, size, size});
 
-    sh_program_output(p, "embedding", sh_net_embedding(p, found, x, &(sh_head){.dim = 128, .normalize = true}));
+    sh_program_output(p, "embedding",
+                      sh_net_embedding(p, found, x, &(sh_head){.dim = 128, .normalize = true}));
     assert_ok(sh_program_plan(p));
     sh_program_destroy(&p);
     assert_ok(sh_store_allocate(store));
@@ -201,7 +209,7 @@ static void save__load_brings_every_weight_back(void **state)
     assert_ok(sh_store_init(b, 2));
     assert_ok(sh_weights_save(path, a, metadata, 1, NULL, NULL));
     assert_ok(sh_weights_read(path, &w));
-    assert_ok(sh_weights_load(w, b, true, &report));
+    assert_ok(sh_weights_load(w, find_net("mobilenet_v2"), b, true, &report));
     assert_int_equal(report.n_loaded, sh_store_n_slots(a));
     assert_int_equal(report.n_missing + report.n_extra + report.n_misshaped, 0);
     assert_string_equal(report.text, "");
@@ -228,6 +236,7 @@ static void load__reports_what_does_not_fit_and_strictly_refuses_it(void **state
                                   {"stranger", SH_F32, 2, {2, 3}, matrix},
                                   {"_bn0.num_batches_tracked", SH_I32, 0, {0}, whole}};
     sh_store *store = make_store("efficientnet_lite0");
+    const sh_net *net = find_net("efficientnet_lite0");
     int bn0 = sh_store_find(store, "_bn0.weight");
     sh_weights *w = NULL;
     sh_load_report report;
@@ -237,11 +246,11 @@ static void load__reports_what_does_not_fit_and_strictly_refuses_it(void **state
     assert_ok(sh_store_init(store, 1));
     assert_ok(sh_weights_write(path, some, 4, NULL, 0, NULL, NULL));
     assert_ok(sh_weights_read(path, &w));
-    assert_int_equal(sh_weights_load(w, store, true, &report), SH_ERR_MISMATCH);
+    assert_int_equal(sh_weights_load(w, net, store, true, &report), SH_ERR_MISMATCH);
     assert_non_null(strstr(sh_error_message(), "_conv_stem.weight [6], needed [32, 3, 3, 3]"));
     assert_ok(sh_store_read(store, bn0, loaded));
     assert_true(loaded[0] == 1); /* untouched */
-    assert_ok(sh_weights_load(w, store, false, &report));
+    assert_ok(sh_weights_load(w, net, store, false, &report));
     assert_ok(sh_store_read(store, bn0, loaded));
     assert_true(loaded[0] == 0);
     assert_int_equal(report.n_loaded, 1);
@@ -253,11 +262,48 @@ static void load__reports_what_does_not_fit_and_strictly_refuses_it(void **state
     sh_weights_destroy(&w);
     assert_ok(sh_weights_write(path, &some[2], 1, NULL, 0, NULL, NULL));
     assert_ok(sh_weights_read(path, &w));
-    assert_int_equal(sh_weights_load(w, store, false, &report), SH_ERR_MISMATCH);
-    assert_non_null(strstr(sh_error_message(), "nothing for this network"));
+    assert_int_equal(sh_weights_load(w, net, store, false, &report), SH_ERR_MISMATCH);
+    assert_non_null(strstr(sh_error_message(), "nothing for efficientnet_lite0: missing"));
     sh_weights_destroy(&w);
     sh_store_destroy(&store);
     free((void *)some[1].data);
+}
+
+/* ViTs' public classifier is called what other networks' identification head is; here of its very
+ * size, so that only the name tells. */
+static void load__a_public_classifier_is_not_taken_for_the_head(void **state)
+{
+    static const char *const nets[] = {"vit_small_patch16_224", "vit_small_patch16_224_dino"};
+    float *zeros = calloc(128 * 384, sizeof(*zeros));
+    const sh_weight_out file[] = {{"norm.weight", SH_F32, 1, {384}, zeros},
+                                  {"head.weight", SH_F32, 2, {128, 384}, zeros},
+                                  {"head.bias", SH_F32, 1, {128}, zeros}};
+
+    (void)state;
+    assert_non_null(zeros);
+    assert_ok(sh_weights_write(path, file, SH_COUNT(file), NULL, 0, NULL, NULL));
+    for (size_t i = 0; i < SH_COUNT(nets); i++) {
+        sh_store *store = make_store(nets[i]);
+        int head = sh_store_find(store, "head.0.weight");
+        sh_weights *w = NULL;
+        sh_load_report report;
+        float *loaded = malloc(128 * 384 * sizeof(*loaded));
+
+        assert_true(head >= 0 && loaded != NULL);
+        assert_ok(sh_store_init(store, 1));
+        assert_ok(sh_weights_read(path, &w));
+        assert_ok(sh_weights_load(w, find_net(nets[i]), store, false, &report));
+        assert_int_equal(report.n_loaded, 1);
+        assert_int_equal(report.n_misshaped, 0);
+        assert_int_equal(report.n_extra, 2);
+        assert_int_equal(report.n_missing, sh_store_n_slots(store) - 1);
+        assert_ok(sh_store_read(store, head, loaded));
+        assert_true(memcmp(loaded, zeros, 128 * 384 * sizeof(*zeros)) != 0);
+        free(loaded);
+        sh_weights_destroy(&w);
+        sh_store_destroy(&store);
+    }
+    free(zeros);
 }
 
 /* Where scripts/get-weights has put it; skipped without. */
@@ -275,7 +321,7 @@ static void read__published_lite0_gives_the_trunk_all_it_needs(void **state)
     sh_store *store = make_store("efficientnet_lite0");
 
     assert_ok(sh_weights_read(file, &w));
-    assert_ok(sh_weights_load(w, store, false, &report));
+    assert_ok(sh_weights_load(w, find_net("efficientnet_lite0"), store, false, &report));
     assert_int_equal(report.n_loaded, sh_store_n_slots(store) - 2);
     assert_int_equal(report.n_misshaped, 0);
     assert_int_equal(strncmp(report.text,
@@ -309,7 +355,7 @@ static void compute_features(const char *backend_name, sh_weights *w, float *fea
 
     assert_ok(sh_program_plan(p));
     assert_ok(sh_store_allocate(store));
-    assert_ok(sh_weights_load(w, store, true, &report));
+    assert_ok(sh_weights_load(w, net, store, true, &report));
     assert_ok(backend->alloc(sh_program_arena_bytes(p), &arena));
 
     double *image = malloc(3 * 96 * 96 * sizeof(*image));
@@ -361,6 +407,7 @@ int main(void)
         cmocka_unit_test(parse__refuses_foreign_and_short_files),
         cmocka_unit_test(save__load_brings_every_weight_back),
         cmocka_unit_test(load__reports_what_does_not_fit_and_strictly_refuses_it),
+        cmocka_unit_test(load__a_public_classifier_is_not_taken_for_the_head),
         cmocka_unit_test(read__published_lite0_gives_the_trunk_all_it_needs),
         cmocka_unit_test(published_lite0__gives_equal_features_on_ref_and_cpu),
     };

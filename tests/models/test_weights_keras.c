@@ -325,6 +325,63 @@ static void recognise__finds_the_network_of_its_own_names(void **state)
     sh_store_destroy(&store);
 }
 
+/* A file with every tensor of a network, all zero. */
+static void write_zeros(const char *file, const sh_net *net)
+{
+    sh_store *store = NULL;
+    sh_weight_out *tensors = NULL;
+    int64_t largest = 0;
+    size_t n = 0;
+    uint16_t *zeros = NULL;
+
+    assert_ok(sh_weights_slots_of(net, 1000, &store));
+    n = (size_t)sh_store_n_slots(store);
+    for (int i = 0; i < (int)n; i++)
+        if (sh_store_slot(store, i)->n_elems > largest) largest = sh_store_slot(store, i)->n_elems;
+    tensors = calloc(n, sizeof(*tensors));
+    zeros = calloc((size_t)largest, sizeof(*zeros));
+    assert_true(tensors != NULL && zeros != NULL);
+    for (int i = 0; i < (int)n; i++) {
+        const sh_slot *slot = sh_store_slot(store, i);
+
+        tensors[i] = (sh_weight_out){
+            .name = slot->name, .dtype = SH_BF16, .n_dims = slot->n_dims, .data = zeros};
+        memcpy(tensors[i].dims, slot->dims, sizeof(slot->dims));
+    }
+    assert_ok(sh_weights_write(file, tensors, (int64_t)n, NULL, 0, NULL, NULL));
+    free(zeros);
+    free(tensors);
+    sh_store_destroy(&store);
+}
+
+/* timm's B5 has other batch norm constants than torchvision's, and than the TensorFlow models. */
+static void recognise__knows_timms_b5_from_the_others(void **state)
+{
+    const sh_net *timm = NULL, *torchvision = NULL;
+    sh_store *store = NULL;
+    sh_weights *w = NULL;
+    sh_load_report report;
+    sh_recognised found;
+    char file[96];
+
+    (void)state;
+    snprintf(file, sizeof(file), "%s/b5.safetensors", folder);
+    assert_ok(sh_net_find("timm_efficientnet_b5", &timm));
+    assert_ok(sh_net_find("efficientnet_b5", &torchvision));
+    write_zeros(file, timm);
+    assert_ok(sh_weights_read(file, &w));
+    assert_ok(sh_weights_recognise(w, NULL, &found));
+    assert_ptr_equal(found.net, timm);
+    assert_string_equal(found.names_of, "");
+    assert_string_equal(found.others, "tf_efficientnet_b5");
+    assert_int_equal(sh_weights_recognise(w, "efficientnet_b5", &found), SH_ERR_MISMATCH);
+    assert_ok(sh_weights_slots_of(torchvision, 1000, &store));
+    assert_int_equal(sh_weights_load(w, torchvision, store, false, &report), SH_ERR_MISMATCH);
+    assert_non_null(strstr(sh_error_message(), "give net=timm_efficientnet_b5"));
+    sh_weights_destroy(&w);
+    sh_store_destroy(&store);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -337,6 +394,7 @@ int main(void)
         cmocka_unit_test(translate__numbers_of_layers_count_from_whatever_they_begin_with),
         cmocka_unit_test(prefix__is_dropped_where_most_names_have_it),
         cmocka_unit_test(recognise__finds_the_network_of_its_own_names),
+        cmocka_unit_test(recognise__knows_timms_b5_from_the_others),
     };
 
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
