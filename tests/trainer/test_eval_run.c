@@ -51,7 +51,7 @@ static sh_status make_run(const char *run, int seed, const char *split_by)
     sh_split_config split_config;
     sh_store *store = NULL;
     sh_infer *infer = NULL;
-    sh_infer_config infer_config = {0};
+    sh_infer_config infer_config = {.views = 1};
     sh_config *config = malloc(sizeof(*config));
 
     snprintf(data, TEXT, "data=%s", pack);
