@@ -9,6 +9,7 @@
 #include "base/cpu.h"
 #include "models/trained.h"
 #include "trainer/patterns.h"
+#include "trainer/step_loss.h"
 
 enum {
     MAX_SIZES = 2,             /* shards differ by at most one image */
@@ -16,14 +17,12 @@ enum {
     MAX_BUCKETS = 4096,
 };
 
-/* What losses are computed from. */
-enum { EMBEDDING, LOGITS, N_OUTPUTS };
-
 /* The training program for shards of one size. */
 typedef struct sized_program {
     int64_t n_images;
     sh_program *program;
-    sh_value image, outputs[N_OUTPUTS], cotangents[N_OUTPUTS]; /* SH_NO_VALUE: not of this loss */
+    sh_value image;
+    sh_step_outputs outputs;
     int ready[MAX_BUCKETS]; /* node after which each bucket is complete */
 } sized_program;
 
@@ -33,15 +32,12 @@ struct sh_step {
     sh_store *store;
     sh_optim *optim;
     int64_t optimizer_begin;
-    sh_loss *loss;             /* NULL: none over embeddings */
-    sh_class_loss *class_loss; /* NULL: no classification */
+    sh_step_loss *loss;
     sh_reducer *reducer;
     sized_program sizes[MAX_SIZES];
     int n_sizes;
 
     int shard_begin, shard_end; /* own */
-    int64_t row_begin, row_end; /* own rows of the batch */
-    int64_t dims[N_OUTPUTS];    /* columns of each; 0: absent */
     bool two_passes;
     sh_buffer **arenas; /* [n_arenas]: one per own shard, or one for all with two passes */
     int n_arenas;
@@ -49,13 +45,6 @@ struct sh_step {
     sh_trained trained; /* what of it is exchanged; buckets are parts of the packed vector */
     int64_t bucket_bounds[MAX_BUCKETS + 1];
     int n_buckets;
-
-    float *rows[N_OUTPUTS]; /* [batch, dims]: embeddings of all ranks, logits of the own rows */
-    float *gradients[N_OUTPUTS]; /* [own rows, dims] */
-    uint8_t *choices;            /* [batch] choices of all ranks */
-    sh_class_row *class_rows;    /* [batch] of all ranks */
-    int32_t *labels, *fish;
-    size_t *rows_of_rank, *bytes; /* per rank; bytes: of the gather under way */
 };
 
 sh_status sh_step_configure(const sh_config *c, sh_step_config *out)
@@ -95,44 +84,6 @@ out:
 
 /* ---- building ---- */
 
-/* Without a classification, the embedding as it will be used. With one, both stand on the features
- * before the neck and before they are scaled, the logits with the neck between (Luo et al. 2019).
- */
-static void build_outputs(const sh_step_config *c, sized_program *s)
-{
-    sh_program *p = s->program;
-    sh_head head = c->head;
-
-    for (int i = 0; i < N_OUTPUTS; i++) s->outputs[i] = s->cotangents[i] = SH_NO_VALUE;
-    if (c->classes.kind != SH_CLASS_NONE) head.bn_neck = head.normalize = false;
-    sh_value x = sh_net_embedding(p, c->net, s->image, &head);
-
-    if (c->classes.kind != SH_CLASS_NONE) {
-        sh_value necked = c->head.bn_neck ? sh_net_neck(p, x) : x;
-
-        s->outputs[LOGITS] =
-            sh_program_output(p, "logits", sh_class_head(p, necked, "loss.weight", &c->classes));
-        if (c->head.normalize && !c->only_classes) x = sh_net_normalize(p, x);
-    }
-    if (!c->only_classes) s->outputs[EMBEDDING] = sh_program_output(p, "embedding", x);
-}
-
-static sh_status differentiate(sized_program *s)
-{
-    sh_status st = SH_OK;
-    sh_value outputs[N_OUTPUTS], cotangents[N_OUTPUTS];
-    int n = 0;
-
-    for (int i = 0; i < N_OUTPUTS; i++)
-        if (s->outputs[i] != SH_NO_VALUE) outputs[n++] = s->outputs[i];
-    SH_TRY(sh_program_differentiate_all(s->program, n, outputs, SH_NO_VALUE, cotangents, NULL));
-    while (n-- > 0)
-        for (int i = 0; i < N_OUTPUTS; i++)
-            if (s->outputs[i] == outputs[n]) s->cotangents[i] = cotangents[n];
-out:
-    return st;
-}
-
 static sh_status build_program(sh_step *step, int64_t n_images)
 {
     sh_status st = SH_OK;
@@ -149,9 +100,9 @@ static sh_status build_program(sh_step *step, int64_t n_images)
     SH_TRY(sh_program_create(&config, &s->program));
     s->image = sh_program_input(s->program, "image",
                                 (int64_t[4]){n_images, c->net->in_channels, c->height, c->width});
-    build_outputs(c, s);
+    sh_step_loss_build(c, s->program, s->image, &s->outputs);
     SH_TRY(sh_patterns_mark(c->freeze, c->lr_scale, step->store));
-    SH_TRY(differentiate(s));
+    SH_TRY(sh_step_loss_differentiate(s->program, &s->outputs));
     SH_TRY(sh_program_plan(s->program));
 out:
     return st;
@@ -179,10 +130,6 @@ static sh_status build_programs(sh_step *step)
             known = known || step->sizes[i].n_images == end - begin;
         if (!known) SH_TRY(build_program(step, end - begin));
     }
-    for (int i = 0; i < N_OUTPUTS; i++)
-        if (step->sizes[0].outputs[i] != SH_NO_VALUE)
-            step->dims[i] =
-                sh_program_desc(step->sizes[0].program, step->sizes[0].outputs[i]).dims[1];
     SH_TRY(sh_trained_collect(step->store, &step->trained));
 out:
     return st;
@@ -257,47 +204,6 @@ out:
     return st;
 }
 
-static sh_status reserve_batch(sh_step *step)
-{
-    sh_status st = SH_OK;
-    int size = sh_comm_size(step->comm);
-    size_t batch = (size_t)step->config.batch;
-    size_t choice = step->loss != NULL ? sh_loss_choice_bytes(step->loss) : 0;
-
-    for (int i = 0; i < N_OUTPUTS; i++) {
-        size_t row = (size_t)step->dims[i] * sizeof(float);
-
-        step->rows[i] = malloc(batch * row + 1);
-        step->gradients[i] = malloc(batch * row + 1);
-        SH_CHECK(step->rows[i] && step->gradients[i], SH_ERR_NO_MEMORY,
-                 "%lld numbers of each of %zu images", (long long)step->dims[i], batch);
-    }
-    step->choices = malloc(batch * choice + 1);
-    step->class_rows = malloc(batch * sizeof(*step->class_rows));
-    step->labels = malloc(batch * sizeof(int32_t));
-    step->fish = malloc(batch * sizeof(int32_t));
-    step->rows_of_rank = calloc((size_t)size, sizeof(size_t));
-    step->bytes = calloc((size_t)size, sizeof(size_t));
-    SH_CHECK(step->choices && step->class_rows && step->labels && step->fish &&
-                 step->rows_of_rank && step->bytes,
-             SH_ERR_NO_MEMORY, "losses of %zu images", batch);
-    for (int r = 0; r < size; r++) {
-        int begin, end;
-        int64_t first, last, unused;
-
-        sh_shards_of_rank(step->config.n_shards, size, r, &begin, &end);
-        sh_step_slots_of_shard(step, begin, &first, &unused);
-        sh_step_slots_of_shard(step, end - 1, &unused, &last);
-        step->rows_of_rank[r] = (size_t)(last - first);
-        if (r == sh_comm_rank(step->comm)) {
-            step->row_begin = first;
-            step->row_end = last;
-        }
-    }
-out:
-    return st;
-}
-
 /* Everything that depends on which parameters are trained. */
 static sh_status build(sh_step *step)
 {
@@ -354,12 +260,8 @@ sh_status sh_step_create(const sh_step_config *config, sh_comm *comm, sh_step **
     SH_TRY(sh_store_create(config->backend, &step->store));
     SH_TRY(build(step));
     SH_TRY(reserve_store(step));
-    if (!config->only_classes)
-        SH_TRY(sh_loss_create(&config->loss, config->batch, step->dims[EMBEDDING], &step->loss));
-    if (config->classes.kind != SH_CLASS_NONE)
-        SH_TRY(sh_class_loss_create(&config->classes, config->class_weights, config->class_fish,
-                                    config->batch, &step->class_loss));
-    SH_TRY(reserve_batch(step));
+    SH_TRY(sh_step_loss_create(&step->config, comm, step->sizes[0].program, &step->sizes[0].outputs,
+                               &step->loss));
     SH_TRY(sh_optim_create(&config->optim, step->store, &step->optim));
     *out = step;
     step = NULL;
@@ -376,19 +278,8 @@ void sh_step_destroy(sh_step **step)
     tear_down(s);
     if (s->reduce != NULL) s->config.backend->free(&s->reduce);
     sh_optim_destroy(&s->optim);
-    sh_loss_destroy(&s->loss);
-    sh_class_loss_destroy(&s->class_loss);
+    sh_step_loss_destroy(&s->loss);
     sh_store_destroy(&s->store);
-    for (int i = 0; i < N_OUTPUTS; i++) {
-        free(s->rows[i]);
-        free(s->gradients[i]);
-    }
-    free(s->choices);
-    free(s->class_rows);
-    free(s->labels);
-    free(s->fish);
-    free(s->rows_of_rank);
-    free(s->bytes);
     free(s);
     *step = NULL;
 }
@@ -485,80 +376,9 @@ static sh_status forward_shard(sh_step *step, int shard, int64_t number, sh_step
     SH_TRY(pixels(context, shard, &images));
     SH_TRY(sh_program_write(s->program, args.arena, s->image, images));
     SH_TRY(sh_program_run(s->program, SH_PHASE_FORWARD, &args));
-    for (int i = 0; i < N_OUTPUTS && read_outputs; i++)
-        if (s->outputs[i] != SH_NO_VALUE)
-            SH_TRY(sh_program_read(s->program, args.arena, s->outputs[i],
-                                   step->rows[i] + args.scalars.first_slot * step->dims[i]));
-out:
-    return st;
-}
-
-/* Bring the rows [batch] of `stride` bytes of all ranks together. */
-static sh_status gather_rows(sh_step *step, void *rows, size_t stride)
-{
-    for (int r = 0; r < sh_comm_size(step->comm); r++)
-        step->bytes[r] = step->rows_of_rank[r] * stride;
-    return sh_comm_gather_all(step->comm, (char *)rows + (size_t)step->row_begin * stride, rows,
-                              step->bytes);
-}
-
-/* Gather all embeddings, mine, and compute the gradient of the own rows. */
-static sh_status metric_loss(sh_step *step, int64_t number, sh_loss_stats *stats)
-{
-    sh_status st = SH_OK;
-    int64_t begin = step->row_begin, end = step->row_end;
-    size_t choice = sh_loss_choice_bytes(step->loss);
-    sh_loss_batch batch = {.embeddings = step->rows[EMBEDDING],
-                           .labels = step->labels,
-                           .fish = step->fish,
-                           .n = step->config.batch,
-                           .dim = step->dims[EMBEDDING],
-                           .step = (uint64_t)number};
-
-    SH_TRY(gather_rows(step, step->rows[EMBEDDING], (size_t)batch.dim * sizeof(float)));
-    SH_TRY(sh_loss_choose(step->loss, &batch, begin, end, step->choices + (size_t)begin * choice));
-    if (choice > 0) SH_TRY(gather_rows(step, step->choices, choice));
-    SH_TRY(sh_loss_apply(step->loss, &batch, step->choices, begin, end, stats,
-                         step->gradients[EMBEDDING]));
-out:
-    return st;
-}
-
-/* What the own rows cost, gathered, and the gradient of the own logits. */
-static sh_status class_loss(sh_step *step, sh_class_stats *stats)
-{
-    sh_status st = SH_OK;
-    int64_t begin = step->row_begin, end = step->row_end, n = step->config.batch;
-    const float *logits = step->rows[LOGITS] + begin * step->dims[LOGITS];
-    float *gradient = step->gradients[LOGITS], weight = step->config.classification;
-
-    SH_TRY(sh_class_loss_choose(step->class_loss, step->labels, n, logits, begin, end,
-                                step->class_rows + begin));
-    SH_TRY(gather_rows(step, step->class_rows, sizeof(*step->class_rows)));
-    SH_TRY(sh_class_loss_apply(step->class_loss, step->labels, n, step->class_rows, logits, begin,
-                               end, stats, gradient));
-    for (int64_t i = 0; i < (end - begin) * step->dims[LOGITS]; i++) gradient[i] *= weight;
-out:
-    return st;
-}
-
-static sh_status global_loss(sh_step *step, int64_t number, const sh_slot_plan *slots,
-                             sh_step_stats *stats)
-{
-    sh_status st = SH_OK;
-
-    for (int64_t i = 0; i < step->config.batch; i++) {
-        step->labels[i] = slots[i].label;
-        step->fish[i] = slots[i].fish;
-    }
-    if (step->loss != NULL) SH_TRY(metric_loss(step, number, &stats->loss));
-    if (step->class_loss != NULL) SH_TRY(class_loss(step, &stats->classes));
-    stats->loss.loss += step->config.classification * stats->classes.loss;
-    /* Every rank has the same numbers, so every rank leaves here together. */
-    SH_CHECK(isfinite(stats->loss.loss), SH_ERR_MISMATCH,
-             "the loss is not finite at step %lld: lower optimizer.lr, add schedule.warmup_steps "
-             "or optimizer.clip_norm",
-             (long long)number);
+    if (read_outputs)
+        SH_TRY(sh_step_loss_read(step->loss, s->program, &s->outputs, args.arena,
+                                 (int64_t)args.scalars.first_slot));
 out:
     return st;
 }
@@ -616,7 +436,6 @@ static sh_status backward_shard(sh_step *step, int shard, int64_t number)
                    .size = s,
                    .leaf = sh_reducer_leaf(step->reducer),
                    .next_bucket = step->n_buckets - 1};
-    int64_t own_row = (int64_t)args.scalars.first_slot - step->row_begin;
     bool last = shard == step->shard_end - 1;
 
     args.scalars.step = (uint64_t)number;
@@ -624,10 +443,8 @@ static sh_status backward_shard(sh_step *step, int shard, int64_t number)
         args.after_node = after_node;
         args.context = &h;
     }
-    for (int i = 0; i < N_OUTPUTS; i++)
-        if (s->cotangents[i] != SH_NO_VALUE)
-            SH_TRY(sh_program_write(s->program, args.arena, s->cotangents[i],
-                                    step->gradients[i] + own_row * step->dims[i]));
+    SH_TRY(sh_step_loss_write(step->loss, s->program, &s->outputs, (int64_t)args.scalars.first_slot,
+                              args.arena));
     SH_TRY(sh_program_run(s->program, SH_PHASE_BACKWARD, &args));
     SH_TRY(copy_range(step, h.leaf, 0,
                       last ? step->bucket_bounds[h.next_bucket + 1] : step->trained.n));
@@ -649,7 +466,7 @@ sh_status sh_step_run(sh_step *step, int64_t number, double learning_rate,
         SH_TRY(forward_shard(step, shard, number, pixels, context, true));
     t1 = sh_clock_seconds();
     stats->seconds_forward = t1 - t0;
-    SH_TRY(global_loss(step, number, slots, stats));
+    SH_TRY(sh_step_loss_run(step->loss, number, slots, stats));
     t2 = sh_clock_seconds();
     stats->seconds_loss = t2 - t1;
 

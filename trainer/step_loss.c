@@ -1,0 +1,263 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "trainer/step_loss.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+struct sh_step_loss {
+    const sh_step_config *config;
+    sh_comm *comm;
+    sh_loss *metric;        /* NULL: none over embeddings */
+    sh_class_loss *classes; /* NULL: no classification */
+
+    int64_t row_begin, row_end;          /* own rows of the batch */
+    int64_t dims[SH_STEP_N_OUTPUTS];     /* columns of each; 0: absent */
+    float *rows[SH_STEP_N_OUTPUTS];      /* [batch, dims]: embeddings of all, logits of own rows */
+    float *gradients[SH_STEP_N_OUTPUTS]; /* [own rows, dims] */
+    uint8_t *choices;                    /* [batch] choices of all ranks */
+    sh_class_row *class_rows;            /* [batch] of all ranks */
+    int32_t *labels, *fish;
+    size_t *rows_of_rank, *bytes; /* per rank; bytes: of the gather under way */
+};
+
+/* ---- in the program ---- */
+
+/* Without a classification, the embedding as it will be used. With one, both stand on the features
+ * before the neck and before they are scaled, the logits with the neck between (Luo et al. 2019).
+ */
+void sh_step_loss_build(const sh_step_config *config, sh_program *program, sh_value image,
+                        sh_step_outputs *out)
+{
+    const sh_step_config *c = config;
+    sh_head head = c->head;
+
+    for (int i = 0; i < SH_STEP_N_OUTPUTS; i++) out->of[i] = out->cotangents[i] = SH_NO_VALUE;
+    if (c->classes.kind != SH_CLASS_NONE) head.bn_neck = head.normalize = false;
+    sh_value x = sh_net_embedding(program, c->net, image, &head);
+
+    if (c->classes.kind != SH_CLASS_NONE) {
+        sh_value necked = c->head.bn_neck ? sh_net_neck(program, x) : x;
+        sh_value logits = sh_class_head(program, necked, "loss.weight", &c->classes);
+
+        out->of[SH_STEP_LOGITS] = sh_program_output(program, "logits", logits);
+        if (c->head.normalize && !c->only_classes) x = sh_net_normalize(program, x);
+    }
+    if (!c->only_classes) out->of[SH_STEP_EMBEDDING] = sh_program_output(program, "embedding", x);
+}
+
+sh_status sh_step_loss_differentiate(sh_program *program, sh_step_outputs *outputs)
+{
+    sh_status st = SH_OK;
+    sh_value values[SH_STEP_N_OUTPUTS], cotangents[SH_STEP_N_OUTPUTS];
+    int n = 0;
+
+    for (int i = 0; i < SH_STEP_N_OUTPUTS; i++)
+        if (outputs->of[i] != SH_NO_VALUE) values[n++] = outputs->of[i];
+    SH_TRY(sh_program_differentiate_all(program, n, values, SH_NO_VALUE, cotangents, NULL));
+    while (n-- > 0)
+        for (int i = 0; i < SH_STEP_N_OUTPUTS; i++)
+            if (outputs->of[i] == values[n]) outputs->cotangents[i] = cotangents[n];
+out:
+    return st;
+}
+
+sh_status sh_step_loss_read(sh_step_loss *loss, sh_program *program, const sh_step_outputs *outputs,
+                            const sh_buffer *arena, int64_t first_slot)
+{
+    sh_status st = SH_OK;
+
+    for (int i = 0; i < SH_STEP_N_OUTPUTS; i++)
+        if (outputs->of[i] != SH_NO_VALUE)
+            SH_TRY(sh_program_read(program, arena, outputs->of[i],
+                                   loss->rows[i] + first_slot * loss->dims[i]));
+out:
+    return st;
+}
+
+sh_status sh_step_loss_write(const sh_step_loss *loss, sh_program *program,
+                             const sh_step_outputs *outputs, int64_t first_slot, sh_buffer *arena)
+{
+    sh_status st = SH_OK;
+    int64_t own_row = first_slot - loss->row_begin;
+
+    for (int i = 0; i < SH_STEP_N_OUTPUTS; i++)
+        if (outputs->cotangents[i] != SH_NO_VALUE)
+            SH_TRY(sh_program_write(program, arena, outputs->cotangents[i],
+                                    loss->gradients[i] + own_row * loss->dims[i]));
+out:
+    return st;
+}
+
+/* ---- over the batch ---- */
+
+static sh_status reserve_batch(sh_step_loss *loss)
+{
+    sh_status st = SH_OK;
+    size_t batch = (size_t)loss->config->batch;
+    size_t choice = loss->metric != NULL ? sh_loss_choice_bytes(loss->metric) : 0;
+    size_t n_ranks = (size_t)sh_comm_size(loss->comm);
+
+    for (int i = 0; i < SH_STEP_N_OUTPUTS; i++) {
+        size_t row = (size_t)loss->dims[i] * sizeof(float);
+
+        loss->rows[i] = malloc(batch * row + 1);
+        loss->gradients[i] = malloc(batch * row + 1);
+        SH_CHECK(loss->rows[i] && loss->gradients[i], SH_ERR_NO_MEMORY,
+                 "%lld numbers of each of %zu images", (long long)loss->dims[i], batch);
+    }
+    loss->choices = malloc(batch * choice + 1);
+    loss->class_rows = malloc(batch * sizeof(*loss->class_rows));
+    loss->labels = malloc(batch * sizeof(int32_t));
+    loss->fish = malloc(batch * sizeof(int32_t));
+    loss->rows_of_rank = calloc(n_ranks, sizeof(size_t));
+    loss->bytes = calloc(n_ranks, sizeof(size_t));
+    SH_CHECK(loss->choices && loss->class_rows && loss->labels && loss->fish &&
+                 loss->rows_of_rank && loss->bytes,
+             SH_ERR_NO_MEMORY, "losses of %zu images", batch);
+out:
+    return st;
+}
+
+/* Which rows of the batch each rank's shards are. */
+static void count_rows(sh_step_loss *loss)
+{
+    const sh_step_config *c = loss->config;
+    int n_ranks = sh_comm_size(loss->comm);
+
+    for (int r = 0; r < n_ranks; r++) {
+        int begin, end;
+        int64_t first, last, unused;
+
+        sh_shards_of_rank(c->n_shards, n_ranks, r, &begin, &end);
+        sh_items_of_shard(c->batch, c->n_shards, begin, &first, &unused);
+        sh_items_of_shard(c->batch, c->n_shards, end - 1, &unused, &last);
+        loss->rows_of_rank[r] = (size_t)(last - first);
+        if (r == sh_comm_rank(loss->comm)) {
+            loss->row_begin = first;
+            loss->row_end = last;
+        }
+    }
+}
+
+sh_status sh_step_loss_create(const sh_step_config *config, sh_comm *comm,
+                              const sh_program *program, const sh_step_outputs *outputs,
+                              sh_step_loss **out)
+{
+    sh_status st = SH_OK;
+    sh_step_loss *loss = calloc(1, sizeof(*loss));
+
+    SH_CHECK(loss != NULL, SH_ERR_NO_MEMORY, "loss of a training step");
+    loss->config = config;
+    loss->comm = comm;
+    for (int i = 0; i < SH_STEP_N_OUTPUTS; i++)
+        if (outputs->of[i] != SH_NO_VALUE)
+            loss->dims[i] = sh_program_desc(program, outputs->of[i]).dims[1];
+    if (!config->only_classes)
+        SH_TRY(sh_loss_create(&config->loss, config->batch, loss->dims[SH_STEP_EMBEDDING],
+                              &loss->metric));
+    if (config->classes.kind != SH_CLASS_NONE)
+        SH_TRY(sh_class_loss_create(&config->classes, config->class_weights, config->class_fish,
+                                    config->batch, &loss->classes));
+    SH_TRY(reserve_batch(loss));
+    count_rows(loss);
+    *out = loss;
+    loss = NULL;
+out:
+    sh_step_loss_destroy(&loss);
+    return st;
+}
+
+void sh_step_loss_destroy(sh_step_loss **loss)
+{
+    sh_step_loss *l = *loss;
+
+    if (l == NULL) return;
+    sh_loss_destroy(&l->metric);
+    sh_class_loss_destroy(&l->classes);
+    for (int i = 0; i < SH_STEP_N_OUTPUTS; i++) {
+        free(l->rows[i]);
+        free(l->gradients[i]);
+    }
+    free(l->choices);
+    free(l->class_rows);
+    free(l->labels);
+    free(l->fish);
+    free(l->rows_of_rank);
+    free(l->bytes);
+    free(l);
+    *loss = NULL;
+}
+
+/* Bring the rows [batch] of `stride` bytes of all ranks together. */
+static sh_status gather_rows(sh_step_loss *loss, void *rows, size_t stride)
+{
+    for (int r = 0; r < sh_comm_size(loss->comm); r++)
+        loss->bytes[r] = loss->rows_of_rank[r] * stride;
+    return sh_comm_gather_all(loss->comm, (char *)rows + (size_t)loss->row_begin * stride, rows,
+                              loss->bytes);
+}
+
+/* Gather all embeddings, mine, and compute the gradient of the own rows. */
+static sh_status metric_loss(sh_step_loss *loss, int64_t number, sh_loss_stats *stats)
+{
+    sh_status st = SH_OK;
+    int64_t begin = loss->row_begin, end = loss->row_end;
+    size_t choice = sh_loss_choice_bytes(loss->metric);
+    sh_loss_batch batch = {.embeddings = loss->rows[SH_STEP_EMBEDDING],
+                           .labels = loss->labels,
+                           .fish = loss->fish,
+                           .n = loss->config->batch,
+                           .dim = loss->dims[SH_STEP_EMBEDDING],
+                           .step = (uint64_t)number};
+
+    SH_TRY(gather_rows(loss, loss->rows[SH_STEP_EMBEDDING], (size_t)batch.dim * sizeof(float)));
+    SH_TRY(
+        sh_loss_choose(loss->metric, &batch, begin, end, loss->choices + (size_t)begin * choice));
+    if (choice > 0) SH_TRY(gather_rows(loss, loss->choices, choice));
+    SH_TRY(sh_loss_apply(loss->metric, &batch, loss->choices, begin, end, stats,
+                         loss->gradients[SH_STEP_EMBEDDING]));
+out:
+    return st;
+}
+
+/* What the own rows cost, gathered, and the gradient of the own logits. */
+static sh_status class_loss(sh_step_loss *loss, sh_class_stats *stats)
+{
+    sh_status st = SH_OK;
+    int64_t begin = loss->row_begin, end = loss->row_end, n = loss->config->batch;
+    int64_t dim = loss->dims[SH_STEP_LOGITS];
+    const float *logits = loss->rows[SH_STEP_LOGITS] + begin * dim;
+    float *gradient = loss->gradients[SH_STEP_LOGITS], weight = loss->config->classification;
+
+    SH_TRY(sh_class_loss_choose(loss->classes, loss->labels, n, logits, begin, end,
+                                loss->class_rows + begin));
+    SH_TRY(gather_rows(loss, loss->class_rows, sizeof(*loss->class_rows)));
+    SH_TRY(sh_class_loss_apply(loss->classes, loss->labels, n, loss->class_rows, logits, begin, end,
+                               stats, gradient));
+    for (int64_t i = 0; i < (end - begin) * dim; i++) gradient[i] *= weight;
+out:
+    return st;
+}
+
+sh_status sh_step_loss_run(sh_step_loss *loss, int64_t number, const sh_slot_plan *slots,
+                           sh_step_stats *stats)
+{
+    sh_status st = SH_OK;
+
+    for (int64_t i = 0; i < loss->config->batch; i++) {
+        loss->labels[i] = slots[i].label;
+        loss->fish[i] = slots[i].fish;
+    }
+    stats->loss = (sh_loss_stats){0};
+    stats->classes = (sh_class_stats){0};
+    if (loss->metric != NULL) SH_TRY(metric_loss(loss, number, &stats->loss));
+    if (loss->classes != NULL) SH_TRY(class_loss(loss, &stats->classes));
+    stats->loss.loss += loss->config->classification * stats->classes.loss;
+    /* Every rank has the same numbers, so every rank leaves here together. */
+    SH_CHECK(isfinite(stats->loss.loss), SH_ERR_MISMATCH,
+             "the loss is not finite at step %lld: lower optimizer.lr, add schedule.warmup_steps "
+             "or optimizer.clip_norm",
+             (long long)number);
+out:
+    return st;
+}

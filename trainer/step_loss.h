@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * The loss side of a step (trainer/step.h): what a program puts out for the loss, and from the
+ * outputs of all shards the loss of the whole batch and the gradient of the own rows. Private to
+ * the step, which knows nothing of embeddings and logits; here nothing is known of backward,
+ * reduction and update.
+ *
+ *   build, differentiate   once per program: its outputs, and where their gradients go in
+ *   read                   per own shard after its forward: outputs into rows of the batch
+ *   run                    once per step: gather, mine, loss, gradient. Collective
+ *   write                  per own shard before its backward: gradient rows into the program
+ *
+ * The loss over embeddings is defined on the whole batch, so embeddings are gathered from all
+ * ranks; logits stay where they are, and only what each row costs is gathered.
+ */
+#ifndef SH_TRAINER_STEP_LOSS_H
+#define SH_TRAINER_STEP_LOSS_H
+
+#include "trainer/step.h"
+
+enum { SH_STEP_EMBEDDING, SH_STEP_LOGITS, SH_STEP_N_OUTPUTS };
+
+/** Of one program, by the enum above; SH_NO_VALUE: not of this loss. */
+typedef struct sh_step_outputs {
+    sh_value of[SH_STEP_N_OUTPUTS]; /* [images, columns] f32 */
+    sh_value cotangents[SH_STEP_N_OUTPUTS];
+} sh_step_outputs;
+
+/** Network, head and outputs on `image`. A failure is the program's, as with all builders. */
+void sh_step_loss_build(const sh_step_config *config, sh_program *program, sh_value image,
+                        sh_step_outputs *out);
+
+/** Add the program's backward nodes; which parameters are trained is marked already. Fills in
+ *  outputs->cotangents. */
+SH_MUST_CHECK sh_status sh_step_loss_differentiate(sh_program *program, sh_step_outputs *outputs);
+
+typedef struct sh_step_loss sh_step_loss;
+
+/** Reserve everything for batches of config->batch images. `program` and `outputs` tell how many
+ *  columns there are and are not kept; config and comm are and must outlive *out, though
+ *  config->class_weights and class_fish are copied. The caller owns *out. Not collective. */
+SH_MUST_CHECK sh_status sh_step_loss_create(const sh_step_config *config, sh_comm *comm,
+                                            const sh_program *program,
+                                            const sh_step_outputs *outputs, sh_step_loss **out);
+void sh_step_loss_destroy(sh_step_loss **loss);
+
+/** Take the outputs of an own shard, whose first image is slot `first_slot` of the batch, out of
+ *  `arena`. */
+SH_MUST_CHECK sh_status sh_step_loss_read(sh_step_loss *loss, sh_program *program,
+                                          const sh_step_outputs *outputs, const sh_buffer *arena,
+                                          int64_t first_slot);
+
+/** The loss of step `number`, once all own shards are read. Collective.
+ *
+ *  slots  [batch] the whole plan: labels and fish of all images
+ *  stats  its loss and classes are written, the rest stays. The same on every rank
+ *  A loss that is not finite is SH_ERR_MISMATCH, on every rank. */
+SH_MUST_CHECK sh_status sh_step_loss_run(sh_step_loss *loss, int64_t number,
+                                         const sh_slot_plan *slots, sh_step_stats *stats);
+
+/** Put the gradient rows of an own shard, as of the last run, into `arena` as the cotangents of its
+ *  outputs. */
+SH_MUST_CHECK sh_status sh_step_loss_write(const sh_step_loss *loss, sh_program *program,
+                                           const sh_step_outputs *outputs, int64_t first_slot,
+                                           sh_buffer *arena);
+
+#endif
