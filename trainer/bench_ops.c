@@ -46,9 +46,9 @@ static sh_status build(bench *b)
                                       .prefix = ""};
     SH_TRY(sh_program_create(&config, &b->program));
     sh_value image = sh_program_input(b->program, "image", dims);
-    sh_value features = sh_net_embedding(
-        b->program, b->net, image,
-        &(sh_head){.dim = DIM, .dropout = b->net->dropout, .normalize = true});
+    sh_value features =
+        sh_net_embedding(b->program, b->net, image,
+                         &(sh_head){.dim = DIM, .dropout = b->net->dropout, .normalize = true});
     sh_value output = sh_program_output(b->program, "embedding", features);
     SH_TRY(sh_program_differentiate(b->program, output, SH_NO_VALUE, &cotangent, NULL));
     SH_TRY(sh_store_allocate(b->store));
