@@ -19,6 +19,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     memset(&config, 0, sizeof(config));
     memset(&again, 0, sizeof(again));
     if (sh_options_defaults(table, &config) != SH_OK) abort();
+    /* What stands at its default in a numbered section is not written. */
+    if (sh_options_defaults(table, &again) != SH_OK) abort();
     if (sh_options_parse(table, (const char *)data, size, "fuzz.yaml", &config) != SH_OK) return 0;
     if (sh_options_write(table, &config, &text, &n) != SH_OK) abort();
     if (sh_options_parse(table, text, n, "written", &again) != SH_OK) {
