@@ -443,14 +443,30 @@ static bool is_finished(const sh_session *s)
     return p->finished[0] != '\0';
 }
 
+/* Ready to step: the first batches are asked for. */
+static sh_status begin(sh_session *s, loop *l)
+{
+    sh_status st = SH_OK;
+
+    *l = (loop){.s = s,
+                .is_root = sh_comm_rank(s->comm) == 0,
+                .batch = sh_config_batch(&s->config),
+                .clock = sh_clock_seconds()};
+    sh_step_own_shards(s->step, &l->shard_begin, &l->shard_end);
+    for (int64_t i = 0; i < SH_BATCHES_AHEAD; i++) {
+        int64_t step = s->progress.step + i;
+
+        SH_TRY(request_batch(l, (int)(step % SH_BATCHES_AHEAD), step));
+    }
+out:
+    return st;
+}
+
 sh_status sh_train(sh_session *session)
 {
     sh_status st = SH_OK;
     const char *reason = NULL;
-    loop l = {.s = session,
-              .is_root = sh_comm_rank(session->comm) == 0,
-              .batch = sh_config_batch(&session->config),
-              .clock = sh_clock_seconds()};
+    loop l;
 
     if (is_finished(session)) {
         sh_log_info("%s is finished (%s reached at step %lld); raise the limit to go on",
@@ -459,17 +475,30 @@ sh_status sh_train(sh_session *session)
     }
     session->progress.finished[0] = '\0';
     catch_signals();
-    sh_step_own_shards(session->step, &l.shard_begin, &l.shard_end);
     if (session->resumed)
         sh_log_info("continuing %s from step %lld", session->run,
                     (long long)session->progress.step);
-    for (int64_t i = 0; i < SH_BATCHES_AHEAD; i++) {
-        int64_t step = session->progress.step + i;
-
-        SH_TRY(request_batch(&l, (int)(step % SH_BATCHES_AHEAD), step));
-    }
+    SH_TRY(begin(session, &l));
     SH_TRY(run_loop(&l, &reason));
     SH_TRY(finish(&l, reason));
+out:
+    return st;
+}
+
+sh_status sh_train_steps(sh_session *session, int64_t n_steps, double *seconds)
+{
+    sh_status st = SH_OK;
+    double start;
+    loop l;
+
+    SH_TRY(begin(session, &l));
+    SH_TRY(train_step(&l)); /* fills the queue of batches */
+    start = sh_clock_seconds();
+    for (int64_t i = 0; i < n_steps; i++) SH_TRY(train_step(&l));
+    *seconds = (sh_clock_seconds() - start) / (double)n_steps;
+    /* Those asked for ahead: the next call asks for them anew. */
+    for (int i = 0; i < SH_BATCHES_AHEAD * (l.shard_end - l.shard_begin); i++)
+        SH_TRY(sh_loader_wait(session->loader));
 out:
     return st;
 }
