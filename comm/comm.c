@@ -9,6 +9,7 @@
 
 #include "base/cpu.h"
 #include "base/log.h"
+#include "base/position.h"
 #include "comm/group.h"
 
 enum {
@@ -23,6 +24,7 @@ sh_status sh_comm_create(int expect_ranks, sh_comm **out)
     sh_comm *comm = calloc(1, sizeof(*comm));
 
     SH_CHECK(comm != NULL, SH_ERR_NO_MEMORY, "no memory for the process group");
+    sh_position_own(); /* the thread that communicates is the one to watch */
     comm->size = 1;
     comm->local_size = 1;
     comm->cores_per_rank = sh_cpu_cores_granted();
@@ -41,6 +43,10 @@ out:
 void sh_comm_destroy(sh_comm **comm)
 {
     if (*comm == NULL) return;
+    /* MPI_Finalize waits for all ranks and keeps a core busy meanwhile: wait for them here. Should
+     * that fail, there is nobody left to tell. */
+    if (sh_comm_barrier(*comm) != SH_OK) sh_error_clear();
+    sh_watchdog_stop(&(*comm)->watchdog);
     sh_mpi_leave(*comm);
     free(*comm);
     *comm = NULL;
@@ -53,6 +59,7 @@ _Noreturn void sh_comm_abort(sh_comm *comm, int code, const char *message)
     else
         fprintf(stderr, "shoal: error: %s\n", message);
     fflush(NULL);
+    if (comm != NULL) sh_watchdog_stop(&comm->watchdog); /* the peers' need no longer ask why */
     if (comm != NULL && comm->over_mpi) MPI_Abort(comm->group, code);
     exit(code);
 }
@@ -101,7 +108,7 @@ sh_status sh_comm_barrier(sh_comm *comm)
 
     if (comm->size == 1) goto out;
     SH_MPI(MPI_Ibarrier(comm->group, &request));
-    SH_TRY(sh_mpi_wait(&request));
+    SH_TRY(sh_mpi_wait(comm, "barrier", &request));
 out:
     return st;
 }
@@ -119,7 +126,7 @@ sh_status sh_comm_bcast(sh_comm *comm, void *data, size_t n_bytes, int root)
 
         if (piece > comm->max_message_bytes) piece = comm->max_message_bytes;
         SH_MPI(MPI_Ibcast((char *)data + at, (int)piece, MPI_BYTE, root, comm->group, &request));
-        SH_TRY(sh_mpi_wait(&request));
+        SH_TRY(sh_mpi_wait(comm, "broadcast", &request));
     }
 out:
     return st;
@@ -144,7 +151,7 @@ static sh_status gather_at_once(sh_comm *comm, const void *mine, void *all, cons
     if (mine == (char *)all + offsets[comm->rank]) mine = MPI_IN_PLACE;
     SH_MPI(MPI_Iallgatherv(mine, counts[comm->rank], MPI_BYTE, all, counts, offsets, MPI_BYTE,
                            comm->group, &request));
-    SH_TRY(sh_mpi_wait(&request));
+    SH_TRY(sh_mpi_wait(comm, "gathering", &request));
 out:
     free(counts);
     return st;
@@ -180,7 +187,7 @@ sh_status sh_comm_max(sh_comm *comm, int64_t *values, int n)
 
     if (comm->size == 1) goto out;
     SH_MPI(MPI_Iallreduce(MPI_IN_PLACE, values, n, MPI_INT64_T, MPI_MAX, comm->group, &request));
-    SH_TRY(sh_mpi_wait(&request));
+    SH_TRY(sh_mpi_wait(comm, "maximum", &request));
 out:
     return st;
 }

@@ -9,6 +9,8 @@
 
 SH_C_BEGIN
 
+typedef struct sh_watchdog sh_watchdog;
+
 struct sh_comm {
     bool over_mpi; /* false: a process without a launcher; MPI is never called */
     bool owns_mpi; /* MPI was started here, so it is ended here */
@@ -18,7 +20,12 @@ struct sh_comm {
     MPI_Comm group;           /* over_mpi only; a duplicate of the world, errors returned */
     size_t max_message_bytes; /* longer transfers go in pieces: MPI counts are int */
     char host[256];
+    int64_t n_collectives; /* entered so far: the same on all ranks that are at the same place */
+    sh_watchdog *watchdog; /* NULL: none */
 };
+
+/** Say goodbye to the other watchdogs and end the thread. *watchdog NULL is fine. */
+void sh_watchdog_stop(sh_watchdog **watchdog);
 
 /** SH_OK, or SH_ERR_COMM with `what` and MPI's own text. */
 sh_status sh_mpi_status(int code, const char *what);
@@ -31,8 +38,9 @@ typedef struct sh_backoff {
 
 void sh_backoff_pause(sh_backoff *backoff);
 
-/** Wait for one request without keeping a core busy. */
-SH_MUST_CHECK sh_status sh_mpi_wait(MPI_Request *request);
+/** Wait for one request without keeping a core busy; `what` is waited for, as the watchdog will
+ * call it. */
+SH_MUST_CHECK sh_status sh_mpi_wait(sh_comm *comm, const char *what, MPI_Request *request);
 
 /** Join what the launcher set up, or stay alone; the part of sh_comm_create that knows MPI. */
 SH_MUST_CHECK sh_status sh_mpi_join(int expect_ranks, sh_comm *comm);

@@ -7,6 +7,7 @@
 
 #include "base/clock.h"
 #include "base/cpu.h"
+#include "base/position.h"
 #include "comm/group.h"
 
 enum {
@@ -40,18 +41,20 @@ void sh_backoff_pause(sh_backoff *backoff)
     sh_clock_sleep(1e-6 * us);
 }
 
-sh_status sh_mpi_wait(MPI_Request *request)
+sh_status sh_mpi_wait(sh_comm *comm, const char *what, MPI_Request *request)
 {
     sh_status st = SH_OK;
     sh_backoff backoff = {0};
     int done = 0;
 
+    sh_position_enter(SH_AT_COLLECTIVE, "%s %lld", what, (long long)++comm->n_collectives);
     for (;;) {
         SH_MPI(MPI_Test(request, &done, MPI_STATUS_IGNORE));
         if (done) break;
         sh_backoff_pause(&backoff);
     }
 out:
+    sh_position_leave();
     return st;
 }
 
@@ -162,13 +165,6 @@ out:
 
 void sh_mpi_leave(sh_comm *comm)
 {
-    MPI_Request request = MPI_REQUEST_NULL;
-
-    /* MPI_Finalize waits for all ranks and keeps a core busy meanwhile: wait for them here. Should
-     * that fail, there is nobody left to tell. */
-    if (comm->over_mpi && MPI_Ibarrier(comm->group, &request) == MPI_SUCCESS &&
-        sh_mpi_wait(&request) != SH_OK)
-        sh_error_clear();
     if (comm->over_mpi) MPI_Comm_free(&comm->group);
     if (comm->owns_mpi) MPI_Finalize();
 }

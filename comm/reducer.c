@@ -32,6 +32,7 @@
 #include <string.h>
 
 #include "base/hash.h"
+#include "base/position.h"
 #include "comm/group.h"
 #include "comm/tree.h"
 
@@ -485,22 +486,38 @@ out:
     return st;
 }
 
-sh_status sh_reducer_finish(sh_reducer *r, const float **total)
+/* Until all buckets are done. */
+static sh_status await_buckets(sh_reducer *r)
 {
     sh_status st = SH_OK;
     sh_backoff backoff = {0};
-    int n_done = 0;
+    int n_done = r->n_done;
+
+    sh_position_enter(SH_AT_COLLECTIVE, "sum over shards %lld",
+                      (long long)++r->comm->n_collectives);
+    for (;;) {
+        SH_TRY(sh_reducer_poll(r));
+        if (r->n_done == r->n_buckets) break;
+        if (r->n_done > n_done) {
+            backoff = (sh_backoff){0};
+            sh_position_move();
+        }
+        n_done = r->n_done;
+        sh_backoff_pause(&backoff);
+    }
+out:
+    sh_position_leave();
+    return st;
+}
+
+sh_status sh_reducer_finish(sh_reducer *r, const float **total)
+{
+    sh_status st = SH_OK;
 
     SH_CHECK(r->begun && r->next_leaf == r->shard_end - r->shard_begin, SH_ERR_INTERNAL,
              "%d of %d own shards are complete: the sum cannot be finished", r->next_leaf,
              r->shard_end - r->shard_begin);
-    for (;;) {
-        SH_TRY(sh_reducer_poll(r));
-        if (r->n_done == r->n_buckets) break;
-        if (r->n_done > n_done) backoff = (sh_backoff){0};
-        n_done = r->n_done;
-        sh_backoff_pause(&backoff);
-    }
+    SH_TRY(await_buckets(r));
     r->begun = false;
     *total = slot(r, 0);
 out:

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /** Running a planned program. */
+#include "base/position.h"
 #include "models/graph.h"
 
 /** Where each home begins for this run. */
@@ -66,6 +67,7 @@ sh_status sh_program_run(sh_program *p, sh_phase phase, const sh_run_args *args)
     int begin = phase == SH_PHASE_FORWARD ? 0 : p->n_forward;
     int end = phase == SH_PHASE_FORWARD ? p->n_forward : p->n_nodes;
     for (int i = begin; i < end; i++) {
+        sh_position_node(i, sh_op_name(p->nodes[i].op));
         SH_TRY(run_node(p, &p->nodes[i], &at, &args->scalars));
         if (args->after_node != NULL) SH_TRY(args->after_node(args->context, i));
     }

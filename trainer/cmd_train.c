@@ -4,8 +4,11 @@
 #include <string.h>
 
 #include "base/cli.h"
+#include "base/exit_codes.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "base/position.h"
+#include "comm/watchdog.h"
 #include "trainer/commands.h"
 #include "trainer/evaluate.h"
 #include "trainer/library.h"
@@ -116,16 +119,22 @@ static sh_status train(sh_comm *comm, const train_args *args, const sh_config *c
     sh_session *session = calloc(1, sizeof(*session));
 
     SH_CHECK(session != NULL, SH_ERR_NO_MEMORY, "session");
-    SH_TRY(sh_session_open(comm, args->run, config, session));
+    sh_position_enter(SH_AT_WORK, "start");
+    st = sh_session_open(comm, args->run, config, session);
+    sh_position_leave();
+    if (st != SH_OK) goto out;
     st = sh_train(session);
+    if (st == SH_ERR_COMM) sh_watchdog_await_verdict(comm);
     /* A rank that fails in the loop has peers waiting in a collective: end them with its message.
      */
     if (st != SH_OK && st != SH_ERR_STOPPED && sh_comm_size(comm) > 1)
-        sh_comm_abort(comm, 1, sh_error_message());
+        sh_comm_abort(comm, SH_EXIT_FAILED, sh_error_message());
     bool root = sh_comm_rank(comm) == 0;
 
     sh_session_close(session);
+    sh_position_enter(SH_AT_WORK, "operating thresholds");
     if (st == SH_OK && root) st = choose_thresholds(args->run, (int)config->threads);
+    sh_position_leave();
 out:
     free(session);
     return st;

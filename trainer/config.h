@@ -115,6 +115,10 @@ typedef struct sh_config {
     struct {
         int64_t every_steps;
     } log;
+    struct {
+        bool enabled;
+        double lost_seconds, compute_seconds, collective_seconds, files_seconds;
+    } watchdog;
     sh_stage stages[SH_MAX_STAGES]; /* those with a name or steps count: sh_config_n_stages */
 } sh_config;
 

@@ -6,10 +6,9 @@
 #include <unistd.h>
 
 #include "base/cli.h"
+#include "base/exit_codes.h"
 #include "base/log.h"
 #include "trainer/commands.h"
-
-enum { EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_REQUEUE = 75 };
 
 static const struct {
     const char *name;
@@ -36,19 +35,20 @@ static void print_help(FILE *out)
                  "usage: shoal COMMAND [ARGUMENT]...\n\ncommands:\n");
     for (size_t i = 0; i < SH_COUNT(commands); i++)
         fprintf(out, "  %-10s %s\n", commands[i].name, commands[i].summary);
-    fprintf(out,
-            "\n`shoal COMMAND --help` explains a command.\n"
-            "exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 75 stopped on request:\n"
-            "state is saved, run the same command again to continue\n");
+    fprintf(
+        out,
+        "\n`shoal COMMAND --help` explains a command.\n"
+        "exit codes: 0 done, 1 failed, 2 wrong usage or configuration; 75 stopped on request,\n"
+        "state is saved, and 76 ended by the watchdog: run the same command again to continue\n");
 }
 
 static int exit_code(sh_status status)
 {
     switch (status) {
     case SH_OK: return EXIT_SUCCESS;
-    case SH_ERR_USAGE: return EXIT_USAGE;
-    case SH_ERR_STOPPED: return EXIT_REQUEUE;
-    default: return EXIT_FAILED;
+    case SH_ERR_USAGE: return SH_EXIT_USAGE;
+    case SH_ERR_STOPPED: return SH_EXIT_STOPPED;
+    default: return SH_EXIT_FAILED;
     }
 }
 
@@ -62,7 +62,7 @@ static int unknown_command(const char *word)
     sh_log_error("unknown command \"%s\"%s%s%s", word, closest ? " (did you mean " : "",
                  closest ? closest : "", closest ? "?)" : "");
     print_help(stderr);
-    return EXIT_USAGE;
+    return SH_EXIT_USAGE;
 }
 
 /* Threads that wait by spinning starve each other when cores are shared - with the loader, with
@@ -80,7 +80,7 @@ int main(int argc, char **argv)
     if (argc < 2 || strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 ||
         strcmp(argv[1], "help") == 0) {
         print_help(argc < 2 ? stderr : stdout);
-        return argc < 2 ? EXIT_USAGE : EXIT_SUCCESS;
+        return argc < 2 ? SH_EXIT_USAGE : EXIT_SUCCESS;
     }
     if (strcmp(argv[1], "--version") == 0) {
         puts("shoal " SHOAL_VERSION);

@@ -9,9 +9,11 @@
 #include <unistd.h>
 
 #include "base/cpu.h"
+#include "base/exit_codes.h"
 #include "base/file.h"
 #include "base/fingerprint.h"
 #include "base/log.h"
+#include "comm/watchdog.h"
 #include "models/weights/weights.h"
 #include "trainer/classes.h"
 
@@ -356,6 +358,18 @@ out:
     return st;
 }
 
+static sh_status start_watchdog(const sh_session *s)
+{
+    const sh_config *c = &s->config;
+    const sh_watchdog_config config = {.lost_seconds = c->watchdog.lost_seconds,
+                                       .compute_seconds = c->watchdog.compute_seconds,
+                                       .collective_seconds = c->watchdog.collective_seconds,
+                                       .files_seconds = c->watchdog.files_seconds,
+                                       .exit_code = SH_EXIT_WATCHDOG};
+
+    return c->watchdog.enabled ? sh_watchdog_start(s->comm, &config) : SH_OK;
+}
+
 static sh_status take_lock(sh_session *s)
 {
     sh_status st = SH_OK;
@@ -381,6 +395,7 @@ sh_status sh_session_open(sh_comm *comm, const char *run, const sh_config *wante
     SH_TRY(sh_comm_agree_ok(comm, settle_config(s, wanted)));
     set_threads(s);
     SH_TRY(agree_on_config(s));
+    SH_TRY(start_watchdog(s));
     SH_TRY(sh_comm_agree_ok(comm, describe_machine(s, fingerprint)));
     SH_TRY(
         sh_comm_agree_text(comm, "hardware and libraries", fingerprint, !s->config.same_hardware));

@@ -7,6 +7,7 @@
 
 #include "base/clock.h"
 #include "base/cpu.h"
+#include "base/position.h"
 #include "models/trained.h"
 #include "trainer/patterns.h"
 #include "trainer/step_loss.h"
@@ -373,6 +374,7 @@ static sh_status forward_shard(sh_step *step, int shard, int64_t number, sh_step
     const void *images = NULL;
 
     args.scalars.step = (uint64_t)number;
+    sh_position_enter(SH_AT_COMPUTE, "forward of shard %d", shard);
     SH_TRY(pixels(context, shard, &images));
     SH_TRY(sh_program_write(s->program, args.arena, s->image, images));
     SH_TRY(sh_program_run(s->program, SH_PHASE_FORWARD, &args));
@@ -380,6 +382,7 @@ static sh_status forward_shard(sh_step *step, int shard, int64_t number, sh_step
         SH_TRY(sh_step_loss_read(step->loss, s->program, &s->outputs, args.arena,
                                  (int64_t)args.scalars.first_slot));
 out:
+    sh_position_leave();
     return st;
 }
 
@@ -443,6 +446,7 @@ static sh_status backward_shard(sh_step *step, int shard, int64_t number)
         args.after_node = after_node;
         args.context = &h;
     }
+    sh_position_enter(SH_AT_COMPUTE, "backward of shard %d", shard);
     SH_TRY(sh_step_loss_write(step->loss, s->program, &s->outputs, (int64_t)args.scalars.first_slot,
                               args.arena));
     SH_TRY(sh_program_run(s->program, SH_PHASE_BACKWARD, &args));
@@ -450,6 +454,7 @@ static sh_status backward_shard(sh_step *step, int shard, int64_t number)
                       last ? step->bucket_bounds[h.next_bucket + 1] : step->trained.n));
     SH_TRY(sh_reducer_leaf_done(step->reducer));
 out:
+    sh_position_leave();
     return st;
 }
 

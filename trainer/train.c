@@ -11,6 +11,7 @@
 #include "base/file.h"
 #include "base/hash.h"
 #include "base/log.h"
+#include "base/position.h"
 #include "trainer/evaluate.h"
 
 enum { LINE_BYTES = 512 };
@@ -71,9 +72,11 @@ static sh_status pixels_of_shard(void *context, int shard, const void **pixels)
     loop *l = context;
     int index = shard - l->shard_begin;
 
+    sh_position_enter(SH_AT_FILES, "images of shard %d", shard);
     for (; l->n_waited <= index; l->n_waited++) SH_TRY(sh_loader_wait(l->s->loader));
     *pixels = l->s->pixels[l->slot][index];
 out:
+    sh_position_leave();
     return st;
 }
 
@@ -194,7 +197,10 @@ static sh_status score_result(loop *l, sh_snapshot *result, double *map)
     embeddings = malloc((size_t)(n * sh_infer_dim(s->infer)) * sizeof(float));
     SH_CHECK(embeddings != NULL, SH_ERR_NO_MEMORY, "validation embeddings");
     SH_TRY(sh_snapshot_swap_in(result, store, &training));
-    SH_TRY(embed_part(l, crops, n, embeddings));
+    sh_position_enter(SH_AT_FILES, "validation after step %lld", (long long)s->progress.step);
+    st = embed_part(l, crops, n, embeddings);
+    sh_position_leave();
+    if (st != SH_OK) goto out;
     SH_TRY(sh_snapshot_swap_in(&training, store, NULL));
     SH_TRY(sh_validate(s->dataset, crops, n, embeddings, sh_infer_dim(s->infer), &score));
     *map = isfinite(score.map) ? score.map : 0;
@@ -261,8 +267,22 @@ static sh_status save_checkpoint(loop *l)
 
     l->checkpoint_age = 0;
     if (!l->is_root) goto out;
-    SH_TRY(sh_checkpointer_save(s->checkpointer, &s->progress,
-                                s->progress.best_score >= 0 ? &s->best : NULL));
+    sh_position_enter(SH_AT_FILES, "checkpoint of %s", s->run);
+    st = sh_checkpointer_save(s->checkpointer, &s->progress,
+                              s->progress.best_score >= 0 ? &s->best : NULL);
+    sh_position_leave();
+out:
+    return st;
+}
+
+static sh_status await_checkpoint(loop *l)
+{
+    sh_status st = SH_OK;
+
+    if (!l->is_root) goto out;
+    sh_position_enter(SH_AT_FILES, "checkpoint of %s", l->s->run);
+    st = sh_checkpointer_wait(l->s->checkpointer);
+    sh_position_leave();
 out:
     return st;
 }
@@ -329,7 +349,10 @@ static sh_status train_step(loop *l)
     SH_TRY(sh_session_enter_stage(s));
     l->slot = (int)(step % SH_BATCHES_AHEAD);
     l->n_waited = 0;
-    SH_TRY(sh_step_run(s->step, step, lr, s->plans[l->slot], pixels_of_shard, l, &stats));
+    sh_position_enter(SH_AT_COMPUTE, "step %lld", (long long)step);
+    st = sh_step_run(s->step, step, lr, s->plans[l->slot], pixels_of_shard, l, &stats);
+    sh_position_leave();
+    if (st != SH_OK) goto out;
     SH_TRY(log_step(l, step, lr, &stats));
     s->progress.step++;
     SH_TRY(request_batch(l, l->slot, step + SH_BATCHES_AHEAD));
@@ -357,7 +380,7 @@ static sh_status run_loop(loop *l, const char **reason)
         if (v.stop && *reason == NULL) {
             SH_TRY(mark_logs(l));
             SH_TRY(save_checkpoint(l));
-            if (l->is_root) SH_TRY(sh_checkpointer_wait(s->checkpointer));
+            SH_TRY(await_checkpoint(l));
             SH_FAIL(SH_ERR_STOPPED,
                     "stopped on request after step %lld; the same command continues",
                     (long long)s->progress.step);
@@ -423,7 +446,7 @@ static sh_status finish(loop *l, const char *reason)
     }
     snprintf(s->progress.finished, sizeof(s->progress.finished), "%s", reason);
     SH_TRY(save_checkpoint(l));
-    if (l->is_root) SH_TRY(sh_checkpointer_wait(s->checkpointer));
+    SH_TRY(await_checkpoint(l));
     sh_log_progress_end();
     sh_log_info("done: %lld steps in %.1f minutes (limit: %s); the model is %s/model.safetensors",
                 (long long)s->progress.step, s->progress.seconds / 60, reason, s->run);
