@@ -333,3 +333,30 @@ sh_status sh_path_join(const char *a, const char *b, char *out, size_t size)
 out:
     return st;
 }
+
+sh_status sh_path_home(const char *name, char *out, size_t size)
+{
+    sh_status st = SH_OK;
+    const char *home = getenv("SHOAL_HOME"), *user = getenv("HOME");
+    bool own = home != NULL && home[0] != '\0';
+
+    SH_CHECK(own || user != NULL, SH_ERR_USAGE, "set SHOAL_HOME to the folder that keeps \"%s\"",
+             name);
+    SH_CHECK((size_t)snprintf(out, size, "%s%s/%s", own ? home : user,
+                              own ? "" : "/.local/share/shoal", name) < size,
+             SH_ERR_USAGE, "SHOAL_HOME is too long");
+out:
+    return st;
+}
+
+sh_status sh_path_program(char *out, size_t size)
+{
+    sh_status st = SH_OK;
+    ssize_t n = readlink("/proc/self/exe", out, size);
+
+    SH_CHECK(n > 0 && (size_t)n < size, SH_ERR_IO, "cannot tell where this program lies: %s",
+             n < 0 ? strerror(errno) : "path too long");
+    out[n] = '\0';
+out:
+    return st;
+}

@@ -64,6 +64,13 @@ bool sh_file_is_dir(const char *path);
 /** a + "/" + b into out[size]; truncation is SH_ERR_USAGE. */
 SH_MUST_CHECK sh_status sh_path_join(const char *a, const char *b, char *out, size_t size);
 
+/** Where a user's own files are kept: $SHOAL_HOME/name, by default ~/.local/share/shoal/name, into
+ *  out[size]. */
+SH_MUST_CHECK sh_status sh_path_home(const char *name, char *out, size_t size);
+
+/** Path of the program that runs, into out[size]. */
+SH_MUST_CHECK sh_status sh_path_program(char *out, size_t size);
+
 /** Tests only: the n-th fault point passed from now on (0 = the next) fails with EIO, or kills the
  *  process without cleanup if `die`. n < 0 disarms. Also armed by SHOAL_FAULT=<n>[,die]. */
 void sh_file_set_fault(int64_t n, bool die);

@@ -37,9 +37,11 @@ static sh_status unknown_key(const sh_option_table *table, const char *label, co
     for (int i = 0; i < table->n; i++) keys[i] = table->rows[i].key;
     const char *closest = sh_cli_closest(key, keys, table->n);
 
-    return sh_error_set(
-        SH_ERR_USAGE, "%s: unknown option \"%s\"%s%s%s; `shoal train --help` lists all", label, key,
-        closest ? " (did you mean " : "", closest ? closest : "", closest ? "?)" : "");
+    return sh_error_set(SH_ERR_USAGE, "%s: unknown option \"%s\"%s%s%s%s%s%s", label, key,
+                        closest ? " (did you mean " : "", closest ? closest : "",
+                        closest ? "?)" : "", table->help_command ? "; `" : "",
+                        table->help_command ? table->help_command : "",
+                        table->help_command ? "` lists all" : "");
 }
 
 static sh_status check_range(const sh_option *o, const char *label, double value, const char *text)

@@ -48,6 +48,7 @@ typedef struct sh_option {
 typedef struct sh_option_table {
     const sh_option *rows;
     int n;
+    const char *help_command; /* what lists the options, for messages; NULL: nothing does */
 } sh_option_table;
 
 /** Set every field to its default. */

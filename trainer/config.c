@@ -164,7 +164,7 @@ static const sh_option rows[] = {
 
 const sh_option_table *sh_config_options(void)
 {
-    static const sh_option_table table = {rows, SH_COUNT(rows)};
+    static const sh_option_table table = {rows, SH_COUNT(rows), "shoal train --help"};
 
     return &table;
 }

@@ -19,19 +19,7 @@ static const size_t max_weights_bytes = (size_t)16 << 30;
 
 static sh_status library_root(char path[SH_LIBRARY_PATH])
 {
-    sh_status st = SH_OK;
-    const char *home = getenv("SHOAL_HOME"), *user = getenv("HOME");
-    int n = 0;
-
-    SH_CHECK((home != NULL && home[0] != '\0') || user != NULL, SH_ERR_USAGE,
-             "set SHOAL_HOME to the folder in which backbones are kept");
-    if (home != NULL && home[0] != '\0')
-        n = snprintf(path, SH_LIBRARY_PATH, "%s/backbones", home);
-    else
-        n = snprintf(path, SH_LIBRARY_PATH, "%s/.local/share/shoal/backbones", user);
-    SH_CHECK(n < SH_LIBRARY_PATH, SH_ERR_USAGE, "SHOAL_HOME is too long");
-out:
-    return st;
+    return sh_path_home("backbones", path, SH_LIBRARY_PATH);
 }
 
 static bool is_name(const char *text)

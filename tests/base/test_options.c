@@ -26,7 +26,7 @@ static const sh_option rows[] = {
     {"files", SH_OPT_LIST, offsetof(fixture, files), "", SH_FREE, 0, 0, NULL, "", "files"},
     {"kind", SH_OPT_CHOICE, offsetof(fixture, kind), "plain", SH_FIXED, 0, 0, kinds, "", "kind"},
 };
-static const sh_option_table table = {rows, SH_COUNT(rows)};
+static const sh_option_table table = {rows, SH_COUNT(rows), NULL};
 
 static fixture a, b;
 
