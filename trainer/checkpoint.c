@@ -556,3 +556,28 @@ out:
     free(steps);
     return st;
 }
+
+sh_status sh_checkpoint_peek(const char *run, sh_progress *progress, int n, int *n_found)
+{
+    sh_status st = SH_OK;
+    char folder[SH_RUN_PATH];
+    int64_t *steps = NULL;
+    int n_steps = 0;
+
+    *n_found = 0;
+    SH_TRY(sh_run_path(run, "checkpoints", folder));
+    SH_TRY(list_checkpoints(folder, &steps, &n_steps));
+    for (int i = 0; i < n_steps && *n_found < n; i++) {
+        json_t *state = NULL;
+
+        SH_TRY(checkpoint_path(run, steps[i], folder));
+        if (read_state(folder, &state, &progress[*n_found]) == SH_OK)
+            (*n_found)++;
+        else
+            sh_error_clear();
+        json_decref(state);
+    }
+out:
+    free(steps);
+    return st;
+}

@@ -16,8 +16,12 @@ sh_status sh_cmd_export(int argc, char **argv);
 sh_status sh_cmd_identify(int argc, char **argv);
 sh_status sh_cmd_import(int argc, char **argv);
 sh_status sh_cmd_inspect(int argc, char **argv);
+sh_status sh_cmd_job(int argc, char **argv);
 sh_status sh_cmd_pack(int argc, char **argv);
+sh_status sh_cmd_status(int argc, char **argv);
+sh_status sh_cmd_submit(int argc, char **argv);
 sh_status sh_cmd_synth(int argc, char **argv);
+sh_status sh_cmd_tail(int argc, char **argv);
 sh_status sh_cmd_train(int argc, char **argv);
 
 /* Parts of `shoal bench` (trainer/bench_<name>.c); `shoal bench` dispatches to them. */

@@ -25,6 +25,10 @@ static const struct {
     {"import", sh_cmd_import, "put published weights into the library, for init=NAME"},
     {"export", sh_cmd_export, "a run's result as a shared backbone, safetensors or ONNX"},
     {"compare", sh_cmd_compare, "which run is better: paired differences with intervals"},
+    {"submit", sh_cmd_submit, "train in Slurm jobs until the run is done"},
+    {"status", sh_cmd_status, "how far runs are, from any node"},
+    {"tail", sh_cmd_tail, "what the newest job of a run wrote"},
+    {"job", sh_cmd_job, "what a batch script runs: start, save, go on (written by submit)"},
     {"bench", sh_cmd_bench, "measure steps, ops, data, ranks and mining against the limit"},
     {"doctor", sh_cmd_doctor, "what this machine can do, and what is missing"},
 };

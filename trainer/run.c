@@ -135,6 +135,25 @@ int64_t sh_run_lock_incarnation(const sh_run_lock *lock)
     return lock->incarnation;
 }
 
+sh_status sh_run_lock_look(const char *run, bool *held)
+{
+    sh_status st = SH_OK;
+    char path[SH_RUN_PATH];
+    struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    int fd = -1;
+
+    *held = false;
+    SH_TRY(sh_run_path(run, "lock", path));
+    fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0 && errno == ENOENT) goto out; /* nobody ever took it */
+    SH_CHECK(fd >= 0 && fcntl(fd, F_OFD_GETLK, &whole) == 0, SH_ERR_IO, "cannot look at %s: %s",
+             path, strerror(errno));
+    *held = whole.l_type != F_UNLCK;
+out:
+    if (fd >= 0) close(fd);
+    return st;
+}
+
 /* ---- logs ---- */
 
 struct sh_run_log {
@@ -156,6 +175,7 @@ sh_status sh_run_log_open(const char *run, const char *name, int64_t keep_bytes,
              log->path, (long long)keep_bytes);
     SH_CHECK(ftruncate(fileno(log->file), keep_bytes) == 0, SH_ERR_IO, "cannot rewind %s: %s",
              log->path, strerror(errno));
+    setvbuf(log->file, NULL, _IOLBF, BUFSIZ);
     *out = log;
     log = NULL;
 out:

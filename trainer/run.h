@@ -45,7 +45,11 @@ void sh_run_lock_release(sh_run_lock **lock);
 SH_MUST_CHECK sh_status sh_run_lock_check(const sh_run_lock *lock);
 int64_t sh_run_lock_incarnation(const sh_run_lock *lock);
 
-/** Append one line to a log of the run (metrics.jsonl, ledger.csv), which stays open. */
+/** Does a process hold the lock of this run? Asked without taking it. */
+SH_MUST_CHECK sh_status sh_run_lock_look(const char *run, bool *held);
+
+/** Append one line to a log of the run (metrics.jsonl, ledger.csv), which stays open. A line reaches
+ *  the operating system at once, so that others see it, and the disk with sh_run_log_sync. */
 typedef struct sh_run_log sh_run_log;
 
 /** Open RUN/name for appending, cut back to `keep_bytes` (rewinding it with a checkpoint). */
