@@ -11,12 +11,13 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/exit_codes.h"
 #include "base/log.h"
 #include "base/process.h"
 #include "slurm/journal.h"
 #include "slurm/queue.h"
 
-enum { WHY_BYTES = 512, ASK_TIMES = 60, ASK_EVERY_SECONDS = 5, LARGEST_SIGNAL = 64 };
+enum { WHY_BYTES = 512, ASK_TIMES = 60, ASK_EVERY_SECONDS = 5 };
 
 extern char **environ;
 
@@ -68,9 +69,10 @@ typedef struct outcome {
 
 static const outcome outcomes[] = {
     {0, false, SH_OK, "done"},
-    {1, false, SH_ERR_IO, "failed; the log says why"},
-    {2, false, SH_ERR_USAGE, "wrong usage or configuration; the log says how"},
-    {75, true, SH_ERR_STOPPED, "stopped on request, saved"},
+    {SH_EXIT_FAILED, false, SH_ERR_IO, "failed; the log says why"},
+    {SH_EXIT_USAGE, false, SH_ERR_USAGE, "wrong usage or configuration; the log says how"},
+    {SH_EXIT_STOPPED, true, SH_ERR_STOPPED, "stopped on request, saved"},
+    {SH_EXIT_WATCHDOG, true, SH_ERR_STOPPED, "the watchdog ended it; the log says why"},
 };
 
 /* Launchers report 128 + signal where a rank was killed, and other codes above 128 where a node or
@@ -81,15 +83,14 @@ static outcome interpret(int code, char why[WHY_BYTES])
 
     for (size_t i = 0; i < SH_COUNT(outcomes); i++)
         if (outcomes[i].code == code) o = outcomes[i];
+    snprintf(why, WHY_BYTES, "%s (code %d)", o.meaning, code);
     if (code > 128) {
-        bool by_signal = code - 128 <= LARGEST_SIGNAL;
+        const char *signal_name = sigabbrev_np(code - 128);
 
         o = (outcome){code, true, SH_ERR_STOPPED, NULL};
         snprintf(why, WHY_BYTES, "%s%s (code %d)",
-                 by_signal ? "killed by " : "a rank or node was lost",
-                 by_signal ? strsignal(code - 128) : "", code);
-    } else {
-        snprintf(why, WHY_BYTES, "%s (code %d)", o.meaning, code);
+                 signal_name != NULL ? "killed by SIG" : "a rank or node was lost",
+                 signal_name != NULL ? signal_name : "", code);
     }
     return o;
 }
@@ -180,9 +181,18 @@ static sh_status run_ranks(const sh_job_config *c, outcome *o, char why[WHY_BYTE
     sh_status st = SH_OK;
     int code = 0;
 
+    bool done = false;
+
     SH_TRY(run_command(c->start, &code));
     *o = interpret(code, why);
-    if (code != 0 || c->after == NULL) goto out;
+    if (code != 0) goto out;
+    /* srun was seen to return 0 where a node did not answer when its ranks should have started. */
+    SH_TRY(c->is_done(c->run, &done));
+    if (!done) {
+        *o = (outcome){code, true, SH_ERR_STOPPED, NULL};
+        snprintf(why, WHY_BYTES, "the launcher ended well, but the run is not done");
+        goto out;
+    }
     SH_TRY(run_command(c->after, &code));
     if (code == 0) goto out;
     *o = interpret(code, why);

@@ -30,7 +30,8 @@ typedef struct sh_job_config {
     const char *log;          /* where the job's output goes, for the journal; may be NULL */
     const char *chain;        /* batch script of the job's successor; NULL: jobs are requeued */
     const char *const *start; /* command that starts the ranks, NULL-terminated */
-    const char *const *after; /* command to run once the run is done, or NULL */
+    const char *const *after; /* command to run once the run is done */
+    sh_status (*is_done)(const char *run, bool *done); /* has the run reached its limit? */
 } sh_job_config;
 
 /** Run the job of this process's environment (SLURM_JOB_ID). SH_ERR_STOPPED: the run is unfinished

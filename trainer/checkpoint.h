@@ -81,9 +81,9 @@ double sh_checkpointer_seconds(const sh_checkpointer *checkpointer);
 SH_MUST_CHECK sh_status sh_checkpoint_load(const char *run, sh_store *store, sh_optim *optim,
                                            sh_snapshot *best, sh_progress *progress, bool *found);
 
-/** Where the run's newest checkpoints stand, newest first, into progress[n]; *n_found of them. Reads
- *  their state.json alone; one that cannot be read is left out. For looking at a run from outside:
- *  the lock is not needed. */
+/** Where the run's newest checkpoints stand, newest first, into progress[n]; *n_found of them.
+ *  Reads their state.json alone; one that cannot be read is left out. For looking at a run from
+ *  outside: the lock is not needed. */
 SH_MUST_CHECK sh_status sh_checkpoint_peek(const char *run, sh_progress *progress, int n,
                                            int *n_found);
 

@@ -17,6 +17,16 @@ static void own_log(char path[SH_RUN_PATH])
     path[n > 0 ? n : 0] = '\0';
 }
 
+static sh_status is_done(const char *run, bool *done)
+{
+    sh_progress newest;
+    int n_found = 0;
+    sh_status st = sh_checkpoint_peek(run, &newest, 1, &n_found);
+
+    *done = n_found > 0 && newest.finished[0] != '\0';
+    return st;
+}
+
 sh_status sh_cmd_job(int argc, char **argv)
 {
     sh_status st = SH_OK;
@@ -59,6 +69,7 @@ sh_status sh_cmd_job(int argc, char **argv)
     job.log = log;
     job.start = start;
     job.after = evaluate;
+    job.is_done = is_done;
     SH_TRY(sh_job_run(&job));
 out:
     free(start);

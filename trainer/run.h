@@ -48,7 +48,7 @@ int64_t sh_run_lock_incarnation(const sh_run_lock *lock);
 /** Does a process hold the lock of this run? Asked without taking it. */
 SH_MUST_CHECK sh_status sh_run_lock_look(const char *run, bool *held);
 
-/** Append one line to a log of the run (metrics.jsonl, ledger.csv), which stays open. A line reaches
+/** Append one line to a log of the run (metrics.jsonl, ledger.csv), which stays open. It reaches
  *  the operating system at once, so that others see it, and the disk with sh_run_log_sync. */
 typedef struct sh_run_log sh_run_log;
 

@@ -72,7 +72,7 @@ on() {
 # Switch a node on, or on again.
 power_on() {
     local node=$1 i=${1#n} outer pid= k
-    rm -f "$C/nodes/$node"
+    rm -rf "$C/nodes/$node" "$C/tmp/$node"/* # a node that starts has an empty /tmp
     unshare --net --uts --ipc --mount --pid --fork --kill-child --mount-proc bash -c '
         hostname "$0"; mount -t tmpfs tmpfs /dev/shm; mount --bind "$1" /etc/hosts; ip link set lo up
         sleep infinity & wait' "$node" "$C/hosts" < /dev/null > "$C/log/$node.out" 2>&1 &
