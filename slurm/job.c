@@ -180,7 +180,6 @@ static sh_status run_ranks(const sh_job_config *c, outcome *o, char why[WHY_BYTE
 {
     sh_status st = SH_OK;
     int code = 0;
-
     bool done = false;
 
     SH_TRY(run_command(c->start, &code));

@@ -55,7 +55,7 @@ until_true() {
 evidence() {
     squeue -a -o '%i %T %r %N %M' 2>&1 | tail -5
     sinfo -N -o '%N %T %E' 2>&1
-    tail -n 15 "$C"/log/slurmctld.log 2> /dev/null
+    tail -n 15 "$C"/log/slurm*.log 2> /dev/null
     tail -n 30 "$scratch"/*/slurm-*.log 2> /dev/null
     tail -n 20 "$scratch"/*/jobs.jsonl 2> /dev/null
 }
