@@ -72,7 +72,9 @@ on() {
 # Switch a node on, or on again.
 power_on() {
     local node=$1 i=${1#n} outer pid= k
-    rm -rf "$C/nodes/$node" "$C/tmp/$node"/* # a node that starts has an empty /tmp
+    # Nodes without disks: /tmp and the spool are empty after a start. Where they are not, PMIx stumbles
+    # over the sockets of the steps that were lost (docs/cluster.md).
+    rm -rf "$C/nodes/$node" "$C/tmp/$node"/* "$C/spool.$node"/*
     unshare --net --uts --ipc --mount --pid --fork --kill-child --mount-proc bash -c '
         hostname "$0"; mount -t tmpfs tmpfs /dev/shm; mount --bind "$1" /etc/hosts; ip link set lo up
         sleep infinity & wait' "$node" "$C/hosts" < /dev/null > "$C/log/$node.out" 2>&1 &
