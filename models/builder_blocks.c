@@ -151,10 +151,14 @@ sh_value sh_op_tokens(sh_program *p, sh_value patches, const char *cls, const ch
 {
     if (!sh_graph_usable(p, patches)) return SH_NO_VALUE;
     const int64_t *d = p->values[patches].desc.dims;
-    const int64_t cls_dims[3] = {1, 1, d[1]}, pos_dims[3] = {1, 1 + d[2] * d[3], d[1]};
+    const int64_t rows = d[2], columns = d[3];
+    const int64_t cls_dims[3] = {1, 1, d[1]}, pos_dims[3] = {1, 1 + rows * columns, d[1]};
     sh_value in[3] = {patches, sh_program_param(p, cls, 3, cls_dims), SH_NO_VALUE};
     in[2] = sh_program_param(p, pos, 3, pos_dims);
     if (p->status != SH_OK) return SH_NO_VALUE;
+    int64_t *grid = sh_store_slot_mutable(p->config.store, p->values[in[2]].slot)->grid;
+    grid[0] = rows;
+    grid[1] = columns;
     return sh_graph_emit(p, SH_OP_TOKENS, &sh_graph_plain_attrs, 3, in, "tokens");
 }
 

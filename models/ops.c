@@ -10,17 +10,22 @@ const char *sh_op_name(sh_op op)
 
 const char *sh_act_name(sh_act act)
 {
-    static const char *const names[] = {
-        [SH_ACT_NONE] = "none",       [SH_ACT_RELU] = "relu", [SH_ACT_RELU6] = "relu6",
-        [SH_ACT_SIGMOID] = "sigmoid", [SH_ACT_TANH] = "tanh", [SH_ACT_SILU] = "silu",
-        [SH_ACT_GELU] = "gelu"};
+    static const char *const names[] = {[SH_ACT_NONE] = "none",
+                                        [SH_ACT_RELU] = "relu",
+                                        [SH_ACT_RELU6] = "relu6",
+                                        [SH_ACT_SIGMOID] = "sigmoid",
+                                        [SH_ACT_TANH] = "tanh",
+                                        [SH_ACT_SILU] = "silu",
+                                        [SH_ACT_GELU] = "gelu",
+                                        [SH_ACT_HARD_SIGMOID] = "hard-sigmoid",
+                                        [SH_ACT_HARD_SWISH] = "hard-swish"};
 
     return names[act];
 }
 
 bool sh_act_needs_input(sh_act act)
 {
-    return act == SH_ACT_SILU || act == SH_ACT_GELU;
+    return act == SH_ACT_SILU || act == SH_ACT_GELU || act == SH_ACT_HARD_SWISH;
 }
 
 static int64_t elems(const sh_tensor_desc *d)

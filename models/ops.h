@@ -204,8 +204,10 @@ typedef enum sh_act {
     SH_ACT_RELU6,
     SH_ACT_SIGMOID,
     SH_ACT_TANH,
-    SH_ACT_SILU, /* x / (1 + exp(-x)) */
-    SH_ACT_GELU, /* x (1 + erf(x / sqrt(2))) / 2 */
+    SH_ACT_SILU,         /* x / (1 + exp(-x)) */
+    SH_ACT_GELU,         /* x (1 + erf(x / sqrt(2))) / 2 */
+    SH_ACT_HARD_SIGMOID, /* min(max(x / 6 + 1 / 2, 0), 1) */
+    SH_ACT_HARD_SWISH,   /* x times that */
 } sh_act;
 
 /** Attributes of a node; each op reads the ones that its comment names. */

@@ -27,12 +27,13 @@ typedef struct sh_slot {
     int n_dims;
     int64_t dims[4];
     int64_t n_elems;
-    int64_t offset; /* elements, within params or states */
-    float momentum; /* states: new = (1 - momentum) old + momentum delta */
-    bool trainable; /* params: has a gradient and is updated; a running_mean: its batch norm uses
-                       batch statistics and updates running ones. Default true */
-    bool decay;     /* params: subject to weight decay; false for BN and biases (one dimension) */
-    float lr_scale; /* params: factor of the learning rate. Default 1 */
+    int64_t offset;  /* elements, within params or states */
+    float momentum;  /* states: new = (1 - momentum) old + momentum delta */
+    bool trainable;  /* params: has a gradient and is updated; a running_mean: its batch norm uses
+                        batch statistics and updates running ones. Default true */
+    bool decay;      /* params: subject to weight decay; false for BN and biases (one dimension) */
+    float lr_scale;  /* params: factor of the learning rate. Default 1 */
+    int64_t grid[2]; /* a position embedding's rows and columns of patches; 0, 0: it is none */
 } sh_slot;
 
 SH_MUST_CHECK sh_status sh_store_create(const sh_backend *backend, sh_store **out);
@@ -50,7 +51,7 @@ const sh_backend *sh_store_backend(const sh_store *store);
 int sh_store_n_slots(const sh_store *store);
 const sh_slot *sh_store_slot(const sh_store *store, int index);
 sh_slot *sh_store_slot_mutable(sh_store *store,
-                               int index); /* trainable, decay, momentum, lr_scale only */
+                               int index); /* trainable, decay, momentum, lr_scale, grid only */
 int sh_store_find(const sh_store *store, const char *name); /* index, or -1 */
 int64_t sh_store_n_params(const sh_store *store); /* elements of the params arena, padded */
 int64_t sh_store_n_states(const sh_store *store);

@@ -13,9 +13,9 @@ static const char *why_not(const sh_node_desc *d)
         if (d->op != SH_OP_CAST && d->in[i]->dtype != y->dtype) return "mixes dtypes";
         if (d->in[i]->dtype != SH_F32 && d->in[i]->dtype != SH_BF16) return "neither f32 nor bf16";
     }
-    if (d->op == SH_OP_ACT && d->attrs->act == SH_ACT_SIGMOID && y->layout == SH_NCHW16C &&
-        y->dims[1] % 16 != 0)
-        return "sigmoid would fill the padding channels";
+    if (d->op == SH_OP_ACT && y->layout == SH_NCHW16C && y->dims[1] % 16 != 0 &&
+        (d->attrs->act == SH_ACT_SIGMOID || d->attrs->act == SH_ACT_HARD_SIGMOID))
+        return "the activation of 0 would fill the padding channels";
     return NULL;
 }
 

@@ -16,7 +16,9 @@ bool sh_cpu_act_bounds(sh_act act, float *lo, float *hi)
                   [SH_ACT_SIGMOID] = {false, 0, 0},
                   [SH_ACT_TANH] = {false, 0, 0},
                   [SH_ACT_SILU] = {false, 0, 0},
-                  [SH_ACT_GELU] = {false, 0, 0}};
+                  [SH_ACT_GELU] = {false, 0, 0},
+                  [SH_ACT_HARD_SIGMOID] = {false, 0, 0},
+                  [SH_ACT_HARD_SWISH] = {false, 0, 0}};
 
     *lo = bounds[act].lo;
     *hi = bounds[act].hi;

@@ -225,6 +225,13 @@ static sh_status emit_act(sh_onnx_graph *g, const sh_node *node)
         y = SH_ONNX_NODE(g, "Mul", NULL, x, y.text);
         break;
     case SH_ACT_GELU: y = gelu(g, x); break;
+    case SH_ACT_HARD_SIGMOID: {
+        const sh_onnx_attr attrs[] = {SH_ONNX_FLOAT("alpha", 1.0f / 6), {0}};
+
+        y = SH_ONNX_NODE(g, "HardSigmoid", attrs, x);
+        break;
+    }
+    case SH_ACT_HARD_SWISH: y = SH_ONNX_NODE(g, "HardSwish", NULL, x); break;
     default: SH_FAIL(SH_ERR_UNSUPPORTED, "activation %s in ONNX", sh_act_name(node->attrs.act));
     }
     set(g, node, y, in(g, node, 0)->form);

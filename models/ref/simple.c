@@ -11,6 +11,11 @@ static double gauss_cdf(double z)
     return erfc(-z * M_SQRT1_2) / 2;
 }
 
+static double hard_sigmoid(double z)
+{
+    return fmin(fmax(z / 6 + 0.5, 0), 1);
+}
+
 double sh_ref_act_value(sh_act act, double z)
 {
     switch (act) {
@@ -20,6 +25,8 @@ double sh_ref_act_value(sh_act act, double z)
     case SH_ACT_TANH: return tanh(z);
     case SH_ACT_SILU: return z / (1 + exp(-z));
     case SH_ACT_GELU: return z * gauss_cdf(z);
+    case SH_ACT_HARD_SIGMOID: return hard_sigmoid(z);
+    case SH_ACT_HARD_SWISH: return z * hard_sigmoid(z);
     case SH_ACT_NONE: break;
     }
     return z;
@@ -36,6 +43,8 @@ double sh_ref_act_slope(sh_act act, double z, double y)
     case SH_ACT_TANH: return 1 - y * y;
     case SH_ACT_SILU: sigmoid = 1 / (1 + exp(-z)); return sigmoid * (1 + z * (1 - sigmoid));
     case SH_ACT_GELU: return gauss_cdf(z) + z * exp(-z * z / 2) * (M_SQRT1_2 * M_2_SQRTPI / 2);
+    case SH_ACT_HARD_SIGMOID: return y > 0 && y < 1 ? 1.0 / 6 : 0;
+    case SH_ACT_HARD_SWISH: return fabs(z) < 3 ? z / 3 + 0.5 : z > 0;
     case SH_ACT_NONE: break;
     }
     return 1;

@@ -68,25 +68,28 @@ static void resample_line(const float *in, int64_t from, int64_t to, int64_t str
     }
 }
 
-/* [1, 1 + n n, C] to [1, 1 + m m, C]: the class token's stays, the others are resampled along x,
- * then along y. */
-static sh_status resample_positions(sh_weights *weights, int64_t index, int64_t n, int64_t m)
+/* [1, 1 + n n, C] to [1, 1 + rows columns, C]: the class token's stays, the others are resampled
+ * along x, then along y. */
+static sh_status resample_positions(sh_weights *weights, int64_t index, int64_t n,
+                                    const int64_t grid[2])
 {
     sh_status st = SH_OK;
     const sh_weight *w = sh_weights_get(weights, index);
-    const int64_t width = w->dims[2];
-    float *wide = malloc((size_t)(n * m * width) * sizeof(*wide));
-    float *all = malloc((size_t)((1 + m * m) * width) * sizeof(*all));
+    const int64_t width = w->dims[2], rows = grid[0], columns = grid[1];
+    float *wide = malloc((size_t)(n * columns * width) * sizeof(*wide));
+    float *all = malloc((size_t)((1 + rows * columns) * width) * sizeof(*all));
 
     SH_CHECK(wide != NULL && all != NULL, SH_ERR_NO_MEMORY, "%s", w->name);
     memcpy(all, w->data, (size_t)width * sizeof(*all));
     for (int64_t c = 0; c < width; c++) {
         for (int64_t y = 0; y < n; y++)
-            resample_line(w->data + (1 + y * n) * width + c, n, m, width, wide + y * m * width + c);
-        for (int64_t x = 0; x < m; x++)
-            resample_line(wide + x * width + c, n, m, m * width, all + (1 + x) * width + c);
+            resample_line(w->data + (1 + y * n) * width + c, n, columns, width,
+                          wide + y * columns * width + c);
+        for (int64_t x = 0; x < columns; x++)
+            resample_line(wide + x * width + c, n, rows, columns * width,
+                          all + (1 + x) * width + c);
     }
-    sh_weights_replace(weights, index, 1, 1 + m * m, all);
+    sh_weights_replace(weights, index, 1, 1 + rows * columns, all);
     all = NULL;
 out:
     free(wide);
@@ -94,7 +97,7 @@ out:
     return st;
 }
 
-/* Side of the grid of a position embedding [1, 1 + side side, C]; 0: it is none. */
+/* Side of the grid that a file's position embedding [1, 1 + side side, C] is of; 0: it is none. */
 static int64_t grid_side(int n_dims, const int64_t *dims)
 {
     if (n_dims != 3 || dims[0] != 1 || dims[1] < 2) return 0;
@@ -113,12 +116,11 @@ static sh_status adapt_positions(sh_weights *weights, const sh_store *store)
         const sh_weight *w = sh_weights_get(weights, i);
         const sh_slot *slot = sh_store_slot(store, slot_index);
         const int64_t from = grid_side(w->n_dims, w->dims);
-        const int64_t to = grid_side(slot->n_dims, slot->dims);
 
-        if (strcmp(w->name, slot->name) != 0 || from == 0 || to == 0 || from == to ||
-            w->dims[2] != slot->dims[2])
+        if (strcmp(w->name, slot->name) != 0 || from == 0 || slot->grid[0] == 0 ||
+            w->dims[1] == slot->dims[1] || w->dims[2] != slot->dims[2])
             continue;
-        SH_TRY(resample_positions(weights, i, from, to));
+        SH_TRY(resample_positions(weights, i, from, slot->grid));
     }
 out:
     return st;

@@ -58,8 +58,8 @@ int sh_weights_match(const sh_weights *weights, const sh_alias *alias, const sh_
 /** Rename the set's tensors to ours where the names that another package has for `net`, whose store
  *  it is, fit better than those that they have. A package's names for another network never count:
  *  they would fit one that differs in constants only, and give wrong features. *alias (unless NULL)
- * is the table used, or NULL. Position embeddings `pos_embed` of another square grid are resampled
- * (bicubic) to the store's. */
+ * is the table used, or NULL. Position embeddings `pos_embed` of a square grid of another size are
+ * resampled (bicubic) to the store's grid, square or not. */
 SH_MUST_CHECK sh_status sh_weights_adapt(sh_weights *weights, const sh_net *net,
                                          const sh_store *store, const sh_alias **alias);
 

@@ -45,6 +45,7 @@ sh_value sh_trunk_conv(sh_trunk *t, sh_value x, const char *conv, const char *bn
 
 extern const sh_net sh_net_mobilenet_v2;
 extern const sh_net sh_net_mobilenet_v2_keras;
+extern const sh_net sh_net_mobilenet_v3_small;
 extern const sh_net sh_net_efficientnet_lite0;
 extern const sh_net sh_net_efficientnet_b0;
 extern const sh_net sh_net_efficientnet_b5;

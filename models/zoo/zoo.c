@@ -12,6 +12,7 @@
 static const sh_net *const nets[] = {
     &sh_net_mobilenet_v2,
     &sh_net_mobilenet_v2_keras,
+    &sh_net_mobilenet_v3_small,
     &sh_net_efficientnet_lite0,
     &sh_net_efficientnet_b0,
     &sh_net_efficientnet_b5,

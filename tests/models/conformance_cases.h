@@ -303,7 +303,7 @@ static void add_map_forms(suite *s, const int64_t *d, sh_dtype dtype)
     sh_op_attrs attrs = plain_attrs;
     op_case *c = NULL;
 
-    for (sh_act act = SH_ACT_RELU; act <= SH_ACT_GELU; act++) {
+    for (sh_act act = SH_ACT_RELU; act <= SH_ACT_HARD_SWISH; act++) {
         attrs.act = act;
         c = add(s, SH_OP_ACT, dtype, &attrs);
         IN(c, 0, ACTIVATION, d[0], d[1], d[2], d[3]);

@@ -8,6 +8,7 @@
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,15 +19,20 @@
 
 #include "base/hash.h"
 
-/** Folder of the reference files. */
-static inline const char *ref_folder(void)
+/** The reference file `name`.h5: in SHOAL_REF, or else in the folder that scripts/make-reference
+ *  fills. False where neither has it. */
+static inline bool ref_find(const char *name, char path[4200])
 {
-    static char folder[4096];
     const char *named = getenv("SHOAL_REF"), *source = getenv("SHOAL_SOURCE");
 
-    if (named != NULL) return named;
-    snprintf(folder, sizeof(folder), "%s/../shared/ref", source != NULL ? source : ".");
-    return folder;
+    if (source == NULL) source = ".";
+    if (named != NULL)
+        snprintf(path, 4200, "%s/%s.h5", named, name);
+    else
+        snprintf(path, 4200, "%s/../shared/ref/%s.h5", source, name);
+    if (access(path, R_OK) == 0) return true;
+    snprintf(path, 4200, "%s/build/reference/%s.h5", source, name);
+    return access(path, R_OK) == 0;
 }
 
 /** Read a numeric dataset or attribute, whole, as doubles; the caller frees. */
@@ -82,15 +88,16 @@ static inline void ref_read_attribute(hid_t file, const char *name, int max, dou
     H5Aclose(attribute);
 }
 
-static inline void ref_read_salt(hid_t file, char salt[256])
+/** A text attribute. */
+static inline void ref_read_text(hid_t file, const char *name, char out[256])
 {
     char *text = NULL;
-    hid_t attribute = H5Aopen(file, "salt", H5P_DEFAULT);
+    hid_t attribute = H5Aopen(file, name, H5P_DEFAULT);
     assert_true(attribute >= 0);
     hid_t type = H5Aget_type(attribute);
 
     assert_true(H5Tis_variable_str(type) > 0 && H5Aread(attribute, type, &text) >= 0);
-    snprintf(salt, 256, "%s", text != NULL ? text : "");
+    snprintf(out, 256, "%s", text != NULL ? text : "");
     H5free_memory(text);
     H5Tclose(type);
     H5Aclose(attribute);

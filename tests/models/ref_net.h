@@ -92,7 +92,7 @@ static inline void build(fixture *f, sh_dtype dtype)
     assert_ok(f->backend->alloc((size_t)n * sizeof(float), &f->reduce));
 }
 
-/** False where this build lacks the backend or the reference folder lacks the file. */
+/** False where this build lacks the backend or there is no reference file. */
 static inline bool open_fixture(fixture *f, const char *net, const char *backend, sh_dtype dtype)
 {
     const sh_net *found = NULL;
@@ -104,11 +104,10 @@ static inline bool open_fixture(fixture *f, const char *net, const char *backend
     assert_ok(sh_net_find(net, &found));
     f->net = *found;
     f->net.dropout = f->net.path_drop = 0;
-    snprintf(path, sizeof(path), "%s/%s.h5", ref_folder(), net);
-    if (sh_backend_find(backend, &f->backend) != SH_OK || access(path, R_OK) != 0) return false;
+    if (sh_backend_find(backend, &f->backend) != SH_OK || !ref_find(net, path)) return false;
     f->file = H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT);
     assert_true(f->file >= 0);
-    ref_read_salt(f->file, f->salt);
+    ref_read_text(f->file, "salt", f->salt);
     ref_read_attribute(f->file, "input_shape", 4, numbers);
     for (int i = 0; i < 4; i++) f->dims[i] = (int64_t)numbers[i];
     ref_read_attribute(f->file, "bn_eps", 1, numbers);

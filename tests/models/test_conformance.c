@@ -43,7 +43,7 @@ static void add_all(suite *s)
             add_conv_forms(s, &conv_shapes[i], dtypes[t]);
         }
         for (size_t i = 0; i < SH_COUNT(shapes); i++) {
-            for (sh_act act = SH_ACT_NONE; act <= SH_ACT_GELU; act++) {
+            for (sh_act act = SH_ACT_NONE; act <= SH_ACT_HARD_SWISH; act++) {
                 add_norm_forms(s, shapes[i], dtypes[t], act);
             }
             add_map_forms(s, shapes[i], dtypes[t]);

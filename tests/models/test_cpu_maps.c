@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
- * How exact the vector functions behind SiLU and GELU are, against double functions, over all
+ * How exact the vector functions behind activations are, against double functions, over all
  * magnitudes. One unit is the distance of neighbouring f32 numbers at the exact result; where a
  * result is a small difference of large terms (GELU below 0, slopes), at the largest term.
  */
@@ -44,6 +44,21 @@ static double gelu_slope(double x)
     return erfc(-x / sqrt(2)) / 2 + x * exp(-x * x / 2) / sqrt(2 * acos(-1));
 }
 
+static double hard_sigmoid(double x)
+{
+    return fmin(fmax(x / 6 + 0.5, 0), 1);
+}
+
+static double hard_swish(double x)
+{
+    return x * hard_sigmoid(x);
+}
+
+static double hard_swish_slope(double x)
+{
+    return fabs(x) < 3 ? x / 3 + 0.5 : x > 0;
+}
+
 /** The largest error over [lo, hi], in units of the result or, if that is larger, of the term. */
 static double worst(sh_act act, bool is_slope, double lo, double hi, double (*exact)(double),
                     double term)
@@ -81,6 +96,9 @@ static void activations__are_exact_to_few_units(void **state)
         /* x times 1 - sigmoid, which cancels */ {SH_ACT_GELU, false, 0, 20, 0, 4, gelu},
         {SH_ACT_GELU, false, -12, 0, 0.5, 2, gelu}, /* x / 2 plus x erf / 2 */
         {SH_ACT_GELU, true, -12, 12, 0.5, 6, gelu_slope},
+        {SH_ACT_HARD_SIGMOID, false, -6, 6, 0.5, 2, hard_sigmoid},
+        {SH_ACT_HARD_SWISH, false, -6, 6, 0.5, 2, hard_swish},
+        {SH_ACT_HARD_SWISH, true, -6, 6, 0.5, 4, hard_swish_slope},
     };
 
     (void)state;

@@ -154,22 +154,32 @@ static sh_value build_gem(sh_program *p, sh_value x)
 }
 
 /* Squeeze and excitation behind a batch norm whose activation needs its input. */
-static sh_value build_squeeze(sh_program *p, sh_value x)
+static sh_value squeeze(sh_program *p, sh_value x, sh_act act, sh_act gate)
 {
     x = sh_op_conv(p, x, "conv1", &(sh_conv_attrs){.out_channels = 6, .kernel = {1, 1}});
-    x = sh_op_act(p, sh_op_batch_norm(p, x, "bn1", 1e-3f, 0.1f), SH_ACT_SILU);
+    x = sh_op_act(p, sh_op_batch_norm(p, x, "bn1", 1e-3f, 0.1f), act);
     x = sh_op_conv(
         p, x, "depthwise",
         &(sh_conv_attrs){.out_channels = 6, .kernel = {3, 3}, .groups = 6, .pad = {1, 1, 1, 1}});
-    x = sh_op_act(p, sh_op_batch_norm(p, x, "bn2", 1e-3f, 0.1f), SH_ACT_SILU);
+    x = sh_op_act(p, sh_op_batch_norm(p, x, "bn2", 1e-3f, 0.1f), act);
     sh_value s = sh_op_global_avg_pool(p, x);
     s = sh_op_conv(p, s, "reduce",
                    &(sh_conv_attrs){.out_channels = 2, .kernel = {1, 1}, .bias = true});
-    s = sh_op_conv(p, sh_op_act(p, s, SH_ACT_SILU), "expand",
+    s = sh_op_conv(p, sh_op_act(p, s, act), "expand",
                    &(sh_conv_attrs){.out_channels = 6, .kernel = {1, 1}, .bias = true});
-    x = sh_op_mul_channels(p, x, sh_op_act(p, s, SH_ACT_SIGMOID));
+    x = sh_op_mul_channels(p, x, sh_op_act(p, s, gate));
     x = sh_op_conv(p, x, "conv2", &(sh_conv_attrs){.out_channels = 4, .kernel = {1, 1}});
     return sh_op_batch_norm(p, x, "bn3", 1e-3f, 0.1f);
+}
+
+static sh_value build_squeeze(sh_program *p, sh_value x)
+{
+    return squeeze(p, x, SH_ACT_SILU, SH_ACT_SIGMOID);
+}
+
+static sh_value build_hard(sh_program *p, sh_value x)
+{
+    return squeeze(p, x, SH_ACT_HARD_SWISH, SH_ACT_HARD_SIGMOID);
 }
 
 /* A branch is used twice, one input of the concatenation needs no more than a copy. */
@@ -220,6 +230,7 @@ static const case_net cases[] = {
     {"generalised mean", {3, 4, 5, 4}, build_gem, false, 1e-3, 1e-2, 1, "gem_pool_grad"},
     {"squeeze and excitation", {3, 3, 6, 5}, build_squeeze, false, 3e-2, 2e-3, 5, "conv_grad"},
     {"squeeze, frozen", {3, 3, 6, 5}, build_squeeze, true, 3e-2, 2e-3, 5, "conv_grad"},
+    {"hard squeeze", {3, 3, 6, 5}, build_hard, false, 1e-3, 1e-2, 5, "conv_grad"},
     {"squeeze, no act left", {3, 3, 6, 5}, build_squeeze, false, 3e-2, 2e-3, 1, "act"},
     {"inception", {2, 3, 5, 6}, build_inception, false, 1e-2, 1e-3, 1, "concat_grad"},
     {"transformer", {3, 3, 6, 4}, build_transformer, false, 1e-2, 2e-3, 1, "attention_grad"},

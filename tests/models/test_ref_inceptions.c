@@ -7,6 +7,7 @@
 
 static const ref_case cases[] = {
     {"inception_v3", true},
+    {"inception_v3_keras", true},
     {"inception_resnet_v2", true},
 };
 

@@ -6,9 +6,8 @@
 #include "ref_check.h"
 
 static const ref_case cases[] = {
-    {"mobilenet_v2", false},
-    {"efficientnet_lite0", false},
-    {"siamese_orl", false},
+    {"mobilenet_v2", false},       {"mobilenet_v2_keras", false}, {"mobilenet_v3_small", false},
+    {"efficientnet_lite0", false}, {"siamese_orl", false},
 };
 
 #include "ref_net_tests.h"

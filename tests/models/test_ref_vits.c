@@ -7,6 +7,7 @@
 
 static const ref_case cases[] = {
     {"vit_small_patch16_224", true},
+    {"vit_small_patch16_224_dino", true},
     {"vit_small_patch14_dinov2", true},
 };
 

@@ -397,6 +397,64 @@ static void published_lite0__gives_equal_features_on_ref_and_cpu(void **state)
     sh_weights_destroy(&w);
 }
 
+/** What a ViT-S/16's position embedding of a 4x4 grid becomes for an image of 16 * height x 16 *
+ *  width pixels; channel 0 was the row, channel 1 the column. */
+static void load_positions(int64_t height, int64_t width, float positions[][384])
+{
+    const sh_backend *backend = NULL;
+    sh_store *store = NULL;
+    sh_program *p = NULL;
+    sh_weights *w = NULL;
+    static float grid[17][384];
+    const sh_weight_out out = {"pos_embed", SH_F32, 3, {1, 17, 384}, grid};
+    const sh_net *net = find_net("vit_small_patch16_224");
+    sh_load_report report;
+
+    for (int i = 0; i < 16; i++) {
+        grid[1 + i][0] = (float)(i / 4);
+        grid[1 + i][1] = (float)(i % 4);
+        grid[1 + i][2] = 5;
+    }
+    grid[0][0] = -3; /* the class token's */
+    assert_ok(sh_backend_find("ref", &backend));
+    assert_ok(sh_store_create(backend, &store));
+    const sh_program_config config = {
+        .backend = backend, .store = store, .dtype = SH_F32, .share = 1, .prefix = ""};
+    assert_ok(sh_program_create(&config, &p));
+    sh_value x = sh_program_input(p, "image", (int64_t[4]){1, 3, 16 * height, 16 * width});
+    sh_net_embedding(p, net, x, &(sh_head){.tap = "blocks.0"});
+    sh_program_destroy(&p);
+    assert_ok(sh_store_allocate(store));
+    assert_ok(sh_weights_write(path, &out, 1, NULL, 0, NULL, NULL));
+    assert_ok(sh_weights_read(path, &w));
+    assert_ok(sh_weights_load(w, net, store, false, &report));
+    assert_int_equal(report.n_misshaped, 0);
+    assert_ok(sh_store_read(store, sh_store_find(store, "pos_embed"), positions[0]));
+    sh_weights_destroy(&w);
+    sh_store_destroy(&store);
+}
+
+static void load__resamples_positions_to_the_images_own_grid(void **state)
+{
+    enum { HEIGHT = 4, WIDTH = 9 }; /* 36 patches: not 6x6 */
+    static float positions[1 + HEIGHT * WIDTH][384];
+
+    (void)state;
+    load_positions(HEIGHT, WIDTH, positions);
+    assert_true(positions[0][0] == -3);
+    for (int y = 0; y < HEIGHT; y++)
+        for (int x = 0; x < WIDTH; x++) {
+            const float *at = positions[1 + y * WIDTH + x];
+
+            assert_float_equal(at[0], y, 1e-6); /* as many rows as before */
+            assert_float_equal(at[2], 5, 1e-6);
+            /* Antisymmetric about the middle, and never falling. */
+            assert_float_equal(at[1] + positions[1 + y * WIDTH + WIDTH - 1 - x][1], 3, 1e-5);
+            if (x > 0) assert_true(at[1] >= positions[y * WIDTH + x][1]);
+        }
+    assert_float_equal(positions[1 + WIDTH / 2][1], 1.5, 1e-6);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -408,6 +466,7 @@ int main(void)
         cmocka_unit_test(save__load_brings_every_weight_back),
         cmocka_unit_test(load__reports_what_does_not_fit_and_strictly_refuses_it),
         cmocka_unit_test(load__a_public_classifier_is_not_taken_for_the_head),
+        cmocka_unit_test(load__resamples_positions_to_the_images_own_grid),
         cmocka_unit_test(read__published_lite0_gives_the_trunk_all_it_needs),
         cmocka_unit_test(published_lite0__gives_equal_features_on_ref_and_cpu),
     };

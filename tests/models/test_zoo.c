@@ -106,6 +106,7 @@ static const struct {
 } published[] = {
     {"mobilenet_v2", 3504872, 262, 0xfb177d8f06753e7fu},
     {"mobilenet_v2_keras", 3504872, 262, 0xfb177d8f06753e7fu},
+    {"mobilenet_v3_small", 2542856, 210, 0x77966c5e5da827edu},
     {"resnet50", 25557032, 267, 0x536158e742196701u},
     {"resnet101", 44549160, 522, 0xeedb88dea2cf077au},
     {"vgg16", 138357544, 32, 0xd903676470699f1au},

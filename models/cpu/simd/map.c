@@ -18,6 +18,20 @@ SH_INLINE vf vec_tanh(vf x)
     return (vf)((small & (vi)near) | (~small & (vi)far));
 }
 
+SH_INLINE vf vec_hard_sigmoid(vf x)
+{
+    return vec_min(vec_max(x * vec_set(1.0f / 6) + vec_set(0.5f), vec_set(0)), vec_set(1));
+}
+
+/** The derivative of hard swish at x. */
+SH_INLINE vf vec_hard_swish_slope(vf x)
+{
+    vf inner = x * vec_set(1.0f / 3) + vec_set(0.5f);
+    vi is_low = x <= vec_set(-3), is_high = x >= vec_set(3);
+
+    return (vf)((is_high & (vi)vec_set(1)) | (~is_high & ~is_low & (vi)inner));
+}
+
 SH_INLINE vf act_forward(vf x, const int act)
 {
     switch (act) {
@@ -27,6 +41,8 @@ SH_INLINE vf act_forward(vf x, const int act)
     case SH_ACT_TANH: return vec_tanh(x);
     case SH_ACT_SILU: return vec_silu(x);
     case SH_ACT_GELU: return vec_gelu(x);
+    case SH_ACT_HARD_SIGMOID: return vec_hard_sigmoid(x);
+    case SH_ACT_HARD_SWISH: return x * vec_hard_sigmoid(x);
     default: return x;
     }
 }
@@ -38,8 +54,11 @@ SH_INLINE vf act_backward(vf dy, vf y, const int act)
     case SH_ACT_RELU6: return vec_inside(dy, y, vec_set(0), vec_set(6));
     case SH_ACT_SIGMOID: return dy * (y * (vec_set(1) - y));
     case SH_ACT_TANH: return dy * (vec_set(1) - y * y);
-    case SH_ACT_SILU: return dy * vec_silu_slope(y); /* of these two y is the input */
+    case SH_ACT_SILU:
+        return dy * vec_silu_slope(y); /* from here y is the input, but for hard sigmoid */
     case SH_ACT_GELU: return dy * vec_gelu_slope(y);
+    case SH_ACT_HARD_SIGMOID: return vec_inside(dy * vec_set(1.0f / 6), y, vec_set(0), vec_set(1));
+    case SH_ACT_HARD_SWISH: return dy * vec_hard_swish_slope(y);
     default: return dy;
     }
 }
@@ -57,7 +76,10 @@ SH_INLINE void act_any(const void *x, void *y, int64_t n, const sh_dtype dtype, 
 /* One loop per activation: chosen once, not per element. */
 #define EACH_ACT(X)                                                                                \
     X(SH_ACT_NONE)                                                                                 \
-    X(SH_ACT_RELU) X(SH_ACT_RELU6) X(SH_ACT_SIGMOID) X(SH_ACT_TANH) X(SH_ACT_SILU) X(SH_ACT_GELU)
+    X(SH_ACT_RELU)                                                                                 \
+    X(SH_ACT_RELU6)                                                                                \
+    X(SH_ACT_SIGMOID) X(SH_ACT_TANH) X(SH_ACT_SILU) X(SH_ACT_GELU) X(SH_ACT_HARD_SIGMOID)          \
+        X(SH_ACT_HARD_SWISH)
 
 SH_INLINE void act_chosen(const void *x, void *y, int64_t n, const sh_dtype dtype, int act)
 {
