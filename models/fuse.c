@@ -384,7 +384,9 @@ static bool act_into_conv(sh_program *p, sh_node *act)
  *  the next convolution does on load has gone before. */
 static bool bn_into_weights(sh_program *p, sh_node *bn)
 {
-    if (bn->op != SH_OP_BN_APPLY || p->config.training || p->n_nodes > p->n_forward) return false;
+    const sh_program_config *c = &p->config;
+    if (bn->op != SH_OP_BN_APPLY || c->training || c->unfolded || p->n_nodes > p->n_forward)
+        return false;
     sh_node *conv = open_conv(p, bn->in[0], bn->attrs.act);
     if (conv == NULL || input(bn, 5) != SH_NO_VALUE) return false;
     const sh_tensor_desc w = p->values[conv->in[SH_CONV_W]].desc;

@@ -109,6 +109,17 @@ out:
     return st;
 }
 
+void sh_program_cut(sh_program *p, sh_value v)
+{
+    if (!sh_graph_usable(p, v)) return;
+    p->n_nodes = 0;
+    for (int i = 0; i < p->n_values; i++) {
+        p->values[i].producer = -1;
+        p->values[i].is_input = i == v;
+        p->values[i].is_pinned = false;
+    }
+}
+
 int sh_graph_n_uses(const sh_program *p, sh_value v)
 {
     int n = 0;

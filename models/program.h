@@ -40,6 +40,8 @@ typedef struct sh_program_config {
     sh_store *store;    /* not owned; slots are added to it */
     sh_dtype dtype;     /* of activations: SH_F32 or SH_BF16 */
     bool training;      /* batch statistics and dropout; false: running statistics, no dropout */
+    bool unfolded;      /* not training: batch norms are not folded into weights, so that values
+                           have the bytes of a training program in which all of it is frozen */
     float share;        /* images of this shard / images of the global batch; 1 when alone */
     const char *prefix; /* put before every parameter's name; "" for none */
 } sh_program_config;
@@ -129,6 +131,11 @@ sh_value sh_op_take_token(sh_program *p, sh_value x, int index);
 
 /** Logical shape of a value built so far, for builders that need it; {0} after a failure. */
 void sh_program_dims(const sh_program *p, sh_value v, int64_t dims[4]);
+
+/** Begin the program at v instead of at its image: v, in the program's dtype, becomes an input, and
+ *  everything built so far that led to it is dropped. Parameters below v stay in the store and get
+ *  no gradient; dropout behind v draws as in the whole program. */
+void sh_program_cut(sh_program *p, sh_value v);
 
 /** Name an output. It becomes f32 row-major, [N, C H W], whatever the program's dtype is. */
 sh_value sh_program_output(sh_program *p, const char *name, sh_value v);

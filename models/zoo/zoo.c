@@ -268,7 +268,7 @@ sh_value sh_net_normalize(sh_program *p, sh_value x)
     return sh_op_l2_norm(p, x, norm_eps);
 }
 
-sh_value sh_net_embedding(sh_program *p, const sh_net *net, sh_value image, const sh_head *head)
+sh_value sh_net_features(sh_program *p, const sh_net *net, sh_value image, const sh_head *head)
 {
     const char *tap = head->tap != NULL ? head->tap : "";
     sh_trunk t = {.p = p, .net = net, .tap = without_alias(net, tap)};
@@ -278,9 +278,18 @@ sh_value sh_net_embedding(sh_program *p, const sh_net *net, sh_value image, cons
         sh_graph_fail(p, sh_net_check_tap(net, tap));
         return SH_NO_VALUE;
     }
-    x = pooled(&t, x, head->pool);
+    return pooled(&t, x, head->pool);
+}
+
+sh_value sh_net_head(sh_program *p, const sh_net *net, sh_value x, const sh_head *head)
+{
     if (head->dropout > 0) x = sh_op_dropout(p, x, head->dropout);
     x = dense_layers(p, net, x, head);
     if (head->bn_neck) x = sh_net_neck(p, x);
     return head->normalize ? sh_net_normalize(p, x) : x;
+}
+
+sh_value sh_net_embedding(sh_program *p, const sh_net *net, sh_value image, const sh_head *head)
+{
+    return sh_net_head(p, net, sh_net_features(p, net, image, head), head);
 }

@@ -89,9 +89,16 @@ typedef struct sh_head {
     bool normalize; /* scale rows to length 1 */
 } sh_head;
 
-/** Network and identification head. Dense layers are `head.weight`, `head.bias` where there is one,
- *  `head.0.weight`, ... where there are several, or where net->head says so. Output [N, D, 1, 1].
- * An unknown tap fails the program with SH_ERR_USAGE listing the taps. */
+/** The network up to the head's tap, and its pool: features [N, C, 1, 1]. An unknown tap fails the
+ *  program with SH_ERR_USAGE listing the taps. */
+sh_value sh_net_features(sh_program *p, const sh_net *net, sh_value image, const sh_head *head);
+
+/** The rest of the head on features. Dense layers are `head.weight`, `head.bias` where there is
+ *  one, `head.0.weight`, ... where there are several, or where net->head says so. Output
+ *  [N, D, 1, 1]. */
+sh_value sh_net_head(sh_program *p, const sh_net *net, sh_value features, const sh_head *head);
+
+/** Network and identification head, one after the other. */
 sh_value sh_net_embedding(sh_program *p, const sh_net *net, sh_value image, const sh_head *head);
 
 /** The neck alone, and rows scaled to length 1, for what stands before or between them. */
