@@ -3,6 +3,7 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/tree.h"
 #include "models/trained.h"
@@ -231,10 +232,12 @@ static void update_states(const sh_optim *o, const update *u)
     }
 }
 
+/* In this form an average that has reached its value stays there to the last bit, and with it what
+ * is frozen. */
 static void update_average(float *average, const float *value, int64_t n, float decay)
 {
 #pragma omp parallel for schedule(static)
-    for (int64_t i = 0; i < n; i++) average[i] = decay * average[i] + (1.0f - decay) * value[i];
+    for (int64_t i = 0; i < n; i++) average[i] += (1.0f - decay) * (value[i] - average[i]);
 }
 
 static float *device(const sh_optim *o, sh_buffer *buffer)
@@ -286,10 +289,10 @@ sh_status sh_optim_start_average(sh_optim *o)
 {
     if (o->config.ema <= 0) return SH_OK;
     enter(o);
-    update_average(device(o, o->arenas[SH_OPTIM_EMA_PARAMS]), device(o, sh_store_params(o->store)),
-                   sh_store_n_params(o->store), 0.0f);
-    update_average(device(o, o->arenas[SH_OPTIM_EMA_STATES]), device(o, sh_store_states(o->store)),
-                   sh_store_n_states(o->store), 0.0f);
+    memcpy(device(o, o->arenas[SH_OPTIM_EMA_PARAMS]), device(o, sh_store_params(o->store)),
+           (size_t)sh_store_n_params(o->store) * sizeof(float));
+    memcpy(device(o, o->arenas[SH_OPTIM_EMA_STATES]), device(o, sh_store_states(o->store)),
+           (size_t)sh_store_n_states(o->store) * sizeof(float));
     leave(o);
     return SH_OK;
 }
