@@ -389,8 +389,8 @@ void sh_options_format(const sh_option *o, const void *config, char *text, size_
     switch (o->type) {
     case SH_OPT_BOOL: snprintf(text, size, "%s", *(const bool *)field ? "true" : "false"); break;
     case SH_OPT_INT: snprintf(text, size, "%lld", (long long)*(const int64_t *)field); break;
-    case SH_OPT_REAL: /* shortest text that reads back as the same double */
-        for (int digits = 1; digits <= 17; digits++) {
+    case SH_OPT_REAL: /* few digits that read back as the same double; 10, not 1e+01 */
+        for (int digits = 6; digits <= 17; digits++) {
             snprintf(number, sizeof(number), "%.*g", digits, *(const double *)field);
             if (strtod(number, NULL) == *(const double *)field) break;
         }
