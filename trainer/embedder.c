@@ -31,23 +31,6 @@ out:
     return st;
 }
 
-static sh_status configure(const sh_config *config, int threads, sh_infer_config *out)
-{
-    sh_status st = SH_OK;
-
-    *out =
-        (sh_infer_config){.dtype = (sh_dtype)config->dtype, .views = (int)config->embedding.views};
-    SH_TRY(sh_net_find(config->net, &out->net));
-    SH_TRY(sh_config_head(config, &out->head));
-    SH_TRY(sh_config_loader(config, false, &out->loader));
-    if (threads <= 0) threads = sh_cpu_cores_granted();
-    omp_set_num_threads(threads);
-    out->loader.threads = threads;
-    out->loader.cache_bytes = 0; /* every crop is read once */
-out:
-    return st;
-}
-
 sh_status sh_embedder_create(const char *run, bool untrained, int threads, sh_embedder **out)
 {
     sh_status st = SH_OK;
@@ -69,7 +52,9 @@ sh_status sh_embedder_create(const char *run, bool untrained, int threads, sh_em
              SH_ERR_NOT_FOUND, "%s started from %s, which is not there", run, config->init);
     SH_TRY(sh_config_backend(config, &backend_name));
     SH_TRY(sh_backend_find(backend_name, &backend));
-    SH_TRY(configure(config, threads, &infer_config));
+    if (threads <= 0) threads = sh_cpu_cores_granted();
+    omp_set_num_threads(threads);
+    SH_TRY(sh_infer_configure(config, threads, &infer_config));
     SH_TRY(sh_store_create(backend, &embedder->store));
     SH_TRY(sh_infer_create(&infer_config, embedder->store, &embedder->infer));
     SH_TRY(sh_store_init(embedder->store, (uint64_t)config->seed));

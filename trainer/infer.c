@@ -14,13 +14,33 @@ struct sh_infer {
     sh_infer_config config;
     sh_store *store;
     sh_program *program;
-    sh_value image, embedding;
+    sh_value input, output;
     sh_buffer *arena;
-    sh_tensor_desc desc; /* of a block of images */
-    int64_t dim;
+    sh_tensor_desc desc; /* of a block of images, or of features */
+    int64_t dim, n_images;
     uint8_t *pixels[BLOCKS_AHEAD];
     float *block; /* [SH_INFER_BLOCK, dim] */
 };
+
+sh_status sh_infer_configure(const sh_config *config, int threads, sh_infer_config *out)
+{
+    sh_status st = SH_OK;
+
+    *out =
+        (sh_infer_config){.dtype = (sh_dtype)config->dtype, .views = (int)config->embedding.views};
+    SH_TRY(sh_net_find(config->net, &out->net));
+    SH_TRY(sh_config_head(config, &out->head));
+    SH_TRY(sh_config_loader(config, false, &out->loader));
+    out->loader.threads = threads;
+    out->loader.cache_bytes = 0; /* every crop is read once */
+out:
+    return st;
+}
+
+sh_augment sh_infer_view(int view)
+{
+    return (sh_augment){.flip = view & 1 ? 1 : 0, .flip_vertical = view & 2 ? 1 : 0};
+}
 
 static sh_status build_program(sh_infer *infer)
 {
@@ -30,18 +50,24 @@ static sh_status build_program(sh_infer *infer)
                                 .store = infer->store,
                                 .dtype = c->dtype,
                                 .training = false,
+                                .unfolded = c->unfolded,
                                 .share = 1,
                                 .prefix = ""};
     int64_t dims[4] = {SH_INFER_BLOCK, c->net->in_channels, c->loader.height, c->loader.width};
 
     SH_TRY(sh_program_create(&config, &infer->program));
-    infer->image = sh_program_input(infer->program, "image", dims);
-    infer->embedding =
-        sh_program_output(infer->program, "embedding",
-                          sh_net_embedding(infer->program, c->net, infer->image, &c->head));
+    infer->input = sh_program_input(infer->program, "image", dims);
+    sh_value x = sh_net_features(infer->program, c->net, infer->input, &c->head);
+
+    if (c->part == SH_INFER_HEAD) {
+        sh_program_cut(infer->program, x);
+        infer->input = x;
+    }
+    if (c->part != SH_INFER_FEATURES) x = sh_net_head(infer->program, c->net, x, &c->head);
+    infer->output = sh_program_output(infer->program, "embedding", x);
     SH_TRY(sh_program_plan(infer->program));
-    infer->desc = sh_program_desc(infer->program, infer->image);
-    infer->dim = sh_program_desc(infer->program, infer->embedding).dims[1];
+    infer->desc = sh_program_desc(infer->program, infer->input);
+    infer->dim = sh_program_desc(infer->program, infer->output).dims[1];
 out:
     return st;
 }
@@ -97,14 +123,20 @@ const sh_loader_config *sh_infer_loader(const sh_infer *infer)
     return &infer->config.loader;
 }
 
-static sh_status run_block(sh_infer *infer, const uint8_t *pixels)
+int64_t sh_infer_n_images(const sh_infer *infer)
+{
+    return infer->n_images;
+}
+
+sh_status sh_infer_run_block(sh_infer *infer, const void *input, int64_t n, float *out)
 {
     sh_status st = SH_OK;
     sh_run_args args = {.arena = infer->arena};
 
-    SH_TRY(sh_program_write(infer->program, infer->arena, infer->image, pixels));
+    SH_TRY(sh_program_write(infer->program, infer->arena, infer->input, input));
     SH_TRY(sh_program_run(infer->program, SH_PHASE_FORWARD, &args));
-    SH_TRY(sh_program_read(infer->program, infer->arena, infer->embedding, infer->block));
+    SH_TRY(sh_program_read(infer->program, infer->arena, infer->output, out));
+    if (infer->config.part != SH_INFER_HEAD) infer->n_images += n;
 out:
     return st;
 }
@@ -123,13 +155,11 @@ static sh_status request_block(sh_infer *infer, sh_loader *loader, const int64_t
     return sh_loader_request(loader, slots, SH_INFER_BLOCK, infer->pixels[b % BLOCKS_AHEAD]);
 }
 
-/* Views differ by flips that always happen. */
 static sh_loader_config loader_of_view(const sh_infer *infer, int view)
 {
     sh_loader_config loader = infer->config.loader;
 
-    loader.augment.flip = view & 1 ? 1 : 0;
-    loader.augment.flip_vertical = view & 2 ? 1 : 0;
+    loader.augment = sh_infer_view(view);
     return loader;
 }
 
@@ -173,7 +203,7 @@ static sh_status run_view(sh_infer *infer, const sh_dataset *dataset, const int6
         int64_t m = n - first < SH_INFER_BLOCK ? n - first : SH_INFER_BLOCK;
 
         SH_TRY(sh_loader_wait(loader));
-        SH_TRY(run_block(infer, infer->pixels[b % BLOCKS_AHEAD]));
+        SH_TRY(sh_infer_run_block(infer, infer->pixels[b % BLOCKS_AHEAD], m, infer->block));
         add_block(infer, view, m, sums + first * infer->dim);
         if (b + BLOCKS_AHEAD < n_blocks)
             SH_TRY(request_block(infer, loader, crops, n, b + BLOCKS_AHEAD));
@@ -205,6 +235,28 @@ out:
     return st;
 }
 
+sh_status sh_infer_run_rows(sh_infer *infer, int64_t n, sh_infer_row row, const void *context,
+                            float *out)
+{
+    sh_status st = SH_OK;
+    size_t row_bytes = sh_tensor_bytes(&infer->desc) / SH_INFER_BLOCK;
+
+    for (int view = 0; view < infer->config.views; view++) {
+        for (int64_t first = 0; first < n; first += SH_INFER_BLOCK) {
+            int64_t m = n - first < SH_INFER_BLOCK ? n - first : SH_INFER_BLOCK;
+
+            for (int64_t i = 0; i < m; i++)
+                memcpy(infer->pixels[0] + (size_t)i * row_bytes, row(context, first + i, view),
+                       row_bytes);
+            SH_TRY(sh_infer_run_block(infer, infer->pixels[0], m, infer->block));
+            add_block(infer, view, m, out + first * infer->dim);
+        }
+    }
+    finish_views(infer, n, out);
+out:
+    return st;
+}
+
 sh_status sh_infer_run_image(sh_infer *infer, const sh_image *image, float *out)
 {
     sh_status st = SH_OK;
@@ -213,7 +265,7 @@ sh_status sh_infer_run_image(sh_infer *infer, const sh_image *image, float *out)
         const sh_loader_config config = loader_of_view(infer, view);
 
         SH_TRY(sh_loader_render(&config, image, 0, infer->pixels[0], SH_INFER_BLOCK, 0));
-        SH_TRY(run_block(infer, infer->pixels[0]));
+        SH_TRY(sh_infer_run_block(infer, infer->pixels[0], 1, infer->block));
         add_block(infer, view, 1, out);
     }
     finish_views(infer, 1, out);
