@@ -22,7 +22,7 @@ typedef struct sh_bench_batch {
 SH_MUST_CHECK sh_status sh_bench_batch_make(const sh_step *step, sh_bench_batch *out);
 void sh_bench_batch_clear(sh_bench_batch *batch);
 
-/** sh_step_pixels with a sh_bench_batch as its context: every shard sees the same images. */
+/** sh_step_input with a sh_bench_batch as its context: every shard sees the same images. */
 sh_status sh_bench_batch_pixels(void *batch, int shard, const void **pixels);
 
 #endif

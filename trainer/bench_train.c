@@ -57,27 +57,20 @@ out:
     return st;
 }
 
-static sh_status give_pixels(void *context, int shard, const void **pixels)
-{
-    sh_session *s = context;
-
-    *pixels = s->pixels[0][shard];
-    return SH_OK;
-}
-
 /* The session's own step on the batch that was loaded last, seconds a step. */
 static sh_status time_steps(bench *b, double *seconds)
 {
     sh_status st = SH_OK;
     sh_session *s = &b->session;
     double start = sh_clock_seconds();
+    const sh_slot_plan *slots = sh_batches_begin(s->batches, s->progress.step);
 
     for (int64_t i = 0; i < b->steps; i++) {
         int64_t step = s->progress.step + i;
         sh_step_stats stats;
 
-        SH_TRY(sh_step_run(s->step, step, sh_config_learning_rate(&s->config, step), s->plans[0],
-                           give_pixels, s, &stats));
+        SH_TRY(sh_step_run(s->step, step, sh_config_learning_rate(&s->config, step), slots,
+                           sh_batches_input, s->batches, &stats));
     }
     *seconds = (sh_clock_seconds() - start) / (double)b->steps;
 out:
@@ -90,12 +83,12 @@ static sh_status measure_round(bench *b, const result *r, double *train_ms, doub
 {
     sh_status st = SH_OK;
     sh_session *s = &b->session;
-    sh_loader_stats before, after;
+    sh_loader_stats before = {0}, after;
     double seconds = 0;
 
-    sh_loader_get_stats(s->loader, &before);
+    if (s->batches != NULL) SH_TRY(sh_batches_settle(s->batches, &before));
     SH_TRY(sh_train_steps(s, b->steps, &seconds));
-    sh_loader_get_stats(s->loader, &after);
+    SH_TRY(sh_batches_settle(s->batches, &after));
     *train_ms = 1e3 * seconds / (double)r->batch;
     *load_core_ms =
         1e3 * (after.busy_seconds - before.busy_seconds) / (double)(after.n_crops - before.n_crops);
@@ -134,7 +127,7 @@ static sh_status measure(bench *b, result *r)
         SH_TRY(measure_round(b, r, &train_ms[k], &step_ms[k], &load_core_ms[k]));
         share[k] = (step_ms[k] + load_core_ms[k] / r->cores) / train_ms[k];
     }
-    sh_loader_get_stats(b->session.loader, &loaded);
+    SH_TRY(sh_batches_settle(b->session.batches, &loaded));
     r->cached = (double)loaded.n_cached / (double)loaded.n_crops;
     r->train_ms = sh_bench_median(train_ms, n);
     r->step_ms = sh_bench_median(step_ms, n);

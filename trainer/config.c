@@ -60,7 +60,8 @@ static const char *const schedules[] = {"constant", "step", "cosine", NULL};
     STAGE_ROW(n, SH_OPT_INT, steps, "steps", "0", 0, 1e12, "steps", "length of this stage; 0, of the last one: to the end of the run"), \
     STAGE_ROW(n, SH_OPT_LIST, freeze, "freeze", "", 0, 0, "", "frozen in this stage besides `freeze`; !PATTERN takes back"), \
     STAGE_ROW(n, SH_OPT_REAL, lr, "lr", "0", 0, 100, "", "peak learning rate; 0: optimizer.lr. The schedule starts anew with each stage"), \
-    STAGE_ROW(n, SH_OPT_BOOL, fresh_optimizer, "fresh_optimizer", "true", 0, 0, "", "begin with moments of 0; false: they go on")
+    STAGE_ROW(n, SH_OPT_BOOL, fresh_optimizer, "fresh_optimizer", "true", 0, 0, "", "begin with moments of 0; false: they go on"), \
+    STAGE_ROW(n, SH_OPT_BOOL, shallow, "shallow", "false", 0, 0, "", "train on features of the frozen network that are computed once: see shallow.views")
 
 static const sh_option rows[] = {
     CHOICE("task", task, "identify", SH_FIXED, tasks, "identify: embeddings that tell any fish apart; classify: the fish of the training part (a loss over classes; their weights stay in the model, and eval scores known individuals)"),
@@ -104,6 +105,7 @@ static const sh_option rows[] = {
     REAL("augment.flip", augment.flip, "0", SH_FIXED, 0, 1, "probability", "horizontal flip; refused where it would turn one side into the other"),
     REAL("augment.flip_vertical", augment.flip_vertical, "0", SH_FIXED, 0, 1, "probability", "vertical flip; refused where it would turn one side into the other"),
     REAL("augment.erase", augment.erase, "0", SH_FIXED, 0, 1, "probability", "one erased rectangle of 2 to 20 % of the area"),
+    INT("shallow.views", shallow.views, "0", SH_FIXED, 0, 1000, "views", "shallow training: compute the features of a frozen network once, for so many views of each crop, and train the head on them; 1: the crop as it is, with no augment.*; more: the others are drawn from augment.*, once; 0: not shallow. In a run with stages, those with shallow=true"),
     PLAIN("tap", SH_OPT_TEXT, tap, "", SH_FIXED, "stage at which the network is cut, by its public name (features.7, layer3, Mixed_6b); an unknown one is refused with the list; none: the whole network"),
     CHOICE("embedding.pool", embedding.pool, "net", SH_FIXED, pools, "how a feature map becomes features; net: as the network does, at a tap the average; flatten ties the weights to the size"),
     PLAIN("embedding.hidden", SH_OPT_LIST, embedding.hidden, "", SH_FIXED, "units of dense layers before the embedding layer"),
@@ -204,7 +206,7 @@ static sh_status check_stages(const sh_config *c)
         const sh_stage *s = &c->stages[i];
         bool given = s->name[0] != '\0' || s->steps > 0;
 
-        SH_CHECK(given || (s->freeze[0] == '\0' && s->lr == 0), SH_ERR_USAGE,
+        SH_CHECK(given || (s->freeze[0] == '\0' && s->lr == 0 && !s->shallow), SH_ERR_USAGE,
                  "stages.%d has settings but neither a name nor steps", i);
         SH_CHECK(!given || i < n, SH_ERR_USAGE, "stages.%d is given, but stages.%d is not", i, n);
         SH_CHECK(i >= n - 1 || s->steps > 0, SH_ERR_USAGE,
@@ -245,6 +247,7 @@ sh_status sh_config_check(const sh_config *c)
              "task=classify needs a loss over classes: loss.kind=cross_entropy, arcface or "
              "sub_arcface");
     SH_TRY(check_stages(c));
+    SH_TRY(sh_config_check_shallow(c));
     SH_CHECK(c->embedding.views != 3, SH_ERR_USAGE, "embedding.views: 1, 2 or 4");
     SH_CHECK(c->split.folds == 0 || c->split.fold < c->split.folds, SH_ERR_USAGE,
              "split.fold=%lld must be below split.folds=%lld (folds count from 0)",

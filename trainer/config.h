@@ -31,6 +31,7 @@ typedef struct sh_stage {
     char freeze[SH_OPTION_LIST_TEXT]; /* besides the run's own `freeze` */
     double lr;                        /* 0: optimizer.lr */
     bool fresh_optimizer;
+    bool shallow; /* on features of the frozen network that were computed once */
 } sh_stage;
 
 typedef struct sh_config {
@@ -72,6 +73,9 @@ typedef struct sh_config {
         double rotate, shift, scale, brightness, contrast, saturation, hue;
         double flip, flip_vertical, erase;
     } augment;
+    struct {
+        int64_t views; /* stored of each crop; 0: training is never shallow */
+    } shallow;
     char tap[SH_OPTION_TEXT]; /* where the network ends; "": behind its last feature map */
     struct {
         int pool;                         /* sh_pool */
@@ -169,6 +173,14 @@ float sh_config_classification(const sh_config *config);
 
 /** Do the settings of the loss fit each other? */
 SH_MUST_CHECK sh_status sh_config_check_loss(const sh_config *config);
+
+/* trainer/config_shallow.c */
+
+/** Does a stage (0 where the run has none) train on features that were computed once? */
+bool sh_config_is_shallow(const sh_config *config, int stage);
+
+/** Do stages, shallow.views and augmentation fit each other? */
+SH_MUST_CHECK sh_status sh_config_check_shallow(const sh_config *config);
 
 /** The split and sampler as their modules want them. */
 sh_split_config sh_config_split(const sh_config *config);

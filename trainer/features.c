@@ -14,6 +14,7 @@
 #include "base/file.h"
 #include "base/hash.h"
 #include "base/log.h"
+#include "base/position.h"
 
 enum { BLOCKS_AHEAD = 2, KEY_BYTES = 32 };
 
@@ -190,6 +191,7 @@ static sh_status compute_rows(worker *w, const piece *p, int64_t begin, int64_t 
     sh_loader_config config = *sh_infer_loader(w->infer);
     int64_t n_blocks = (end - begin + SH_INFER_BLOCK - 1) / SH_INFER_BLOCK;
 
+    sh_position_enter(SH_AT_FILES, "features of %s crops, view %d", w->c->name, p->view);
     if (n_blocks == 0) goto out;
     config.augment = w->c->augment[p->view];
     SH_TRY(sh_loader_create(&config, w->c->dataset, &loader));
@@ -208,6 +210,7 @@ static sh_status compute_rows(worker *w, const piece *p, int64_t begin, int64_t 
     }
 out:
     sh_loader_destroy(&loader);
+    sh_position_leave();
     return st;
 }
 
@@ -252,7 +255,9 @@ static sh_status compute_piece(worker *w, const sh_features *f, const piece *p)
     st = compute_rows(w, p, p->first + begin, p->first + end, own);
     SH_TRY(sh_comm_agree_ok(w->comm, st));
     SH_TRY(sh_comm_gather_all(w->comm, own, w->rows, w->bytes));
+    sh_position_enter(SH_AT_FILES, "features in %s", w->c->folder);
     if (rank == 0) st = write_piece(w, f, p);
+    sh_position_leave();
     SH_TRY(sh_comm_agree_ok(w->comm, st));
     w->n_done += p->n;
 out:

@@ -8,6 +8,7 @@
  *   ledger.csv           step, number of slots, checksum of the slots' crops and draws; rewound too
  *   checkpoints/step-N/  see trainer/checkpoint.h
  *   model.safetensors    the result; never a time, host or rank in it
+ *   features/            of a frozen network, in shallow training (trainer/features.h)
  *   report.html, eval/   written by `shoal eval`
  *   lock                 incarnation number, host and process that may write
  */

@@ -167,36 +167,6 @@ out:
     return st;
 }
 
-static sh_status make_loader(sh_session *s)
-{
-    sh_status st = SH_OK;
-    int begin, end;
-    int64_t batch = sh_config_batch(&s->config);
-    sh_loader_config config;
-
-    sh_step_own_shards(s->step, &begin, &end);
-    sh_tensor_desc desc = sh_step_input_desc(s->step, begin);
-
-    SH_TRY(sh_config_loader(&s->config, true, &config));
-    config.threads = (int)s->config.loader.threads;
-    config.dtype = desc.dtype;
-    config.layout = desc.layout;
-    SH_TRY(sh_loader_create(&config, s->dataset, &s->loader));
-    for (int b = 0; b < SH_BATCHES_AHEAD; b++) {
-        s->planned_step[b] = -1;
-        s->plans[b] = calloc((size_t)batch, sizeof(sh_slot_plan));
-        s->pixels[b] = calloc((size_t)(end - begin), sizeof(uint8_t *));
-        SH_CHECK(s->plans[b] && s->pixels[b], SH_ERR_NO_MEMORY, "batch of %lld", (long long)batch);
-        for (int shard = begin; shard < end; shard++) {
-            desc = sh_step_input_desc(s->step, shard);
-            s->pixels[b][shard - begin] = malloc(sh_tensor_bytes(&desc));
-            SH_CHECK(s->pixels[b][shard - begin], SH_ERR_NO_MEMORY, "images of shard %d", shard);
-        }
-    }
-out:
-    return st;
-}
-
 /* ---- network ---- */
 
 static sh_status load_init(sh_session *s)
@@ -220,7 +190,8 @@ out:
     return st;
 }
 
-sh_status sh_session_enter_stage(sh_session *s)
+/* The step program of the stage that step progress.step belongs to. */
+static sh_status build_stage(sh_session *s)
 {
     sh_status st = SH_OK;
     int64_t step = s->progress.step;
@@ -230,13 +201,48 @@ sh_status sh_session_enter_stage(sh_session *s)
     if (stage == s->stage) goto out;
     s->stage = stage;
     sh_config_freeze(&s->config, stage, s->freeze);
-    SH_TRY(sh_step_freeze(s->step, s->freeze, sh_config_optimizer_begin(&s->config, step)));
+    SH_TRY(sh_step_freeze(s->step, s->freeze, sh_config_is_shallow(&s->config, stage),
+                          sh_config_optimizer_begin(&s->config, step)));
     /* A run that continues inside a stage finds the stage's moments in its checkpoint. */
     if (step == s->stage_begin && settings->fresh_optimizer)
         SH_TRY(sh_optim_reset(sh_step_optim(s->step)));
     sh_log_progress_end();
     sh_log_info("step %lld: stage %d%s%s", (long long)step, stage, settings->name[0] ? ", " : "",
                 settings->name);
+out:
+    return st;
+}
+
+static sh_status open_batches(sh_session *s, bool (*stop)(void))
+{
+    sh_status st = SH_OK;
+    sh_batches_config config = {.step = s->step,
+                                .sampler = s->sampler,
+                                .dataset = s->dataset,
+                                .n_views = (int)s->config.shallow.views};
+
+    if (sh_config_is_shallow(&s->config, s->stage)) SH_TRY(sh_shallow_open(s, stop, &s->shallow));
+    config.features = s->shallow.train;
+    SH_TRY(sh_config_loader(&s->config, true, &config.loader));
+    config.loader.threads = (int)s->config.loader.threads;
+    SH_TRY(sh_batches_create(&config, s->progress.step, &s->batches));
+out:
+    return st;
+}
+
+sh_status sh_session_enter_stage(sh_session *s, bool (*stop)(void))
+{
+    sh_status st = SH_OK;
+    int before = s->stage;
+
+    SH_TRY(build_stage(s));
+    /* Between stages that read images the loader goes on. */
+    if (s->batches != NULL && (before == s->stage || !(sh_config_is_shallow(&s->config, before) ||
+                                                       sh_config_is_shallow(&s->config, s->stage))))
+        goto out;
+    sh_batches_destroy(&s->batches);
+    sh_shallow_clear(&s->shallow);
+    SH_TRY(open_batches(s, stop));
 out:
     return st;
 }
@@ -260,14 +266,9 @@ static sh_status make_step(sh_session *s)
     s->stage = sh_config_stage(&s->config, 0, &s->stage_begin);
     sh_config_freeze(&s->config, s->stage, s->freeze);
     step.freeze = s->freeze;
+    step.shallow = sh_config_is_shallow(&s->config, s->stage);
     SH_TRY(sh_step_create(&step, s->comm, &s->step));
-    infer = (sh_infer_config){.net = step.net,
-                              .dtype = step.dtype,
-                              .head = step.head,
-                              .views = (int)s->config.embedding.views};
-    SH_TRY(sh_config_loader(&s->config, false, &infer.loader));
-    infer.loader.threads = (int)s->config.loader.threads;
-    infer.loader.cache_bytes = 0;
+    SH_TRY(sh_infer_configure(&s->config, (int)s->config.loader.threads, &infer));
     SH_TRY(sh_infer_create(&infer, sh_step_store(s->step), &s->infer));
     SH_TRY(sh_snapshot_create(sh_step_store(s->step), &s->best));
     s->progress = (sh_progress){.best_score = -1};
@@ -275,7 +276,7 @@ static sh_status make_step(sh_session *s)
         SH_TRY(sh_checkpoint_load(s->run, sh_step_store(s->step), sh_step_optim(s->step), &s->best,
                                   &s->progress, &found));
     if (!found) SH_TRY(load_init(s));
-    SH_TRY(sh_session_enter_stage(s));
+    SH_TRY(build_stage(s));
 out:
     free(class_weights);
     free(class_fish);
@@ -406,7 +407,6 @@ sh_status sh_session_open(sh_comm *comm, const char *run, const sh_config *wante
     SH_TRY(sh_comm_agree_ok(comm, make_step(s)));
     if (sh_comm_rank(comm) == 0) st = prepare_folder(s, fingerprint);
     SH_TRY(sh_comm_agree_ok(comm, st));
-    SH_TRY(sh_comm_agree_ok(comm, make_loader(s)));
 out:
     if (st != SH_OK) sh_session_close(s);
     return st;
@@ -414,15 +414,8 @@ out:
 
 void sh_session_close(sh_session *s)
 {
-    int begin = 0, end = 0;
-
-    if (s->step != NULL) sh_step_own_shards(s->step, &begin, &end);
-    sh_loader_destroy(&s->loader); /* its threads write into the buffers below */
-    for (int b = 0; b < SH_BATCHES_AHEAD; b++) {
-        for (int i = 0; s->pixels[b] != NULL && i < end - begin; i++) free(s->pixels[b][i]);
-        free(s->pixels[b]);
-        free(s->plans[b]);
-    }
+    sh_batches_destroy(&s->batches);
+    sh_shallow_clear(&s->shallow);
     sh_checkpointer_destroy(&s->checkpointer);
     sh_run_log_close(&s->metrics);
     sh_run_log_close(&s->ledger);

@@ -7,12 +7,12 @@
 #define SH_TRAINER_SESSION_H
 
 #include "comm/comm.h"
+#include "trainer/batches.h"
 #include "trainer/checkpoint.h"
 #include "trainer/infer.h"
 #include "trainer/run.h"
+#include "trainer/shallow.h"
 #include "trainer/step.h"
-
-enum { SH_BATCHES_AHEAD = 2 }; /* batches in memory: one computed, one loading */
 
 typedef struct sh_session {
     sh_comm *comm; /* not owned */
@@ -23,11 +23,12 @@ typedef struct sh_session {
     sh_dataset *dataset;
     sh_split split;
     sh_sampler *sampler;
-    sh_loader *loader;
     sh_step *step;
     int stage;                   /* which one the step program is built for */
     int64_t stage_begin;         /* its first step */
     char freeze[SH_FREEZE_TEXT]; /* what it freezes */
+    sh_shallow shallow;          /* its features, where it is shallow */
+    sh_batches *batches;         /* what its steps read */
     sh_infer *infer;             /* validation: an inference program over the step's store */
     sh_progress progress;
     sh_snapshot best;
@@ -36,10 +37,6 @@ typedef struct sh_session {
     sh_run_lock *lock;
     sh_checkpointer *checkpointer;
     sh_run_log *metrics, *ledger;
-
-    sh_slot_plan *plans[SH_BATCHES_AHEAD]; /* [batch] of steps n, n + 1 */
-    uint8_t **pixels[SH_BATCHES_AHEAD];    /* per own shard */
-    int64_t planned_step[SH_BATCHES_AHEAD];
 } sh_session;
 
 /** Start or continue the run in folder `run`: agrees with all ranks on version, configuration, data
@@ -49,7 +46,9 @@ SH_MUST_CHECK sh_status sh_session_open(sh_comm *comm, const char *run, const sh
 void sh_session_close(sh_session *session);
 
 /** Before step progress.step: where it belongs to another stage than the step program was built
- *  for, build that one; where it is the stage's first, start its optimizer. Collective. */
-SH_MUST_CHECK sh_status sh_session_enter_stage(sh_session *session);
+ *  for, build that one; where it is the stage's first, start its optimizer. See to it that the
+ *  stage's batches are under way: images, or features, which a shallow stage computes now (`stop`
+ *  and SH_ERR_STOPPED as in sh_features_open). Collective. */
+SH_MUST_CHECK sh_status sh_session_enter_stage(sh_session *session, bool (*stop)(void));
 
 #endif

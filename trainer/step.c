@@ -3,7 +3,6 @@
 
 #include <math.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "base/clock.h"
 #include "base/cpu.h"
@@ -22,7 +21,7 @@ enum {
 typedef struct sized_program {
     int64_t n_images;
     sh_program *program;
-    sh_value image;
+    sh_value input; /* images, or the network's features */
     sh_step_outputs outputs;
     int ready[MAX_BUCKETS]; /* node after which each bucket is complete */
 } sized_program;
@@ -37,6 +36,8 @@ struct sh_step {
     sh_reducer *reducer;
     sized_program sizes[MAX_SIZES];
     int n_sizes;
+    int n_feature_slots;
+    int64_t n_images; /* through the network */
 
     int shard_begin, shard_end; /* own */
     bool two_passes;
@@ -85,6 +86,21 @@ out:
 
 /* ---- building ---- */
 
+/* What makes the features is read once: nothing of it may be trained then. */
+static sh_status check_frozen(const sh_step *step)
+{
+    sh_status st = SH_OK;
+
+    for (int i = 0; i < step->n_feature_slots; i++)
+        SH_CHECK(!sh_store_slot(step->store, i)->trainable, SH_ERR_USAGE,
+                 "shallow training keeps what the network makes of each crop, but %s is trained: "
+                 "freeze all but the head (freeze=*,!head.*,!loss.*), or train without "
+                 "shallow.views",
+                 sh_store_slot(step->store, i)->name);
+out:
+    return st;
+}
+
 static sh_status build_program(sh_step *step, int64_t n_images)
 {
     sh_status st = SH_OK;
@@ -99,10 +115,18 @@ static sh_status build_program(sh_step *step, int64_t n_images)
 
     s->n_images = n_images;
     SH_TRY(sh_program_create(&config, &s->program));
-    s->image = sh_program_input(s->program, "image",
+    s->input = sh_program_input(s->program, "image",
                                 (int64_t[4]){n_images, c->net->in_channels, c->height, c->width});
-    sh_step_loss_build(c, s->program, s->image, &s->outputs);
+    sh_value features = sh_net_features(s->program, c->net, s->input, &c->head);
+
+    if (step->n_feature_slots == 0) step->n_feature_slots = sh_store_n_slots(step->store);
+    if (c->shallow) {
+        sh_program_cut(s->program, features);
+        s->input = features;
+    }
+    sh_step_loss_build(c, s->program, features, &s->outputs);
     SH_TRY(sh_patterns_mark(c->freeze, c->lr_scale, step->store));
+    if (c->shallow) SH_TRY(check_frozen(step));
     SH_TRY(sh_step_loss_differentiate(s->program, &s->outputs));
     SH_TRY(sh_program_plan(s->program));
 out:
@@ -285,19 +309,16 @@ void sh_step_destroy(sh_step **step)
     *step = NULL;
 }
 
-sh_status sh_step_freeze(sh_step *step, const char *freeze, int64_t optimizer_begin)
+sh_status sh_step_freeze(sh_step *step, const char *freeze, bool shallow, int64_t optimizer_begin)
 {
     sh_status st = SH_OK;
-    sh_tensor_desc before = sh_step_input_desc(step, step->shard_begin), after;
 
     tear_down(step);
     step->config.freeze = freeze;
+    step->config.shallow = shallow;
     step->optimizer_begin = optimizer_begin;
     SH_TRY(build(step));
     SH_TRY(sh_optim_refresh(step->optim));
-    after = sh_step_input_desc(step, step->shard_begin);
-    SH_CHECK(memcmp(&before, &after, sizeof(before)) == 0, SH_ERR_INTERNAL,
-             "freezing changed how images are laid out");
 out:
     return st;
 }
@@ -317,6 +338,16 @@ sh_optim *sh_step_optim(sh_step *step)
 const sh_step_config *sh_step_get_config(const sh_step *step)
 {
     return &step->config;
+}
+
+int sh_step_n_feature_slots(const sh_step *step)
+{
+    return step->n_feature_slots;
+}
+
+int64_t sh_step_n_images(const sh_step *step)
+{
+    return step->n_images;
 }
 
 int sh_step_passes(const sh_step *step)
@@ -339,7 +370,7 @@ sh_tensor_desc sh_step_input_desc(const sh_step *step, int shard)
 {
     const sized_program *s = program_of((sh_step *)step, shard);
 
-    return sh_program_desc(s->program, s->image);
+    return sh_program_desc(s->program, s->input);
 }
 
 sh_program *sh_step_program(sh_step *step, int shard)
@@ -364,20 +395,21 @@ sh_run_args sh_step_run_args(sh_step *step, int shard)
 
 /* ---- running ---- */
 
-/* Images in, embeddings and logits out: one own shard's forward. */
-static sh_status forward_shard(sh_step *step, int shard, int64_t number, sh_step_pixels pixels,
+/* Images or features in, embeddings and logits out: one own shard's forward. */
+static sh_status forward_shard(sh_step *step, int shard, int64_t number, sh_step_input input,
                                void *context, bool read_outputs)
 {
     sh_status st = SH_OK;
     sized_program *s = program_of(step, shard);
     sh_run_args args = sh_step_run_args(step, shard);
-    const void *images = NULL;
+    const void *data = NULL;
 
     args.scalars.step = (uint64_t)number;
     sh_position_enter(SH_AT_COMPUTE, "forward of shard %d", shard);
-    SH_TRY(pixels(context, shard, &images));
-    SH_TRY(sh_program_write(s->program, args.arena, s->image, images));
+    SH_TRY(input(context, shard, &data));
+    SH_TRY(sh_program_write(s->program, args.arena, s->input, data));
     SH_TRY(sh_program_run(s->program, SH_PHASE_FORWARD, &args));
+    if (!step->config.shallow) step->n_images += s->n_images;
     if (read_outputs)
         SH_TRY(sh_step_loss_read(step->loss, s->program, &s->outputs, args.arena,
                                  (int64_t)args.scalars.first_slot));
@@ -459,7 +491,7 @@ out:
 }
 
 sh_status sh_step_run(sh_step *step, int64_t number, double learning_rate,
-                      const sh_slot_plan *slots, sh_step_pixels pixels, void *context,
+                      const sh_slot_plan *slots, sh_step_input input, void *context,
                       sh_step_stats *stats)
 {
     sh_status st = SH_OK;
@@ -468,7 +500,7 @@ sh_status sh_step_run(sh_step *step, int64_t number, double learning_rate,
 
     *stats = (sh_step_stats){0};
     for (int shard = step->shard_begin; shard < step->shard_end; shard++)
-        SH_TRY(forward_shard(step, shard, number, pixels, context, true));
+        SH_TRY(forward_shard(step, shard, number, input, context, true));
     t1 = sh_clock_seconds();
     stats->seconds_forward = t1 - t0;
     SH_TRY(sh_step_loss_run(step->loss, number, slots, stats));
@@ -479,7 +511,7 @@ sh_status sh_step_run(sh_step *step, int64_t number, double learning_rate,
     for (int shard = step->shard_begin; shard < step->shard_end; shard++) {
         /* The second pass repeats the forward nodes. Running statistics are contributed by the
          * backward phase, so the first pass leaves no trace. */
-        if (step->two_passes) SH_TRY(forward_shard(step, shard, number, pixels, context, false));
+        if (step->two_passes) SH_TRY(forward_shard(step, shard, number, input, context, false));
         SH_TRY(backward_shard(step, shard, number));
     }
     t1 = sh_clock_seconds();

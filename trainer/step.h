@@ -40,6 +40,8 @@ typedef struct sh_step_config {
     uint64_t seed;
     const char *freeze;   /* patterns of what is not trained (trainer/patterns.h), or NULL */
     const char *lr_scale; /* PATTERN=FACTOR lines, or NULL; both must outlive the step */
+    bool shallow;         /* the programs begin at the network's features (sh_net_features), which
+                             the caller keeps; all that makes them must be frozen */
 } sh_step_config;
 
 /** From a run's configuration. The number of classes and their weights are the sampler's to tell.
@@ -65,11 +67,19 @@ const sh_step_config *sh_step_get_config(const sh_step *step);
 int sh_step_passes(const sh_step *step); /* 1 or 2 */
 
 /** From now on other parameters are frozen: programs, buckets and arenas are made anew, weights and
- *  moments stay. Collective. The layout of input images stays as it was.
+ *  moments stay. Collective.
  *
- *  freeze           as in sh_step_config; must outlive its use
+ *  freeze, shallow  as in sh_step_config; freeze must outlive its use
  *  optimizer_begin  the step that the optimizer's bias corrections count from */
-SH_MUST_CHECK sh_status sh_step_freeze(sh_step *step, const char *freeze, int64_t optimizer_begin);
+SH_MUST_CHECK sh_status sh_step_freeze(sh_step *step, const char *freeze, bool shallow,
+                                       int64_t optimizer_begin);
+
+/** Slots [0, n) of the store are what makes the network's features. */
+int sh_step_n_feature_slots(const sh_step *step);
+
+/** Images that went through the network in this rank's steps so far; of a step in two passes,
+ *  twice. Shallow steps have none. */
+int64_t sh_step_n_images(const sh_step *step);
 
 /** The shards of this rank: [*begin, *end). */
 void sh_step_own_shards(const sh_step *step, int *begin, int *end);
@@ -77,7 +87,7 @@ void sh_step_own_shards(const sh_step *step, int *begin, int *end);
 /** Slots of a shard within the global batch: [*begin, *end). */
 void sh_step_slots_of_shard(const sh_step *step, int shard, int64_t *begin, int64_t *end);
 
-/** How the images of a shard must be laid out in memory. */
+/** How the images of a shard, or their features, must be laid out in memory. */
 sh_tensor_desc sh_step_input_desc(const sh_step *step, int shard);
 
 /** The program that runs a shard, for printing and benches. */
@@ -87,15 +97,15 @@ sh_program *sh_step_program(sh_step *step, int shard);
  * Run one step. Collective.
  *
  * slots   [batch] the whole plan: labels of all images
- * pixels  one pointer per own shard: its images, as sh_step_input_desc says; called for with
- *         `shard` when needed, so that loading may go on meanwhile
+ * input   one pointer per own shard: its images or features, as sh_step_input_desc says; called
+ *         for with `shard` when needed, so that loading may go on meanwhile
  * Weights, moments and running statistics are updated once. A loss or gradient that is not finite
  * is SH_ERR_MISMATCH, before anything was written.
  */
-typedef sh_status (*sh_step_pixels)(void *context, int shard, const void **pixels);
+typedef sh_status (*sh_step_input)(void *context, int shard, const void **input);
 
 SH_MUST_CHECK sh_status sh_step_run(sh_step *step, int64_t number, double learning_rate,
-                                    const sh_slot_plan *slots, sh_step_pixels pixels, void *context,
+                                    const sh_slot_plan *slots, sh_step_input input, void *context,
                                     sh_step_stats *stats);
 
 /** Arenas for running single nodes (benches): the arena of a shard's program and the reduce buffer.

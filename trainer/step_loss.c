@@ -25,7 +25,7 @@ struct sh_step_loss {
 /* Without a classification, the embedding as it will be used. With one, both stand on the features
  * before the neck and before they are scaled, the logits with the neck between (Luo et al. 2019).
  */
-void sh_step_loss_build(const sh_step_config *config, sh_program *program, sh_value image,
+void sh_step_loss_build(const sh_step_config *config, sh_program *program, sh_value features,
                         sh_step_outputs *out)
 {
     const sh_step_config *c = config;
@@ -33,7 +33,7 @@ void sh_step_loss_build(const sh_step_config *config, sh_program *program, sh_va
 
     for (int i = 0; i < SH_STEP_N_OUTPUTS; i++) out->of[i] = out->cotangents[i] = SH_NO_VALUE;
     if (c->classes.kind != SH_CLASS_NONE) head.bn_neck = head.normalize = false;
-    sh_value x = sh_net_embedding(program, c->net, image, &head);
+    sh_value x = sh_net_head(program, c->net, features, &head);
 
     if (c->classes.kind != SH_CLASS_NONE) {
         sh_value necked = c->head.bn_neck ? sh_net_neck(program, x) : x;

@@ -26,8 +26,8 @@ typedef struct sh_step_outputs {
     sh_value cotangents[SH_STEP_N_OUTPUTS];
 } sh_step_outputs;
 
-/** Network, head and outputs on `image`. A failure is the program's, as with all builders. */
-void sh_step_loss_build(const sh_step_config *config, sh_program *program, sh_value image,
+/** Head and outputs on the network's features. A failure is the program's, as with all builders. */
+void sh_step_loss_build(const sh_step_config *config, sh_program *program, sh_value features,
                         sh_step_outputs *out);
 
 /** Add the program's backward nodes; which parameters are trained is marked already. Fills in

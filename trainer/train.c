@@ -31,54 +31,30 @@ static void catch_signals(void)
     for (size_t i = 0; i < SH_COUNT(numbers); i++) sigaction(numbers[i], &action, NULL);
 }
 
+static bool stop_wanted(void)
+{
+    return stop_requested != 0;
+}
+
+/* What epochs of a shallow stage cost, since it was entered here. */
+typedef struct epoch_meter {
+    int64_t step;         /* the first one */
+    int n_epochs;         /* seen so far */
+    double start;         /* of the epoch under way */
+    int64_t n_images;     /* through the network, at its start */
+    double first_seconds; /* of the first epoch, which computes the features */
+} epoch_meter;
+
 /* The loop's own state, apart from the session. */
 typedef struct loop {
     sh_session *s;
     bool is_root;
-    int shard_begin, shard_end;
     int64_t batch;
-    int slot;              /* which of the batches in memory is computed */
-    int n_waited;          /* shards of this batch whose images have arrived */
     double clock;          /* when training time was last counted */
     double checkpoint_age; /* seconds since the last checkpoint */
     double step_seconds;   /* smoothed, for the progress line; 0: no step yet */
+    epoch_meter meter;
 } loop;
-
-/* ---- images ---- */
-
-static sh_status request_batch(loop *l, int slot, int64_t step)
-{
-    sh_status st = SH_OK;
-    sh_session *s = l->s;
-
-    sh_sampler_plan(s->sampler, step, s->plans[slot]);
-    s->planned_step[slot] = step;
-    for (int shard = l->shard_begin; shard < l->shard_end; shard++) {
-        int64_t begin, end;
-
-        sh_step_slots_of_shard(s->step, shard, &begin, &end);
-        SH_TRY(sh_loader_request(s->loader, s->plans[slot] + begin, end - begin,
-                                 s->pixels[slot][shard - l->shard_begin]));
-    }
-out:
-    return st;
-}
-
-/* sh_step_pixels: requests complete in order, so the images of a shard are there after as many
- * waits; a second pass finds them there already. */
-static sh_status pixels_of_shard(void *context, int shard, const void **pixels)
-{
-    sh_status st = SH_OK;
-    loop *l = context;
-    int index = shard - l->shard_begin;
-
-    sh_position_enter(SH_AT_FILES, "images of shard %d", shard);
-    for (; l->n_waited <= index; l->n_waited++) SH_TRY(sh_loader_wait(l->s->loader));
-    *pixels = l->s->pixels[l->slot][index];
-out:
-    sh_position_leave();
-    return st;
-}
 
 /* ---- records ---- */
 
@@ -87,7 +63,8 @@ static double accuracy(const sh_class_stats *stats)
     return (double)stats->n_correct / (double)stats->n_rows;
 }
 
-static sh_status log_step(loop *l, int64_t step, double lr, const sh_step_stats *stats)
+static sh_status log_step(loop *l, int64_t step, double lr, const sh_slot_plan *slots,
+                          const sh_step_stats *stats)
 {
     sh_status st = SH_OK;
     char line[LINE_BYTES];
@@ -98,10 +75,8 @@ static sh_status log_step(loop *l, int64_t step, double lr, const sh_step_stats 
 
     if (!l->is_root) goto out;
     for (int64_t i = 0; i < l->batch; i++) {
-        const sh_slot_plan *p = &s->plans[l->slot][i];
-
-        crc = sh_crc32c(crc, &p->crop, sizeof(p->crop));
-        crc = sh_crc32c(crc, &p->draw, sizeof(p->draw));
+        crc = sh_crc32c(crc, &slots[i].crop, sizeof(slots[i].crop));
+        crc = sh_crc32c(crc, &slots[i].draw, sizeof(slots[i].draw));
     }
     snprintf(line, sizeof(line), "%lld,%lld,%08x", (long long)step, (long long)l->batch, crc);
     SH_TRY(sh_run_log_line(s->ledger, line));
@@ -145,6 +120,32 @@ static void show_progress(loop *l, const sh_step_stats *stats)
                     stats->loss.loss, found, (double)l->batch / l->step_seconds, remaining);
 }
 
+/* Images that went through the network on this rank, for features, steps and validation. */
+static int64_t count_images(const sh_session *s)
+{
+    return s->shallow.n_images + sh_step_n_images(s->step) + sh_infer_n_images(s->infer);
+}
+
+/* Of a shallow stage, say what the first epoch costs and what any later one. */
+static void show_epoch(loop *l)
+{
+    const sh_session *s = l->s;
+    epoch_meter *m = &l->meter;
+    int64_t per_epoch = sh_sampler_steps_per_epoch(s->sampler);
+    double now = sh_clock_seconds();
+
+    if (s->shallow.train == NULL || m->n_epochs == 2) return;
+    if (s->progress.step - m->step < (m->n_epochs + 1) * per_epoch) return;
+    if (m->n_epochs++ == 0) m->first_seconds = now - m->start;
+    sh_log_progress_end();
+    sh_log_info("shallow: epoch %d since the start here took %.2f s (%.1f %% of the first), %lld "
+                "images through the network",
+                m->n_epochs, now - m->start, 100 * (now - m->start) / m->first_seconds,
+                (long long)(count_images(s) - m->n_images));
+    m->start = now;
+    m->n_images = count_images(s);
+}
+
 /* ---- validation ---- */
 
 /* Embed the crops of one part, each rank a contiguous share of them; all ranks get all rows. */
@@ -167,8 +168,11 @@ static sh_status embed_part(loop *l, const int64_t *crops, int64_t n, float *emb
             end = e;
         }
     }
-    SH_TRY(sh_infer_run(s->infer, s->dataset, crops + begin, end - begin, NULL,
-                        embeddings + begin * dim));
+    if (s->shallow.val != NULL)
+        SH_TRY(sh_shallow_embed(&s->shallow, crops + begin, end - begin, embeddings + begin * dim));
+    else
+        SH_TRY(sh_infer_run(s->infer, s->dataset, crops + begin, end - begin, NULL,
+                            embeddings + begin * dim));
     SH_TRY(sh_comm_gather_all(s->comm, embeddings + begin * dim, embeddings, bytes));
 out:
     free(bytes);
@@ -287,6 +291,18 @@ out:
     return st;
 }
 
+/* What has been trained so far, on disk. */
+static sh_status keep_state(loop *l)
+{
+    sh_status st = SH_OK;
+
+    SH_TRY(mark_logs(l));
+    SH_TRY(save_checkpoint(l));
+    SH_TRY(await_checkpoint(l));
+out:
+    return st;
+}
+
 static bool checkpoint_due(const loop *l)
 {
     const sh_config *c = &l->s->config;
@@ -303,7 +319,7 @@ typedef struct verdict {
 static sh_status agree(loop *l, verdict *v)
 {
     const sh_config *c = &l->s->config;
-    int64_t values[3] = {stop_requested != 0,
+    int64_t values[3] = {stop_wanted(),
                          l->is_root && c->minutes > 0 && l->s->progress.seconds >= c->minutes * 60,
                          l->is_root && checkpoint_due(l)};
     sh_status st = sh_comm_max(l->s->comm, values, 3);
@@ -337,6 +353,26 @@ static const char *finish_reason(const loop *l, const verdict *v)
 
 /* ---- the loop ---- */
 
+static sh_status enter_stage(loop *l)
+{
+    sh_status st = SH_OK;
+    sh_session *s = l->s;
+    int before = s->batches == NULL ? -1 : s->stage;
+    const epoch_meter begun = {
+        .step = s->progress.step, .start = sh_clock_seconds(), .n_images = count_images(s)};
+
+    st = sh_session_enter_stage(s, stop_wanted);
+    if (st == SH_ERR_STOPPED && l->step_seconds > 0) {
+        sh_status kept = keep_state(l);
+
+        st = kept == SH_OK ? st : kept;
+    }
+    SH_TRY(st);
+    if (s->stage != before) l->meter = begun;
+out:
+    return st;
+}
+
 static sh_status train_step(loop *l)
 {
     sh_status st = SH_OK;
@@ -344,22 +380,21 @@ static sh_status train_step(loop *l)
     int64_t step = s->progress.step;
     double lr = sh_config_learning_rate(&s->config, step);
     double start = sh_clock_seconds();
+    const sh_slot_plan *slots = sh_batches_begin(s->batches, step);
     sh_step_stats stats;
 
-    SH_TRY(sh_session_enter_stage(s));
-    l->slot = (int)(step % SH_BATCHES_AHEAD);
-    l->n_waited = 0;
     sh_position_enter(SH_AT_COMPUTE, "step %lld", (long long)step);
-    st = sh_step_run(s->step, step, lr, s->plans[l->slot], pixels_of_shard, l, &stats);
+    st = sh_step_run(s->step, step, lr, slots, sh_batches_input, s->batches, &stats);
     sh_position_leave();
     if (st != SH_OK) goto out;
-    SH_TRY(log_step(l, step, lr, &stats));
+    SH_TRY(log_step(l, step, lr, slots, &stats));
     s->progress.step++;
-    SH_TRY(request_batch(l, l->slot, step + SH_BATCHES_AHEAD));
+    SH_TRY(sh_batches_end(s->batches, step));
     double seconds = sh_clock_seconds() - start;
 
     l->step_seconds = l->step_seconds > 0 ? 0.95 * l->step_seconds + 0.05 * seconds : seconds;
     show_progress(l, &stats);
+    show_epoch(l);
 out:
     return st;
 }
@@ -372,15 +407,14 @@ static sh_status run_loop(loop *l, const char **reason)
     verdict v = {0};
 
     while (*reason == NULL) {
+        SH_TRY(enter_stage(l));
         SH_TRY(train_step(l));
         if (every > 0 && s->progress.step % every == 0) SH_TRY(validate(l));
         count_time(l);
         SH_TRY(agree(l, &v));
         *reason = finish_reason(l, &v);
         if (v.stop && *reason == NULL) {
-            SH_TRY(mark_logs(l));
-            SH_TRY(save_checkpoint(l));
-            SH_TRY(await_checkpoint(l));
+            SH_TRY(keep_state(l));
             SH_FAIL(SH_ERR_STOPPED,
                     "stopped on request after step %lld; the same command continues",
                     (long long)s->progress.step);
@@ -466,30 +500,19 @@ static bool is_finished(const sh_session *s)
     return p->finished[0] != '\0';
 }
 
-/* Ready to step: the first batches are asked for. */
-static sh_status begin(sh_session *s, loop *l)
+static loop begin(sh_session *s)
 {
-    sh_status st = SH_OK;
-
-    *l = (loop){.s = s,
-                .is_root = sh_comm_rank(s->comm) == 0,
-                .batch = sh_config_batch(&s->config),
-                .clock = sh_clock_seconds()};
-    sh_step_own_shards(s->step, &l->shard_begin, &l->shard_end);
-    for (int64_t i = 0; i < SH_BATCHES_AHEAD; i++) {
-        int64_t step = s->progress.step + i;
-
-        SH_TRY(request_batch(l, (int)(step % SH_BATCHES_AHEAD), step));
-    }
-out:
-    return st;
+    return (loop){.s = s,
+                  .is_root = sh_comm_rank(s->comm) == 0,
+                  .batch = sh_config_batch(&s->config),
+                  .clock = sh_clock_seconds()};
 }
 
 sh_status sh_train(sh_session *session)
 {
     sh_status st = SH_OK;
     const char *reason = NULL;
-    loop l;
+    loop l = begin(session);
 
     if (is_finished(session)) {
         sh_log_info("%s is finished (%s reached at step %lld); raise the limit to go on",
@@ -501,7 +524,6 @@ sh_status sh_train(sh_session *session)
     if (session->resumed)
         sh_log_info("continuing %s from step %lld", session->run,
                     (long long)session->progress.step);
-    SH_TRY(begin(session, &l));
     SH_TRY(run_loop(&l, &reason));
     SH_TRY(finish(&l, reason));
 out:
@@ -512,16 +534,14 @@ sh_status sh_train_steps(sh_session *session, int64_t n_steps, double *seconds)
 {
     sh_status st = SH_OK;
     double start;
-    loop l;
+    loop l = begin(session);
 
-    SH_TRY(begin(session, &l));
-    SH_TRY(train_step(&l)); /* fills the queue of batches */
+    SH_TRY(enter_stage(&l));
+    /* Batches in memory are used up: from here on each step waits for its own. */
+    for (int i = 0; i < SH_BATCHES_AHEAD; i++) SH_TRY(train_step(&l));
     start = sh_clock_seconds();
     for (int64_t i = 0; i < n_steps; i++) SH_TRY(train_step(&l));
     *seconds = (sh_clock_seconds() - start) / (double)n_steps;
-    /* Those asked for ahead: the next call asks for them anew. */
-    for (int i = 0; i < SH_BATCHES_AHEAD * (l.shard_end - l.shard_begin); i++)
-        SH_TRY(sh_loader_wait(session->loader));
 out:
     return st;
 }

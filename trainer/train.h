@@ -14,9 +14,9 @@
 SH_MUST_CHECK sh_status sh_train(sh_session *session);
 
 /**
- * Train one step and then n_steps more, whatever the limits say, and tell the seconds that one of
- * these took: for benches. No validation, no checkpoint, no model. Collective. No batch is on its
- * way on return, and the images of the last step stand in the session.
+ * Train SH_BATCHES_AHEAD steps and then n_steps more, whatever the limits say, and tell the seconds
+ * that one of these took: for benches. No validation, no checkpoint, no model, one stage.
+ * Collective. Batches are on their way on return.
  */
 SH_MUST_CHECK sh_status sh_train_steps(sh_session *session, int64_t n_steps, double *seconds);
 
