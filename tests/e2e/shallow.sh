@@ -3,7 +3,7 @@
 # Shallow training: the head that is trained on stored features has the bytes of one whose frozen
 # network runs in every step, on any number of ranks and through kills, and a later epoch sends no
 # image through the network.
-# timeout: 600
+# timeout: 900
 # label: slow
 source "$(dirname "$0")/lib.bash"
 PACK=$(small_pack)
