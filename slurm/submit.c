@@ -247,6 +247,39 @@ out:
 
 /* ---- submission ---- */
 
+static sh_status check_idle(const char *run)
+{
+    sh_status st = SH_OK;
+    json_t *events = NULL;
+    sh_job_state state;
+
+    SH_TRY(sh_journal_read(run, &events));
+    const json_t *newest = json_array_get(events, json_array_size(events) - 1);
+    const char *job = json_string_value(json_object_get(newest, "job"));
+
+    if (job == NULL) goto out;
+    SH_TRY(sh_queue_look(job, &state));
+    SH_CHECK(state.state[0] == '\0', SH_ERR_MISMATCH,
+             "job %s of %s is still in the queue (%s): wait for it, or scancel it first", job, run,
+             state.state);
+out:
+    json_decref(events);
+    return st;
+}
+
+sh_status sh_submit_check_idle(const sh_submit_request *r)
+{
+    sh_status st = SH_OK;
+    char path[PATH_BYTES], options[PATH_BYTES];
+
+    for (int64_t i = 0; i < sh_submit_n_runs(r); i++) {
+        SH_TRY(sh_submit_run(r, i, path, options, sizeof(path)));
+        SH_TRY(check_idle(path));
+    }
+out:
+    return st;
+}
+
 sh_status sh_submit(const sh_submit_request *r, const char *script, char job[SH_JOB_TEXT])
 {
     sh_status st = SH_OK;

@@ -44,6 +44,10 @@ SH_MUST_CHECK sh_status sh_submit_log(const sh_submit_request *request, char *pa
 SH_MUST_CHECK sh_status sh_submit_script(const sh_submit_request *request, const sh_site *site,
                                          char **script);
 
+/** Is nobody working on the runs of the request? SH_ERR_MISMATCH names the job that is in the queue
+ *  for one of them. */
+SH_MUST_CHECK sh_status sh_submit_check_idle(const sh_submit_request *request);
+
 /** Write the script to RUN/job.sbatch, submit it, and note that in the journals of its runs. */
 SH_MUST_CHECK sh_status sh_submit(const sh_submit_request *request, const char *script,
                                   char job[SH_JOB_TEXT]);

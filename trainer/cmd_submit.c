@@ -59,6 +59,20 @@ out:
     return st;
 }
 
+static sh_status check_data(const sh_config *config)
+{
+    sh_status st = SH_OK;
+    char **paths = NULL;
+    int n_paths = 0;
+
+    SH_TRY(sh_config_data_paths(config, &paths, &n_paths));
+    for (int i = 0; i < n_paths; i++)
+        SH_CHECK(sh_file_exists(paths[i]), SH_ERR_NOT_FOUND, "data: there is no %s", paths[i]);
+out:
+    sh_config_free_paths(&paths, n_paths);
+    return st;
+}
+
 /* What would only show up after hours in the queue is looked at now. */
 static sh_status check_request(const submit_args *args, const sh_site *site,
                                const sh_config *config)
@@ -74,7 +88,7 @@ static sh_status check_request(const submit_args *args, const sh_site *site,
              "%lld ranks for %d shards: at most one rank per shard; ask for fewer nodes, or for "
              "more shards (shards=%lld) where the run has not begun",
              (long long)ranks, shards, (long long)ranks);
-    SH_CHECK(config->data[0] != '\0', SH_ERR_USAGE, "data=PACK is missing");
+    SH_TRY(check_data(config));
     if (sh_submit_n_runs(&args->request) == 1) SH_TRY(check_run(args->request.run, config));
 out:
     return st;
@@ -94,7 +108,7 @@ out:
     return st;
 }
 
-/* How the folds of each seed are compared with those of other runs. */
+/* The runs that the job will write, and what each sets besides the experiment. */
 static sh_status print_runs(const sh_submit_request *r)
 {
     sh_status st = SH_OK;
@@ -120,6 +134,7 @@ static sh_status submit(const submit_args *args, const sh_site *site, const sh_c
         fputs(script, stdout);
         goto out;
     }
+    SH_TRY(sh_submit_check_idle(r));
     SH_TRY(sh_file_make_dirs(r->run));
     SH_TRY(write_experiment(r->experiment, config));
     SH_TRY(sh_submit(r, script, job));

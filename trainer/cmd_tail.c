@@ -16,7 +16,8 @@
 enum { BLOCK_BYTES = 1 << 18 };
 #define POLL_SECONDS 0.5
 
-/* The log of the newest job, and whether a further job is expected to write. */
+/* The log of the newest job ("": none has begun), and whether no further job is expected to write.
+ */
 static sh_status find_log(const char *run, char path[SH_RUN_PATH], bool *over)
 {
     sh_status st = SH_OK;
@@ -27,9 +28,8 @@ static sh_status find_log(const char *run, char path[SH_RUN_PATH], bool *over)
     const json_t *start = sh_journal_last(events, "start");
 
     SH_CHECK(newest != NULL, SH_ERR_NOT_FOUND, "%s has no jobs: `shoal submit` starts them", run);
-    SH_CHECK(start != NULL, SH_ERR_NOT_FOUND, "no job of %s has begun yet; see shoal status %s",
-             run, run);
-    snprintf(path, SH_RUN_PATH, "%s", json_string_value(json_object_get(start, "log")));
+    snprintf(path, SH_RUN_PATH, "%s",
+             start != NULL ? json_string_value(json_object_get(start, "log")) : "");
     *over =
         newest == sh_journal_last(events, "end") && !json_is_true(json_object_get(newest, "again"));
 out:
@@ -87,7 +87,7 @@ static sh_status follow(const char *run, char path[SH_RUN_PATH], off_t offset)
 
     while (!over) {
         SH_TRY(find_log(run, newest, &over));
-        SH_TRY(print_from(path, 0, &offset));
+        if (path[0] != '\0') SH_TRY(print_from(path, 0, &offset));
         if (strcmp(newest, path) != 0) {
             snprintf(path, SH_RUN_PATH, "%s", newest);
             offset = 0;
@@ -109,7 +109,8 @@ sh_status sh_cmd_tail(int argc, char **argv)
     off_t offset = -1;
     const sh_flag flags[] = {
         {"--lines", "-n", SH_FLAG_INT, &n_lines, "N", "how many lines; default 20"},
-        {"--follow", "-f", SH_FLAG_BOOL, &follows, NULL, "go on until the run is over"},
+        {"--follow", "-f", SH_FLAG_BOOL, &follows, NULL,
+         "go on until the run is over, or its job was taken away"},
     };
     const sh_cli cli = {.usage = "shoal tail RUN [-n LINES] [-f]",
                         .summary = "The last lines that the newest job of a run wrote.",
@@ -122,7 +123,9 @@ sh_status sh_cmd_tail(int argc, char **argv)
     if (helped) goto out;
     SH_CHECK(n_lines > 0, SH_ERR_USAGE, "--lines needs at least 1");
     SH_TRY(find_log(args.items[0], path, &over));
-    SH_TRY(print_from(path, n_lines, &offset));
+    SH_CHECK(path[0] != '\0' || follows, SH_ERR_NOT_FOUND,
+             "no job of %s has begun yet; see shoal status %s", args.items[0], args.items[0]);
+    if (path[0] != '\0') SH_TRY(print_from(path, n_lines, &offset));
     if (follows) SH_TRY(follow(args.items[0], path, offset));
 out:
     free(args.items);

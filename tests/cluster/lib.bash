@@ -24,11 +24,12 @@ fi
 export PATH=$PATH:/usr/sbin:/sbin
 # The login node is no job, whatever this test was started from.
 for name in $(compgen -e | grep -E '^(SLURM|PMIX|PMI|OMPI)_' || true); do unset "$name"; done
+TRAIN_SECONDS=300
 N_NODES=4
 NET=10.77.0
 mount -t tmpfs tmpfs /dev/shm
 ip link set lo up
-source "$(dirname "$0")/../e2e/lib.bash"
+source "$(dirname "${BASH_SOURCE[0]}")/../e2e/lib.bash"
 # This shell is the first process of its namespace: all others end with it, and first.
 trap '[ $$ != 1 ] || kill -9 -1 2> /dev/null || true; wait 2> /dev/null || true; rm -rf "$scratch"' EXIT
 C=$scratch/cluster

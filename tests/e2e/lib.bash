@@ -31,7 +31,7 @@ train() {
     local ranks=$1 run=$2
     shift 2
     # shellcheck disable=SC2086
-    timeout -k 5 120 mpirun -n "$ranks" --bind-to none "$SHOAL" train --run "$run" data="$PACK" $small_config "$@" > "$run.log" 2>&1 || {
+    timeout -k 5 "${TRAIN_SECONDS:-120}" mpirun -n "$ranks" --bind-to none "$SHOAL" train --run "$run" data="$PACK" $small_config "$@" > "$run.log" 2>&1 || {
         local code=$?
         [ $code = 75 ] && return 75
         tail -20 "$run.log" >&2
