@@ -204,21 +204,24 @@ out:
 
 /* The run is unfinished: see that it goes on. A successor starts however this job ended: to give
  * a chain up, both of its jobs are cancelled. */
-static void arrange_next(const sh_job_config *c, const char *job, outcome *o, char why[WHY_BYTES])
+static void arrange_next(const sh_job_config *c, const char *job, const char *task,
+                         char successor[SH_JOB_TEXT], outcome *o, char why[WHY_BYTES])
 {
-    bool wanted = false;
-    const char *next = "; its successor goes on";
+    sh_status st = SH_OK;
+    bool wanted = true;
+    const char *next = c->chain != NULL ? "; its successor goes on" : "; queued again";
     size_t used = strlen(why);
 
-    if (c->chain == NULL) {
-        sh_status st = ask_for_another_start(job, &wanted);
-
-        if (st != SH_OK) sh_error_clear();
-        o->again = wanted && st == SH_OK;
-        next = st != SH_OK ? "; Slurm did not start it again: submit it again"
-               : wanted    ? "; queued again"
-                        : "; Slurm ended this job: cancelled, preempted, requeued or out of time";
-    }
+    if (c->chain == NULL)
+        st = ask_for_another_start(job, &wanted);
+    else if (successor[0] == '\0')
+        st = sh_queue_submit(c->chain, job, task, successor);
+    o->again = st == SH_OK && wanted;
+    if (st != SH_OK)
+        next = "; Slurm did not queue it again: submit it again";
+    else if (!wanted)
+        next = "; Slurm ended this job: cancelled, preempted, requeued or out of time";
+    if (st != SH_OK) sh_error_clear();
     snprintf(why + used, WHY_BYTES - used, "%s", next);
 }
 
@@ -241,9 +244,12 @@ sh_status sh_job_run(const sh_job_config *c)
     SH_TRY(identify(job, &task));
     SH_TRY(check_progress(c));
     SH_TRY(note_start(c, job));
-    if (c->chain != NULL) SH_TRY(sh_queue_submit(c->chain, job, task, successor));
+    if (c->chain != NULL && sh_queue_submit(c->chain, job, task, successor) != SH_OK) {
+        sh_log_warning("job %s has no successor yet: %s", job, sh_error_message());
+        sh_error_clear();
+    }
     SH_TRY(run_ranks(c, &o, why));
-    if (o.again) arrange_next(c, job, &o, why);
+    if (o.again) arrange_next(c, job, task, successor, &o, why);
     if (!o.again) cancel_successor(successor);
     SH_TRY(note_end(c, job, &o, why));
     if (o.status != SH_OK) SH_FAIL(o.status, "%s: %s", c->run, why);

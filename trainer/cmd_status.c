@@ -43,7 +43,8 @@ static void print_view(const char *run, const sh_run_view *v)
     printf("%s: %s", run, sh_run_phase_name(v->phase));
     if (v->job[0] != '\0') printf(", job %s", v->job);
     if (v->phase == SH_RUN_WAITING) printf(" (%s)", v->queue.reason);
-    if (v->phase == SH_RUN_RUNNING) printf(", %d ranks on %s", v->ranks, v->hosts);
+    if (v->phase == SH_RUN_RUNNING)
+        printf(", %d rank%s on %s", v->ranks, v->ranks == 1 ? "" : "s", v->hosts);
     if (v->phase == SH_RUN_RUNNING && v->queue.time_left[0] != '\0')
         printf(", time limit in %s", v->queue.time_left);
     printf("\n");

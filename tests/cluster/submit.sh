@@ -60,7 +60,7 @@ until_true 60 "the job fails" is_state "$job" FAILED
 grep -q '"code":1,"again":false' failing/jobs.jsonl || fail "the failure is not in the journal"
 say "a failing run fails its job"
 
-submit grid --time 10 steps=4 --folds 2 --seeds 2
+submit grid --time 10 steps=4 sampling.individuals=4 --folds 2 --seeds 2
 for part in fold0-seed1 fold0-seed2 fold1-seed1 fold1-seed2; do
     wait_done grid/$part 240
 done

@@ -1,8 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # A job that reaches its time limit saves itself and is queued again by itself; where Slurm does not
-# requeue, its successor goes on; under mpirun instead of srun too. A run that gets no further in four
-# starts is not started again.
+# requeue, its successor goes on; under mpirun instead of srun too.
 # timeout: 900
 # label: slow
 source "$(dirname "$0")/lib.bash"
@@ -36,15 +35,3 @@ for run in requeued chained mpirun; do
     same_as_undisturbed $run
     rm -r whole
 done
-
-# Killed in its first steps again and again, before any checkpoint.
-submit stuck $endless checkpoint.every_steps=1000000
-for start in 1 2 3 4; do
-    until_true 60 "start $start" started stuck "$start"
-    until_true 60 "it trains" eval 'squeue -h -s -n shoal -o %i | grep -q .'
-    until_true 60 "its ranks are killed" pkill -9 -f 'shoal train .*stuck'
-    until_true 60 "end $start" eval "[ \$(grep -c '\"event\":\"end\"' stuck/jobs.jsonl) -ge $start ]"
-done
-until_true 60 "given up" is_state "$job" FAILED
-grep -q "was restarted 3 times without a newer checkpoint" stuck/slurm-*.log || fail "no reason given"
-say "stuck: given up after three restarts"
