@@ -35,8 +35,8 @@
     X(MAX_POOL_GRAD, max_pool_grad)                                                                \
     X(MEAN_POOL, mean_pool)                                                                        \
     X(MEAN_POOL_GRAD, mean_pool_grad)                                                              \
-    X(ADAPTIVE_POOL, adaptive_pool)                                                                \
-    X(ADAPTIVE_POOL_GRAD, adaptive_pool_grad)                                                      \
+    X(ADAPTIVE_POOL, mean_pool)                                                                    \
+    X(ADAPTIVE_POOL_GRAD, mean_pool_grad)                                                          \
     X(GEM_POOL, gem_pool)                                                                          \
     X(GEM_POOL_GRAD, gem_pool_grad)                                                                \
     X(CONCAT, concat)                                                                              \

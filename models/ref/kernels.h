@@ -40,7 +40,6 @@ sh_ref_loops sh_ref_bn_export, sh_ref_fold_bn;
 sh_ref_loops sh_ref_act, sh_ref_act_grad, sh_ref_add, sh_ref_copy, sh_ref_dropout;
 sh_ref_loops sh_ref_avg_pool, sh_ref_avg_pool_grad, sh_ref_reflect_pad, sh_ref_reflect_pad_grad;
 sh_ref_loops sh_ref_l2_norm, sh_ref_l2_norm_grad;
-sh_ref_loops sh_ref_adaptive_pool, sh_ref_adaptive_pool_grad;
 sh_ref_loops sh_ref_max_pool, sh_ref_max_pool_grad, sh_ref_mean_pool, sh_ref_mean_pool_grad;
 sh_ref_loops sh_ref_gem_pool, sh_ref_gem_pool_grad;
 sh_ref_loops sh_ref_concat, sh_ref_concat_grad, sh_ref_mul_channels, sh_ref_mul_channels_grad;

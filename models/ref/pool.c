@@ -45,12 +45,6 @@ static int64_t largest(const sh_op_attrs *a, const float *plane, int64_t width, 
     return a->count_padding && is_clipped(a, w) && plane[best] <= 0 ? -1 : best;
 }
 
-static double divisor(const sh_op_attrs *a, window w)
-{
-    return (double)(a->count_padding ? (int64_t)a->kernel[0] * a->kernel[1]
-                                     : (w.h1 - w.h0) * (w.w1 - w.w0));
-}
-
 void sh_ref_max_pool(const sh_node_desc *desc, const sh_ref_view *v, const sh_run_scalars *scalars)
 {
     const sh_tensor_desc *x = desc->in[0], *y = desc->out[0];
@@ -93,6 +87,30 @@ void sh_ref_max_pool_grad(const sh_node_desc *desc, const sh_ref_view *v,
     }
 }
 
+/* ---- means ---- */
+
+/** Window i of those that divide the image evenly; they may overlap by a pixel. */
+static window even_window(const sh_tensor_desc *x, const sh_tensor_desc *y, int64_t i)
+{
+    int64_t h = i / y->dims[3], w = i % y->dims[3], n_h = y->dims[2], n_w = y->dims[3];
+
+    return (window){h * x->dims[2] / n_h, ((h + 1) * x->dims[2] + n_h - 1) / n_h,
+                    w * x->dims[3] / n_w, ((w + 1) * x->dims[3] + n_w - 1) / n_w};
+}
+
+/** What output i of a plane is the mean of: its pixels are divided by *divisor. */
+static window mean_window(const sh_node_desc *desc, const sh_tensor_desc *x,
+                          const sh_tensor_desc *y, int64_t i, double *divisor)
+{
+    const sh_op_attrs *a = desc->attrs;
+    bool is_even = desc->op == SH_OP_ADAPTIVE_POOL || desc->op == SH_OP_ADAPTIVE_POOL_GRAD;
+    window w = is_even ? even_window(x, y, i) : window_of(a, x, i / y->dims[3], i % y->dims[3]);
+
+    *divisor = (double)(!is_even && a->count_padding ? (int64_t)a->kernel[0] * a->kernel[1]
+                                                     : (w.h1 - w.h0) * (w.w1 - w.w0));
+    return w;
+}
+
 void sh_ref_mean_pool(const sh_node_desc *desc, const sh_ref_view *v, const sh_run_scalars *scalars)
 {
     const sh_tensor_desc *x = desc->in[0], *y = desc->out[0];
@@ -102,12 +120,12 @@ void sh_ref_mean_pool(const sh_node_desc *desc, const sh_ref_view *v, const sh_r
     for (int64_t plane = 0; plane < x->dims[0] * x->dims[1]; plane++) {
         const float *in = v->in[0] + plane * x->dims[2] * x->dims[3];
         for (int64_t i = 0; i < y->dims[2] * y->dims[3]; i++) {
-            window w = window_of(desc->attrs, x, i / y->dims[3], i % y->dims[3]);
-            double sum = 0;
+            double sum = 0, divisor;
+            window w = mean_window(desc, x, y, i, &divisor);
             for (int64_t h = w.h0; h < w.h1; h++) {
                 for (int64_t k = w.w0; k < w.w1; k++) sum += in[h * x->dims[3] + k];
             }
-            *out++ = (float)(sum / divisor(desc->attrs, w));
+            *out++ = (float)(sum / divisor);
         }
     }
 }
@@ -124,65 +142,9 @@ void sh_ref_mean_pool_grad(const sh_node_desc *desc, const sh_ref_view *v,
     for (int64_t plane = 0; plane < x->dims[0] * x->dims[1]; plane++) {
         for (int64_t i = 0; i < n_pixels; i++) acc[i] = 0;
         for (int64_t i = 0; i < y->dims[2] * y->dims[3]; i++) {
-            window w = window_of(desc->attrs, x, i / y->dims[3], i % y->dims[3]);
-            double g = *dy++ / divisor(desc->attrs, w);
-            for (int64_t h = w.h0; h < w.h1; h++) {
-                for (int64_t k = w.w0; k < w.w1; k++) acc[h * x->dims[3] + k] += g;
-            }
-        }
-        for (int64_t i = 0; i < n_pixels; i++) v->out[0][plane * n_pixels + i] = (float)acc[i];
-    }
-}
-
-/* ---- windows that divide the image evenly ---- */
-
-static window even_window(const sh_tensor_desc *x, const sh_tensor_desc *y, int64_t i)
-{
-    int64_t h = i / y->dims[3], w = i % y->dims[3], n_h = y->dims[2], n_w = y->dims[3];
-
-    return (window){h * x->dims[2] / n_h, ((h + 1) * x->dims[2] + n_h - 1) / n_h,
-                    w * x->dims[3] / n_w, ((w + 1) * x->dims[3] + n_w - 1) / n_w};
-}
-
-static double area(window w)
-{
-    return (double)((w.h1 - w.h0) * (w.w1 - w.w0));
-}
-
-void sh_ref_adaptive_pool(const sh_node_desc *desc, const sh_ref_view *v,
-                          const sh_run_scalars *scalars)
-{
-    const sh_tensor_desc *x = desc->in[0], *y = desc->out[0];
-    float *out = v->out[0];
-
-    (void)scalars;
-    for (int64_t plane = 0; plane < x->dims[0] * x->dims[1]; plane++) {
-        const float *in = v->in[0] + plane * x->dims[2] * x->dims[3];
-        for (int64_t i = 0; i < y->dims[2] * y->dims[3]; i++) {
-            window w = even_window(x, y, i);
-            double sum = 0;
-            for (int64_t h = w.h0; h < w.h1; h++) {
-                for (int64_t k = w.w0; k < w.w1; k++) sum += in[h * x->dims[3] + k];
-            }
-            *out++ = (float)(sum / area(w));
-        }
-    }
-}
-
-void sh_ref_adaptive_pool_grad(const sh_node_desc *desc, const sh_ref_view *v,
-                               const sh_run_scalars *scalars)
-{
-    const sh_tensor_desc *x = desc->out[0], *y = desc->in[0];
-    int64_t n_pixels = x->dims[2] * x->dims[3];
-    const float *dy = v->in[0];
-    double *acc = v->work;
-
-    (void)scalars;
-    for (int64_t plane = 0; plane < x->dims[0] * x->dims[1]; plane++) {
-        for (int64_t i = 0; i < n_pixels; i++) acc[i] = 0;
-        for (int64_t i = 0; i < y->dims[2] * y->dims[3]; i++) {
-            window w = even_window(x, y, i);
-            double g = *dy++ / area(w);
+            double divisor;
+            window w = mean_window(desc, x, y, i, &divisor);
+            double g = *dy++ / divisor;
             for (int64_t h = w.h0; h < w.h1; h++) {
                 for (int64_t k = w.w0; k < w.w1; k++) acc[h * x->dims[3] + k] += g;
             }
