@@ -34,6 +34,13 @@ out:
     return st;
 }
 
+sh_status sh_derive_unary(sh_program *p, int index, sh_op op, sh_value *grads)
+{
+    const sh_node node = p->nodes[index];
+
+    return sh_derive_one(p, op, &node.attrs, 1, &grads[node.out[0]], node.in[0], grads);
+}
+
 sh_status sh_derive_many(sh_program *p, sh_op op, const sh_op_attrs *attrs, int n_in,
                          const sh_value *in, int n_x, const sh_value *xs, sh_value *grads)
 {
@@ -149,37 +156,29 @@ out:
     return st;
 }
 
-/** Ops whose derivative takes dy alone. */
-static sh_status derive_unary(sh_program *p, int index, sh_op op, sh_value *grads)
-{
-    const sh_node node = p->nodes[index];
-
-    return sh_derive_one(p, op, &node.attrs, 1, &grads[node.out[0]], node.in[0], grads);
-}
-
 sh_status sh_derive_avg_pool(sh_program *p, int index, sh_value *grads)
 {
-    return derive_unary(p, index, SH_OP_AVG_POOL_GRAD, grads);
+    return sh_derive_unary(p, index, SH_OP_AVG_POOL_GRAD, grads);
 }
 
 sh_status sh_derive_flatten(sh_program *p, int index, sh_value *grads)
 {
-    return derive_unary(p, index, SH_OP_FLATTEN_GRAD, grads);
+    return sh_derive_unary(p, index, SH_OP_FLATTEN_GRAD, grads);
 }
 
 sh_status sh_derive_dropout(sh_program *p, int index, sh_value *grads)
 {
-    return derive_unary(p, index, SH_OP_DROPOUT, grads);
+    return sh_derive_unary(p, index, SH_OP_DROPOUT, grads);
 }
 
 sh_status sh_derive_reflect_pad(sh_program *p, int index, sh_value *grads)
 {
-    return derive_unary(p, index, SH_OP_REFLECT_PAD_GRAD, grads);
+    return sh_derive_unary(p, index, SH_OP_REFLECT_PAD_GRAD, grads);
 }
 
 sh_status sh_derive_cast(sh_program *p, int index, sh_value *grads)
 {
-    return derive_unary(p, index, SH_OP_CAST, grads);
+    return sh_derive_unary(p, index, SH_OP_CAST, grads);
 }
 
 sh_status sh_derive_l2_norm(sh_program *p, int index, sh_value *grads)

@@ -12,18 +12,12 @@ sh_status sh_derive_max_pool(sh_program *p, int index, sh_value *grads)
 
 sh_status sh_derive_mean_pool(sh_program *p, int index, sh_value *grads)
 {
-    const sh_node node = p->nodes[index];
-
-    return sh_derive_one(p, SH_OP_MEAN_POOL_GRAD, &node.attrs, 1, &grads[node.out[0]], node.in[0],
-                         grads);
+    return sh_derive_unary(p, index, SH_OP_MEAN_POOL_GRAD, grads);
 }
 
 sh_status sh_derive_adaptive_pool(sh_program *p, int index, sh_value *grads)
 {
-    const sh_node node = p->nodes[index];
-
-    return sh_derive_one(p, SH_OP_ADAPTIVE_POOL_GRAD, &node.attrs, 1, &grads[node.out[0]],
-                         node.in[0], grads);
+    return sh_derive_unary(p, index, SH_OP_ADAPTIVE_POOL_GRAD, grads);
 }
 
 /** Ops of (x, second): the gradient node takes (dy, x, second) and gives the gradients of both. */
@@ -84,10 +78,7 @@ out:
 
 sh_status sh_derive_path_drop(sh_program *p, int index, sh_value *grads)
 {
-    const sh_node node = p->nodes[index];
-
-    return sh_derive_one(p, SH_OP_PATH_DROP, &node.attrs, 1, &grads[node.out[0]], node.in[0],
-                         grads);
+    return sh_derive_unary(p, index, SH_OP_PATH_DROP, grads);
 }
 
 /* dgamma and dbeta come together, wanted or not. */
@@ -127,8 +118,5 @@ sh_status sh_derive_tokens(sh_program *p, int index, sh_value *grads)
 
 sh_status sh_derive_take_token(sh_program *p, int index, sh_value *grads)
 {
-    const sh_node node = p->nodes[index];
-
-    return sh_derive_one(p, SH_OP_TAKE_TOKEN_GRAD, &node.attrs, 1, &grads[node.out[0]], node.in[0],
-                         grads);
+    return sh_derive_unary(p, index, SH_OP_TAKE_TOKEN_GRAD, grads);
 }

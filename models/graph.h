@@ -182,6 +182,9 @@ sh_value sh_derive_like(sh_program *p, sh_value like, const char *what);
 sh_status sh_derive_one(sh_program *p, sh_op op, const sh_op_attrs *attrs, int n_in,
                         const sh_value *in, sh_value x, sh_value *grads);
 
+/** The same for ops of one operand whose derivative takes dy alone. */
+sh_status sh_derive_unary(sh_program *p, int node, sh_op op, sh_value *grads);
+
 /** Emit `op` with outputs shaped as the n_x values xs and make them their gradients. Outputs that
  *  nobody wants are left out, but for the first. */
 sh_status sh_derive_many(sh_program *p, sh_op op, const sh_op_attrs *attrs, int n_in,
