@@ -38,11 +38,15 @@ typedef struct scheme {
     const char *parts[N_KINDS][N_PARTS]; /* NULL: not in such a block */
 } scheme;
 
-typedef struct variant {
+typedef struct body {
     const stage *stages;
     int n_stages, n_blocks, stem_channels;
-    bool same; /* TensorFlow's padding */
+} body;
+
+typedef struct variant {
+    const body *body;
     const scheme *names;
+    bool same; /* TensorFlow's padding */
 } variant;
 
 static const scheme torchvision = {
@@ -102,38 +106,14 @@ static const stage v2_rw_m_stages[] = {
     {EXPANDED, 3, 2, 4, 152, 8}, {EXPANDED, 3, 1, 6, 192, 15}, {EXPANDED, 3, 2, 6, 328, 24},
 };
 
-static const variant b0 = {.stages = b0_stages,
-                           .n_stages = SH_COUNT(b0_stages),
-                           .n_blocks = 16,
-                           .stem_channels = 32,
-                           .names = &torchvision};
-static const variant b5 = {.stages = b5_stages,
-                           .n_stages = SH_COUNT(b5_stages),
-                           .n_blocks = 39,
-                           .stem_channels = 48,
-                           .names = &torchvision};
-static const variant b5_timm = {.stages = b5_stages,
-                                .n_stages = SH_COUNT(b5_stages),
-                                .n_blocks = 39,
-                                .stem_channels = 48,
-                                .names = &timm};
-static const variant tf_b0 = {.stages = b0_stages,
-                              .n_stages = SH_COUNT(b0_stages),
-                              .n_blocks = 16,
-                              .stem_channels = 32,
-                              .same = true,
-                              .names = &lukemelas};
-static const variant tf_b5 = {.stages = b5_stages,
-                              .n_stages = SH_COUNT(b5_stages),
-                              .n_blocks = 39,
-                              .stem_channels = 48,
-                              .same = true,
-                              .names = &lukemelas};
-static const variant v2_rw_m = {.stages = v2_rw_m_stages,
-                                .n_stages = SH_COUNT(v2_rw_m_stages),
-                                .n_blocks = 60,
-                                .stem_channels = 32,
-                                .names = &timm};
+static const body b0 = {
+    .stages = b0_stages, .n_stages = SH_COUNT(b0_stages), .n_blocks = 16, .stem_channels = 32};
+static const body b5 = {
+    .stages = b5_stages, .n_stages = SH_COUNT(b5_stages), .n_blocks = 39, .stem_channels = 48};
+static const body v2_rw_m = {.stages = v2_rw_m_stages,
+                             .n_stages = SH_COUNT(v2_rw_m_stages),
+                             .n_blocks = 60,
+                             .stem_channels = 32};
 
 /* ---- names ---- */
 
@@ -163,9 +143,10 @@ static sh_layer_name tap_of(const scheme *names, const place *at)
 /* ---- layers ---- */
 
 /* Convolution, batch norm, activation. */
-static sh_value conv(sh_trunk *t, const variant *plan, sh_value x, const char *name, const char *bn,
-                     sh_act act, sh_conv_attrs attrs)
+static sh_value conv(sh_trunk *t, sh_value x, const char *name, const char *bn, sh_act act,
+                     sh_conv_attrs attrs)
 {
+    const variant *plan = t->net->plan;
     const int edge = plan->same ? 0 : attrs.kernel[0] / 2;
 
     attrs.same = plan->same;
@@ -187,51 +168,52 @@ static sh_value squeeze_excite(sh_program *p, const scheme *names, const place *
     return sh_op_mul_channels(p, x, sh_op_act(p, s, SH_ACT_SIGMOID));
 }
 
-static sh_value block(sh_trunk *t, const variant *plan, sh_value x, int in_channels,
-                      const place *at)
+static sh_value block(sh_trunk *t, sh_value x, int in_channels, const place *at)
 {
+    const variant *plan = t->net->plan;
     const scheme *names = plan->names;
-    const stage *s = &plan->stages[at->stage];
+    const stage *s = &plan->body->stages[at->stage];
     const int hidden = in_channels * s->expand, stride = at->block == 0 ? s->stride : 1;
     sh_value y = x;
 
     if (s->kind == EXPANDED)
-        y = conv(t, plan, y, name_of(names, at, EXPAND).text, name_of(names, at, EXPAND_BN).text,
+        y = conv(t, y, name_of(names, at, EXPAND).text, name_of(names, at, EXPAND_BN).text,
                  SH_ACT_SILU, (sh_conv_attrs){.out_channels = hidden, .kernel = {1, 1}});
-    y = conv(t, plan, y, name_of(names, at, FILTER).text, name_of(names, at, FILTER_BN).text,
-             SH_ACT_SILU,
+    y = conv(t, y, name_of(names, at, FILTER).text, name_of(names, at, FILTER_BN).text, SH_ACT_SILU,
              (sh_conv_attrs){.out_channels = hidden,
                              .kernel = {s->kernel, s->kernel},
                              .stride = stride,
                              .groups = s->kind == FUSED ? 1 : hidden});
     if (s->kind != FUSED) y = squeeze_excite(t->p, names, at, y, in_channels / 4, hidden);
-    y = conv(t, plan, y, name_of(names, at, PROJECT).text, name_of(names, at, PROJECT_BN).text,
+    y = conv(t, y, name_of(names, at, PROJECT).text, name_of(names, at, PROJECT_BN).text,
              SH_ACT_NONE, (sh_conv_attrs){.out_channels = s->out_channels, .kernel = {1, 1}});
     if (stride != 1 || in_channels != s->out_channels) return y;
     /* The later a block, the more often it is left out. */
-    y = sh_op_path_drop(t->p, y, t->net->path_drop * (float)at->index / (float)plan->n_blocks);
+    y = sh_op_path_drop(t->p, y,
+                        t->net->path_drop * (float)at->index / (float)plan->body->n_blocks);
     return sh_op_add(t->p, x, y);
 }
 
-static sh_value features(sh_trunk *t, const variant *plan, sh_value image)
+static sh_value features(sh_trunk *t, sh_value image)
 {
+    const variant *plan = t->net->plan;
     const scheme *names = plan->names;
-    int channels = plan->stem_channels;
+    int channels = plan->body->stem_channels;
     place at = {.index = 0};
-    sh_value x = conv(t, plan, image, names->stem, names->stem_bn, SH_ACT_SILU,
+    sh_value x = conv(t, image, names->stem, names->stem_bn, SH_ACT_SILU,
                       (sh_conv_attrs){.out_channels = channels, .kernel = {3, 3}, .stride = 2});
 
-    for (at.stage = 0; at.stage < plan->n_stages; at.stage++) {
-        const stage *s = &plan->stages[at.stage];
+    for (at.stage = 0; at.stage < plan->body->n_stages; at.stage++) {
+        const stage *s = &plan->body->stages[at.stage];
 
         at.kind = s->kind;
         for (at.block = 0; at.block < s->n; at.block++, at.index++) {
-            x = block(t, plan, x, channels, &at);
+            x = block(t, x, channels, &at);
             channels = s->out_channels;
             if (sh_trunk_ends(t, x, "%s", tap_of(names, &at).text)) return x;
         }
     }
-    x = conv(t, plan, x, names->head, names->head_bn, SH_ACT_SILU,
+    x = conv(t, x, names->head, names->head_bn, SH_ACT_SILU,
              (sh_conv_attrs){.out_channels = t->net->n_features, .kernel = {1, 1}});
     sh_trunk_ends(t, x, "%s", names->head);
     return x;
@@ -239,125 +221,77 @@ static sh_value features(sh_trunk *t, const variant *plan, sh_value image)
 
 /* ---- the networks ---- */
 
-#define IMAGENET_INPUT                                                                             \
-    .in_channels = 3, .mean = {0.485f, 0.456f, 0.406f}, .std = {0.229f, 0.224f, 0.225f}
-
-static sh_value b0_features(sh_trunk *t, sh_value image)
-{
-    return features(t, &b0, image);
-}
+/* What every B0 and every B5 has, and the two sets of batch norm constants. */
+#define B0_FIELDS                                                                                  \
+    SH_NET_IMAGENET_INPUT, .default_size = 224, .dropout = 0.2f, .path_drop = 0.2f,                \
+                           .n_features = 1280, .features = features
+#define B5_FIELDS                                                                                  \
+    SH_NET_IMAGENET_INPUT, .default_size = 456, .dropout = 0.4f, .path_drop = 0.2f,                \
+                           .n_features = 2048, .features = features
+#define PYTORCH_NORM .bn_eps = 1e-5f, .bn_momentum = 0.1f
+#define TENSORFLOW_NORM .bn_eps = 1e-3f, .bn_momentum = 0.01f
 
 const sh_net sh_net_efficientnet_b0 = {
     .name = "efficientnet_b0",
     .title = "EfficientNet-B0, 4.0 million weights without classifier (names as in torchvision; "
              "timm's load)",
-    IMAGENET_INPUT,
-    .default_size = 224,
-    .dropout = 0.2f,
-    .path_drop = 0.2f,
-    .n_features = 1280,
-    .bn_eps = 1e-5f,
-    .bn_momentum = 0.1f,
-    .features = b0_features,
+    B0_FIELDS,
+    PYTORCH_NORM,
+    .plan = &(const variant){.body = &b0, .names = &torchvision},
     .classifier = "classifier.1",
 };
 
 static const sh_tap_alias b5_taps[] = {
     {"block3b_add", "features.3.1"}, {"block3c_add", "features.3.2"}, {NULL, NULL}};
 
-static sh_value b5_features(sh_trunk *t, sh_value image)
-{
-    return features(t, &b5, image);
-}
-
 const sh_net sh_net_efficientnet_b5 = {
     .name = "efficientnet_b5",
     .title = "EfficientNet-B5, 28.3 million weights without classifier (names as in torchvision)",
-    IMAGENET_INPUT,
-    .default_size = 456,
-    .dropout = 0.4f,
-    .path_drop = 0.2f,
-    .n_features = 2048,
-    .bn_eps = 1e-3f,
-    .bn_momentum = 0.01f,
-    .features = b5_features,
+    B5_FIELDS,
+    TENSORFLOW_NORM,
+    .plan = &(const variant){.body = &b5, .names = &torchvision},
     .classifier = "classifier.1",
     .aliases = b5_taps,
 };
 
-static sh_value b5_timm_features(sh_trunk *t, sh_value image)
-{
-    return features(t, &b5_timm, image);
-}
-
 const sh_net sh_net_timm_efficientnet_b5 = {
     .name = "timm_efficientnet_b5",
     .title = "EfficientNet-B5 with the batch norm constants of timm (names as in timm)",
-    IMAGENET_INPUT,
-    .default_size = 456,
-    .dropout = 0.4f,
-    .path_drop = 0.2f,
-    .n_features = 2048,
-    .bn_eps = 1e-5f,
-    .bn_momentum = 0.1f,
-    .features = b5_timm_features,
+    B5_FIELDS,
+    PYTORCH_NORM,
+    .plan = &(const variant){.body = &b5, .names = &timm},
     .classifier = "classifier",
 };
-
-static sh_value tf_b0_features(sh_trunk *t, sh_value image)
-{
-    return features(t, &tf_b0, image);
-}
 
 const sh_net sh_net_tf_efficientnet_b0 = {
     .name = "tf_efficientnet_b0",
     .title = "EfficientNet-B0 in TensorFlow's padding (names as in lukemelas' package)",
-    IMAGENET_INPUT,
-    .default_size = 224,
-    .dropout = 0.2f,
-    .path_drop = 0.2f,
-    .n_features = 1280,
-    .bn_eps = 1e-3f,
-    .bn_momentum = 0.01f,
-    .features = tf_b0_features,
+    B0_FIELDS,
+    TENSORFLOW_NORM,
+    .plan = &(const variant){.body = &b0, .names = &lukemelas, .same = true},
     .classifier = "_fc",
 };
-
-static sh_value tf_b5_features(sh_trunk *t, sh_value image)
-{
-    return features(t, &tf_b5, image);
-}
 
 const sh_net sh_net_tf_efficientnet_b5 = {
     .name = "tf_efficientnet_b5",
     .title = "EfficientNet-B5 in TensorFlow's padding (names as in lukemelas' package)",
-    IMAGENET_INPUT,
-    .default_size = 456,
-    .dropout = 0.4f,
-    .path_drop = 0.2f,
-    .n_features = 2048,
-    .bn_eps = 1e-3f,
-    .bn_momentum = 0.01f,
-    .features = tf_b5_features,
+    B5_FIELDS,
+    TENSORFLOW_NORM,
+    .plan = &(const variant){.body = &b5, .names = &lukemelas, .same = true},
     .classifier = "_fc",
 };
-
-static sh_value v2_rw_m_features(sh_trunk *t, sh_value image)
-{
-    return features(t, &v2_rw_m, image);
-}
 
 const sh_net sh_net_efficientnetv2_rw_m = {
     .name = "efficientnetv2_rw_m",
     .title = "EfficientNetV2-RW-M, the backbone of MiewID, 51.1 million weights without classifier "
              "(timm)",
-    IMAGENET_INPUT,
+    SH_NET_IMAGENET_INPUT,
     .default_size = 320,
     .dropout = 0,
     .path_drop = 0,
     .n_features = 2152,
-    .bn_eps = 1e-5f,
-    .bn_momentum = 0.1f,
-    .features = v2_rw_m_features,
+    PYTORCH_NORM,
+    .plan = &(const variant){.body = &v2_rw_m, .names = &timm},
+    .features = features,
     .classifier = "classifier",
 };

@@ -118,10 +118,8 @@ static const sh_tap_alias aliases[] = {
 const sh_net sh_net_inception_resnet_v2 = {
     .name = "inception_resnet_v2",
     .title = "Inception-ResNet-v2, 54.3 million weights without classifier (names as in timm)",
-    .in_channels = 3,
+    SH_NET_SYMMETRIC_INPUT,
     .default_size = 299,
-    .mean = {0.5f, 0.5f, 0.5f},
-    .std = {0.5f, 0.5f, 0.5f},
     .n_features = 1536,
     .bn_eps = 1e-3f,
     .bn_momentum = 0.1f,

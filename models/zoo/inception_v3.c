@@ -86,8 +86,13 @@ static const block blocks[] = {
     {"Mixed_7c", SH_BRANCHES(e_layers)},
 };
 
-static sh_value build(sh_trunk *t, sh_value image, bool count_padding)
+typedef struct variant {
+    bool count_padding; /* averages divide by 9 at the border too */
+} variant;
+
+static sh_value features(sh_trunk *t, sh_value image)
 {
+    const variant *plan = t->net->plan;
     static const char *const stem[7] = {"Conv2d_1a_3x3", "Conv2d_2a_3x3", "Conv2d_2b_3x3",
                                         "maxpool1",      "Conv2d_3b_1x1", "Conv2d_4a_3x3",
                                         "maxpool2"};
@@ -95,20 +100,10 @@ static sh_value build(sh_trunk *t, sh_value image, bool count_padding)
 
     for (size_t i = 0; i < SH_COUNT(blocks) && !t->ended; i++) {
         x = sh_inception_block(t, x, sh_layer_name_format("%s.", blocks[i].name).text,
-                               &blocks[i].branches, count_padding);
+                               &blocks[i].branches, plan->count_padding);
         sh_trunk_ends(t, x, "%s", blocks[i].name);
     }
     return x;
-}
-
-static sh_value features(sh_trunk *t, sh_value image)
-{
-    return build(t, image, true);
-}
-
-static sh_value features_keras(sh_trunk *t, sh_value image)
-{
-    return build(t, image, false);
 }
 
 static const sh_tap_alias aliases[] = {
@@ -120,14 +115,13 @@ static const sh_tap_alias aliases[] = {
 const sh_net sh_net_inception_v3 = {
     .name = "inception_v3",
     .title = "Inception-v3, 21.8 million weights without classifiers (names as in torchvision)",
-    .in_channels = 3,
+    SH_NET_SYMMETRIC_INPUT,
     .default_size = 299,
-    .mean = {0.5f, 0.5f, 0.5f},
-    .std = {0.5f, 0.5f, 0.5f},
     .dropout = 0.5f,
     .n_features = 2048,
     .bn_eps = 1e-3f,
     .bn_momentum = 0.1f,
+    .plan = &(const variant){.count_padding = true},
     .features = features,
     .classifier = "fc",
     .aliases = aliases,
@@ -136,14 +130,13 @@ const sh_net sh_net_inception_v3 = {
 const sh_net sh_net_inception_v3_keras = {
     .name = "inception_v3_keras",
     .title = "Inception-v3 as Keras computes it, under torchvision's names",
-    .in_channels = 3,
+    SH_NET_SYMMETRIC_INPUT,
     .default_size = 299,
-    .mean = {0.5f, 0.5f, 0.5f},
-    .std = {0.5f, 0.5f, 0.5f},
     .n_features = 2048,
     .bn_eps = 1e-3f,
     .bn_momentum = 0.01f,
-    .features = features_keras,
+    .plan = &(const variant){.count_padding = false},
+    .features = features,
     .classifier = "fc",
     .aliases = aliases,
 };

@@ -14,6 +14,10 @@ static const group groups[] = {
     {6, 96, 3, 1}, {6, 160, 3, 2}, {6, 320, 1, 1},
 };
 
+typedef struct variant {
+    bool same; /* TensorFlow's padding */
+} variant;
+
 /* Convolution, BN, ReLU6, whose parameters are `name`.0 and `name`.1. */
 static sh_value conv_bn_relu(sh_trunk *t, sh_value x, const char *name, const sh_conv_attrs *attrs)
 {
@@ -53,8 +57,9 @@ static sh_value inverted_residual(sh_trunk *t, sh_value x, int index, int in_cha
     return stride == 1 && in_channels == g->out_channels ? sh_op_add(t->p, x, y) : y;
 }
 
-static sh_value build(sh_trunk *t, sh_value image, bool same)
+static sh_value features(sh_trunk *t, sh_value image)
 {
+    const bool same = ((const variant *)t->net->plan)->same;
     int channels = 32, index = 1;
     const sh_conv_attrs stem = filter(channels, 2, 1, same);
     sh_value x = conv_bn_relu(t, image, "features.0", &stem);
@@ -71,16 +76,6 @@ static sh_value build(sh_trunk *t, sh_value image, bool same)
     x = conv_bn_relu(t, x, "features.18", &(sh_conv_attrs){.out_channels = 1280, .kernel = {1, 1}});
     sh_trunk_ends(t, x, "features.18");
     return x;
-}
-
-static sh_value features(sh_trunk *t, sh_value image)
-{
-    return build(t, image, false);
-}
-
-static sh_value features_keras(sh_trunk *t, sh_value image)
-{
-    return build(t, image, true);
 }
 
 /* Keras' names; a block's output is its last layer's. */
@@ -110,14 +105,13 @@ static const sh_tap_alias aliases[] = {
 const sh_net sh_net_mobilenet_v2 = {
     .name = "mobilenet_v2",
     .title = "MobileNetV2, 2.2 million weights without classifier (names as in torchvision)",
-    .in_channels = 3,
+    SH_NET_IMAGENET_INPUT,
     .default_size = 224,
-    .mean = {0.485f, 0.456f, 0.406f},
-    .std = {0.229f, 0.224f, 0.225f},
     .dropout = 0.2f,
     .n_features = 1280,
     .bn_eps = 1e-5f,
     .bn_momentum = 0.1f,
+    .plan = &(const variant){.same = false},
     .features = features,
     .classifier = "classifier.1",
     .aliases = aliases,
@@ -126,14 +120,13 @@ const sh_net sh_net_mobilenet_v2 = {
 const sh_net sh_net_mobilenet_v2_keras = {
     .name = "mobilenet_v2_keras",
     .title = "MobileNetV2 as Keras computes it, under torchvision's names",
-    .in_channels = 3,
+    SH_NET_SYMMETRIC_INPUT,
     .default_size = 224,
-    .mean = {0.5f, 0.5f, 0.5f},
-    .std = {0.5f, 0.5f, 0.5f},
     .n_features = 1280,
     .bn_eps = 1e-3f,
     .bn_momentum = 0.001f,
-    .features = features_keras,
+    .plan = &(const variant){.same = true},
+    .features = features,
     .classifier = "classifier.1",
     .aliases = aliases,
 };

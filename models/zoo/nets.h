@@ -6,8 +6,8 @@
  *     x = stage(t, x, i);
  *     if (sh_trunk_ends(t, x, "layer%d", i)) return x;
  *
- * It takes constants (BN, dropout) from t->net, never from the const description of its own, so
- * that one function serves several descriptions.
+ * It takes constants (BN, dropout) and what is particular to a variant (`plan`) from t->net, so
+ * that one function serves a family, and a variant is data.
  */
 #ifndef SH_MODELS_ZOO_NETS_H
 #define SH_MODELS_ZOO_NETS_H
@@ -24,6 +24,12 @@ struct sh_trunk {
     void (*visit)(void *context, sh_value x, const char *name); /* told of every tap, or NULL */
     void *context;
 };
+
+/** Fields of a sh_net: colour as torchvision normalises it, and colour in [-1, 1]. */
+#define SH_NET_IMAGENET_INPUT                                                                      \
+    .in_channels = 3, .mean = {0.485f, 0.456f, 0.406f}, .std = {0.229f, 0.224f, 0.225f}
+#define SH_NET_SYMMETRIC_INPUT                                                                     \
+    .in_channels = 3, .mean = {0.5f, 0.5f, 0.5f}, .std = {0.5f, 0.5f, 0.5f}
 
 /** Announce the tap that x is, its name composed as by printf. True: the network ends here. */
 bool sh_trunk_ends(sh_trunk *t, sh_value x, const char *fmt, ...) SH_PRINTF(3, 4);

@@ -38,8 +38,9 @@ static sh_value block(sh_trunk *t, sh_value x, const bottleneck *b)
     return sh_op_act(t->p, sh_op_add(t->p, y, shortcut), SH_ACT_RELU);
 }
 
-static sh_value build(sh_trunk *t, sh_value image, const int depths[N_LAYERS])
+static sh_value features(sh_trunk *t, sh_value image)
 {
+    const int *depths = t->net->plan; /* [N_LAYERS]: bottlenecks of each layer */
     sh_value x = sh_trunk_conv(
         t, image, "conv1", "bn1", SH_ACT_RELU,
         &(sh_conv_attrs){.out_channels = 64, .kernel = {7, 7}, .stride = 2, .pad = {3, 3, 3, 3}});
@@ -64,40 +65,28 @@ static sh_value build(sh_trunk *t, sh_value image, const int depths[N_LAYERS])
     return x;
 }
 
-static sh_value features_50(sh_trunk *t, sh_value image)
-{
-    return build(t, image, (const int[N_LAYERS]){3, 4, 6, 3});
-}
-
-static sh_value features_101(sh_trunk *t, sh_value image)
-{
-    return build(t, image, (const int[N_LAYERS]){3, 4, 23, 3});
-}
-
 const sh_net sh_net_resnet50 = {
     .name = "resnet50",
     .title = "ResNet-50, 23.5 million weights without classifier (names as in torchvision)",
-    .in_channels = 3,
+    SH_NET_IMAGENET_INPUT,
     .default_size = 224,
-    .mean = {0.485f, 0.456f, 0.406f},
-    .std = {0.229f, 0.224f, 0.225f},
     .n_features = 2048,
     .bn_eps = 1e-5f,
     .bn_momentum = 0.1f,
-    .features = features_50,
+    .plan = (const int[N_LAYERS]){3, 4, 6, 3},
+    .features = features,
     .classifier = "fc",
 };
 
 const sh_net sh_net_resnet101 = {
     .name = "resnet101",
     .title = "ResNet-101, 42.5 million weights without classifier (names as in torchvision)",
-    .in_channels = 3,
+    SH_NET_IMAGENET_INPUT,
     .default_size = 224,
-    .mean = {0.485f, 0.456f, 0.406f},
-    .std = {0.229f, 0.224f, 0.225f},
     .n_features = 2048,
     .bn_eps = 1e-5f,
     .bn_momentum = 0.1f,
-    .features = features_101,
+    .plan = (const int[N_LAYERS]){3, 4, 23, 3},
+    .features = features,
     .classifier = "fc",
 };

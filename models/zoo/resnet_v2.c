@@ -76,10 +76,8 @@ static sh_value features(sh_trunk *t, sh_value image)
 const sh_net sh_net_resnet101_v2 = {
     .name = "resnet101_v2",
     .title = "ResNet-101V2, 42.5 million weights without classifier (names as in Keras)",
-    .in_channels = 3,
+    SH_NET_SYMMETRIC_INPUT,
     .default_size = 224,
-    .mean = {0.5f, 0.5f, 0.5f},
-    .std = {0.5f, 0.5f, 0.5f},
     .n_features = 2048,
     .bn_eps = 1.001e-5f,
     .bn_momentum = 0.01f,

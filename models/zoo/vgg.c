@@ -10,8 +10,9 @@ enum { POOL = 0, MAP_SIDE = 7, HIDDEN = 4096 };
 static const int layers[] = {64,   64,  POOL, 128, 128,  POOL, 256, 256, 256,
                              POOL, 512, 512,  512, POOL, 512,  512, 512, POOL};
 
-static sh_value build(sh_trunk *t, sh_value x, bool has_bn)
+static sh_value features(sh_trunk *t, sh_value x)
 {
+    const bool has_bn = t->net->bn_eps > 0;
     int index = 0;
 
     for (size_t i = 0; i < SH_COUNT(layers); i++) {
@@ -31,16 +32,6 @@ static sh_value build(sh_trunk *t, sh_value x, bool has_bn)
     return x;
 }
 
-static sh_value features(sh_trunk *t, sh_value image)
-{
-    return build(t, image, false);
-}
-
-static sh_value features_bn(sh_trunk *t, sh_value image)
-{
-    return build(t, image, true);
-}
-
 static sh_value classify(sh_trunk *t, sh_value x, int n_classes)
 {
     const char *const hidden[] = {"classifier.0", "classifier.3"};
@@ -56,10 +47,8 @@ static sh_value classify(sh_trunk *t, sh_value x, int n_classes)
 const sh_net sh_net_vgg16 = {
     .name = "vgg16",
     .title = "VGG-16, 14.7 million weights without classifier (names as in torchvision)",
-    .in_channels = 3,
+    SH_NET_IMAGENET_INPUT,
     .default_size = 224,
-    .mean = {0.485f, 0.456f, 0.406f},
-    .std = {0.229f, 0.224f, 0.225f},
     .dropout = 0.5f,
     .n_features = 512,
     .features = features,
@@ -70,15 +59,13 @@ const sh_net sh_net_vgg16 = {
 const sh_net sh_net_vgg16_bn = {
     .name = "vgg16_bn",
     .title = "VGG-16 with batch norm, 14.7 million weights without classifier (as in torchvision)",
-    .in_channels = 3,
+    SH_NET_IMAGENET_INPUT,
     .default_size = 224,
-    .mean = {0.485f, 0.456f, 0.406f},
-    .std = {0.229f, 0.224f, 0.225f},
     .dropout = 0.5f,
     .n_features = 512,
     .bn_eps = 1e-5f,
     .bn_momentum = 0.1f,
-    .features = features_bn,
+    .features = features,
     .classify = classify,
     .classifier = "classifier.6",
 };

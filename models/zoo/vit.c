@@ -14,6 +14,11 @@ enum { WIDTH = 384, HEADS = 6, DEPTH = 12, MLP_WIDTH = 4 * WIDTH };
 
 static const float norm_eps = 1e-6f;
 
+typedef struct variant {
+    int patch; /* side of a patch in pixels */
+    bool has_layer_scale;
+} variant;
+
 /* x + scale of branch(norm(x)): what both halves of a block end with. */
 static sh_value add_branch(sh_program *p, sh_value x, sh_value branch, const char *scale)
 {
@@ -55,8 +60,11 @@ out:
     return st;
 }
 
-static sh_value features(sh_trunk *t, sh_value image, int patch, bool has_layer_scale)
+static sh_value features(sh_trunk *t, sh_value image)
 {
+    const variant *plan = t->net->plan;
+    const int patch = plan->patch;
+
     sh_graph_fail(t->p, check_sides(t, image, patch));
     sh_value x = sh_op_conv(
         t->p, image, "patch_embed.proj",
@@ -65,22 +73,12 @@ static sh_value features(sh_trunk *t, sh_value image, int patch, bool has_layer_
 
     x = sh_op_tokens(t->p, x, "cls_token", "pos_embed");
     for (int i = 0; i < DEPTH; i++) {
-        x = block(t->p, x, i, has_layer_scale);
+        x = block(t->p, x, i, plan->has_layer_scale);
         if (sh_trunk_ends(t, x, "blocks.%d", i)) return x;
     }
     x = sh_op_layer_norm(t->p, x, "norm", norm_eps);
     sh_trunk_ends(t, x, "norm");
     return x;
-}
-
-static sh_value features_16(sh_trunk *t, sh_value image)
-{
-    return features(t, image, 16, false);
-}
-
-static sh_value features_14(sh_trunk *t, sh_value image)
-{
-    return features(t, image, 14, true);
 }
 
 static sh_value class_token(sh_trunk *t, sh_value x)
@@ -91,12 +89,11 @@ static sh_value class_token(sh_trunk *t, sh_value x)
 const sh_net sh_net_vit_small_patch16_224 = {
     .name = "vit_small_patch16_224",
     .title = "ViT-S/16, 21.7 million weights without classifier (AugReg weights of timm)",
-    .in_channels = 3,
+    SH_NET_SYMMETRIC_INPUT,
     .default_size = 224,
-    .mean = {0.5f, 0.5f, 0.5f},
-    .std = {0.5f, 0.5f, 0.5f},
     .n_features = WIDTH,
-    .features = features_16,
+    .plan = &(const variant){.patch = 16},
+    .features = features,
     .pool = class_token,
     .head = "head.0",
     .classifier = "head",
@@ -105,12 +102,11 @@ const sh_net sh_net_vit_small_patch16_224 = {
 const sh_net sh_net_vit_small_patch16_224_dino = {
     .name = "vit_small_patch16_224_dino",
     .title = "ViT-S/16 for DINO weights: the same network, another normalisation",
-    .in_channels = 3,
+    SH_NET_IMAGENET_INPUT,
     .default_size = 224,
-    .mean = {0.485f, 0.456f, 0.406f},
-    .std = {0.229f, 0.224f, 0.225f},
     .n_features = WIDTH,
-    .features = features_16,
+    .plan = &(const variant){.patch = 16},
+    .features = features,
     .pool = class_token,
     .head = "head.0",
 };
@@ -118,12 +114,11 @@ const sh_net sh_net_vit_small_patch16_224_dino = {
 const sh_net sh_net_vit_small_patch14_dinov2 = {
     .name = "vit_small_patch14_dinov2",
     .title = "ViT-S/14 of DINOv2, 22.1 million weights (names as in timm)",
-    .in_channels = 3,
+    SH_NET_IMAGENET_INPUT,
     .default_size = 518,
-    .mean = {0.485f, 0.456f, 0.406f},
-    .std = {0.229f, 0.224f, 0.225f},
     .n_features = WIDTH,
-    .features = features_14,
+    .plan = &(const variant){.patch = 14, .has_layer_scale = true},
+    .features = features,
     .pool = class_token,
     .head = "head.0",
 };

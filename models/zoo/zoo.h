@@ -31,6 +31,8 @@ typedef struct sh_net {
     int n_features;            /* channels after the network's own pooling */
     float bn_eps, bn_momentum; /* PyTorch sense: new = (1 - momentum) old + momentum batch */
 
+    const void *plan; /* what tells it from others of its family, for `features`; NULL: nothing */
+
     /** Image to the last feature map [N,C,H,W] (or tokens [N,C,T,1]), or to the tap on the way. */
     sh_value (*features)(sh_trunk *t, sh_value image);
     /** The last feature map to the network's own features [N, n_features, 1, 1]; NULL: the global
