@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "base/bytes.h"
 #include "dataio/image_codec.h"
 
 enum { TAG_ORIENTATION = 0x0112, TYPE_SHORT = 3, ENTRY_BYTES = 12 };
@@ -6,10 +7,7 @@ enum { TAG_ORIENTATION = 0x0112, TYPE_SHORT = 3, ENTRY_BYTES = 12 };
 /* n_bytes unsigned bytes, big or little endian. */
 static uint32_t read_uint(const uint8_t *p, int n_bytes, bool big)
 {
-    uint32_t value = 0;
-
-    for (int i = 0; i < n_bytes; i++) value |= (uint32_t)p[big ? n_bytes - 1 - i : i] << (8 * i);
-    return value;
+    return (uint32_t)(big ? sh_bytes_be(p, n_bytes) : sh_bytes_le(p, n_bytes));
 }
 
 int sh_exif_orientation(const uint8_t *tiff, size_t n_bytes)

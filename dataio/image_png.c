@@ -11,6 +11,7 @@
 
 #include <png.h>
 
+#include "base/bytes.h"
 #include "dataio/image_codec.h"
 
 enum { SIGNATURE_BYTES = 8, HEADER_BYTES = 33, CHUNK_OVERHEAD = 12, MAX_CHUNK_BYTES = 1 << 23 };
@@ -23,7 +24,7 @@ typedef struct png_stream {
 
 static uint32_t read_be32(const uint8_t *p)
 {
-    return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
+    return (uint32_t)sh_bytes_be(p, 4);
 }
 
 static bool matches(const sh_image_source *source)

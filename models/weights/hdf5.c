@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/bytes.h"
+
 enum { MAX_DEPTH = 32, MAX_PATH = 1024, MAX_CONTINUATIONS = 1024 };
 enum { SYMBOL_BYTES = 40, HEADER_BYTES = 16, MESSAGE_HEAD_BYTES = 8 };
 
@@ -45,14 +47,6 @@ bool sh_h5_recognise(const uint8_t *data, size_t n_bytes)
 
 /* ---- bytes ---- */
 
-static uint64_t number(const uint8_t *bytes, int n)
-{
-    uint64_t value = 0;
-
-    for (int i = n - 1; i >= 0; i--) value = value << 8 | bytes[i];
-    return value;
-}
-
 /* n bytes at an address of the file. */
 static sh_status locate(const reader *r, uint64_t address, uint64_t n, const char *what,
                         const uint8_t **bytes)
@@ -84,7 +78,7 @@ static sh_status read_dataspace(const reader *r, const uint8_t *m, uint64_t n, o
              SH_WEIGHT_MAX_DIMS);
     o->view.n_dims = m[1];
     for (int i = 0; i < m[1]; i++) {
-        uint64_t dim = number(m + begin + 8 * i, 8);
+        uint64_t dim = sh_bytes_le(m + begin + 8 * i, 8);
 
         SH_CHECK(dim <= INT64_MAX, SH_ERR_FORMAT, "%s: /%s: impossible size", r->label, r->path);
         o->view.dims[i] = (int64_t)dim;
@@ -110,7 +104,7 @@ static const char *type_name(const uint8_t *m, uint64_t n)
 
     if (n < (class == 1 ? 20 : 12) || (m[1] & 1) != 0) return NULL; /* bit 0: big-endian */
     for (size_t i = 0; i < SH_COUNT(types); i++) {
-        if (class != types[i].class || number(m + 4, 4) != (uint64_t)types[i].size) continue;
+        if (class != types[i].class || sh_bytes_le(m + 4, 4) != (uint64_t)types[i].size) continue;
         if (class == 0 && (m[1] >> 3 & 1) == types[i].is_signed) return types[i].name;
         if (class == 1 && m[12] == types[i].exponent_at && m[13] == types[i].exponent_bits &&
             m[15] == types[i].mantissa_bits)
@@ -128,14 +122,14 @@ static sh_status read_layout(const reader *r, const uint8_t *m, uint64_t n, obje
     o->layout_class = m[1];
     o->has_layout = true;
     if (o->layout_class == 0) { /* the elements stand in the message itself */
-        o->n_stored_bytes = number(m + 2, 2);
+        o->n_stored_bytes = sh_bytes_le(m + 2, 2);
         SH_CHECK(o->n_stored_bytes <= n - 4, SH_ERR_FORMAT, "%s: /%s: truncated", r->label,
                  r->path);
         o->address = (uint64_t)(m + 4 - r->data) - r->base;
     } else if (o->layout_class == 1) {
         SH_CHECK(n >= 18, SH_ERR_FORMAT, "%s: /%s: truncated layout", r->label, r->path);
-        o->address = number(m + 2, 8);
-        o->n_stored_bytes = number(m + 10, 8);
+        o->address = sh_bytes_le(m + 2, 8);
+        o->n_stored_bytes = sh_bytes_le(m + 10, 8);
     }
 out:
     return st;
@@ -159,8 +153,8 @@ static sh_status read_message(const reader *r, int type, const uint8_t *m, uint6
     case MESSAGE_SYMBOL_TABLE:
         SH_CHECK(n >= 16, SH_ERR_FORMAT, "%s: /%s: truncated group", r->label, r->path);
         o->is_group = true;
-        o->tree = number(m, 8);
-        o->heap = number(m + 8, 8);
+        o->tree = sh_bytes_le(m, 8);
+        o->heap = sh_bytes_le(m + 8, 8);
         break;
     default: break;
     }
@@ -180,8 +174,8 @@ static sh_status read_block(const reader *r, uint64_t address, uint64_t n_bytes,
     *n_next = 0;
     SH_TRY(locate(r, address, n_bytes, "object header", &bytes));
     while (n_bytes - at >= MESSAGE_HEAD_BYTES) {
-        const int type = (int)number(bytes + at, 2), flags = bytes[at + 4];
-        const uint64_t size = number(bytes + at + 2, 2);
+        const int type = (int)sh_bytes_le(bytes + at, 2), flags = bytes[at + 4];
+        const uint64_t size = sh_bytes_le(bytes + at + 2, 2);
         const uint8_t *m = bytes + at + MESSAGE_HEAD_BYTES;
 
         SH_CHECK(size <= n_bytes - at - MESSAGE_HEAD_BYTES, SH_ERR_FORMAT,
@@ -190,8 +184,8 @@ static sh_status read_block(const reader *r, uint64_t address, uint64_t n_bytes,
         SH_CHECK((flags & 2) == 0 || type != MESSAGE_DATATYPE, SH_ERR_UNSUPPORTED,
                  "%s: /%s: a named datatype is not read", r->label, r->path);
         if (type == MESSAGE_CONTINUATION && size >= 16) {
-            *next = number(m, 8);
-            *n_next = number(m + 8, 8);
+            *next = sh_bytes_le(m, 8);
+            *n_next = sh_bytes_le(m + 8, 8);
         } else {
             SH_TRY(read_message(r, type, m, size, o));
         }
@@ -213,7 +207,7 @@ static sh_status read_object(const reader *r, uint64_t address, object *o)
              "with h5py's default settings",
              r->label, r->path);
     next = address + HEADER_BYTES;
-    n_next = number(head + 8, 4);
+    n_next = sh_bytes_le(head + 8, 4);
     for (int i = 0; n_next > 0; i++) {
         SH_CHECK(i < MAX_CONTINUATIONS, SH_ERR_FORMAT, "%s: /%s: endless object header", r->label,
                  r->path);
@@ -257,9 +251,10 @@ static sh_status visit_symbol(reader *r, const uint8_t *symbol, const uint8_t *h
 {
     sh_status st = SH_OK;
     const size_t n_path = strlen(r->path);
-    const uint64_t at = number(symbol, 8);
+    const uint64_t at = sh_bytes_le(symbol, 8);
 
-    if (number(symbol + 16, 4) == 2) goto out; /* a soft link: what it names is visited itself */
+    if (sh_bytes_le(symbol + 16, 4) == 2)
+        goto out; /* a soft link: what it names is visited itself */
     SH_CHECK(r->n_visits_left > 0 && depth < MAX_DEPTH, SH_ERR_FORMAT,
              "%s: /%s: its groups contain each other", r->label, r->path);
     r->n_visits_left--;
@@ -271,7 +266,7 @@ static sh_status visit_symbol(reader *r, const uint8_t *symbol, const uint8_t *h
     SH_CHECK(n_path + strlen(name) + 2 <= sizeof(r->path), SH_ERR_FORMAT,
              "%s: /%s: names longer than %d characters", r->label, r->path, MAX_PATH);
     snprintf(r->path + n_path, sizeof(r->path) - n_path, "%s%s", n_path > 0 ? "/" : "", name);
-    SH_TRY(visit_object(r, number(symbol + 8, 8), depth));
+    SH_TRY(visit_object(r, sh_bytes_le(symbol + 8, 8), depth));
     r->path[n_path] = '\0';
 out:
     return st;
@@ -282,7 +277,7 @@ static sh_status visit_leaf(reader *r, const uint8_t *node, const uint8_t *heap,
 {
     sh_status st = SH_OK;
     const uint8_t *symbols = NULL;
-    const uint64_t n = number(node + 6, 2);
+    const uint64_t n = sh_bytes_le(node + 6, 2);
 
     SH_TRY(
         locate(r, (uint64_t)(node + 8 - r->data) - r->base, n * SYMBOL_BYTES, "group", &symbols));
@@ -313,11 +308,11 @@ static sh_status visit_tree(reader *r, uint64_t address, int level, const uint8_
              r->label, r->path);
     r->n_visits_left--;
 
-    const uint64_t n = number(node + 6, 2);
+    const uint64_t n = sh_bytes_le(node + 6, 2);
 
     SH_TRY(locate(r, address + NODE_HEAD, 16 * n + 8, "group", &children));
     for (uint64_t i = 0; i < n; i++)
-        SH_TRY(visit_tree(r, number(children + 16 * i + 8, 8), node[5], heap, n_heap, depth));
+        SH_TRY(visit_tree(r, sh_bytes_le(children + 16 * i + 8, 8), node[5], heap, n_heap, depth));
 out:
     return st;
 }
@@ -336,8 +331,8 @@ static sh_status visit_object(reader *r, uint64_t address, int depth)
     SH_TRY(locate(r, o.heap, 32, "list of names", &heap));
     SH_CHECK(memcmp(heap, "HEAP", 4) == 0, SH_ERR_FORMAT, "%s: /%s: damaged list of names",
              r->label, r->path);
-    SH_TRY(locate(r, number(heap + 24, 8), number(heap + 8, 8), "list of names", &names));
-    SH_TRY(visit_tree(r, o.tree, -1, names, number(heap + 8, 8), depth));
+    SH_TRY(locate(r, sh_bytes_le(heap + 24, 8), sh_bytes_le(heap + 8, 8), "list of names", &names));
+    SH_TRY(visit_tree(r, o.tree, -1, names, sh_bytes_le(heap + 8, 8), depth));
 out:
     return st;
 }
@@ -361,9 +356,9 @@ sh_status sh_h5_visit(const uint8_t *data, size_t n_bytes, const char *label,
              "%s: an HDF5 file of a newer format (superblock %d), which is not read; save it again "
              "with h5py's default settings",
              label, version);
-    r.base = number(data + base_at, 8);
+    r.base = sh_bytes_le(data + base_at, 8);
     SH_CHECK(r.base <= n_bytes, SH_ERR_FORMAT, "%s: damaged superblock", label);
-    SH_TRY(visit_object(&r, number(data + base_at + 40, 8), 0));
+    SH_TRY(visit_object(&r, sh_bytes_le(data + base_at + 40, 8), 0));
 out:
     return st;
 }

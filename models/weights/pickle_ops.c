@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/bytes.h"
 #include "models/weights/pickle_machine.h"
 
 enum { MAX_MEMO = 1 << 22 }; /* torch memoises about 20 values per tensor */
@@ -29,7 +30,7 @@ static sh_status take_number(sh_pickle *m, int n_bytes, uint64_t *value)
 
     *value = 0;
     SH_TRY(sh_pickle_take(m, (size_t)n_bytes, &bytes));
-    memcpy(value, bytes, (size_t)n_bytes);
+    *value = sh_bytes_le(bytes, n_bytes);
 out:
     return st;
 }

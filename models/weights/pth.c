@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/bytes.h"
 #include "models/weights/pickle.h"
 #include "models/weights/zip.h"
 
@@ -292,7 +293,7 @@ static sh_status place_storage(const uint8_t *data, size_t n_bytes, const char *
              SH_ERR_FORMAT, "%s: a storage is listed that no tensor names, or listed twice", label);
     SH_TRY(count_mentions(label, storages, n, lo, &n_mentions));
     SH_CHECK(n_bytes - *at >= 8, SH_ERR_FORMAT, "%s: truncated before a storage", label);
-    memcpy(&count, data + *at, sizeof(count));
+    count = sh_bytes_le(data + *at, 8);
     *at += 8;
     SH_CHECK(count == (uint64_t)storages[lo]->as.storage.n_elems, SH_ERR_FORMAT,
              "%s: a storage should have %lld elements and has %llu", label,

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/bytes.h"
 #include "models/weights/internal.h"
 
 /* 100,000 tensors; jansson's tree takes about a hundred times the text in the worst case. */
@@ -149,7 +150,7 @@ sh_status sh_safetensors_parse(const uint8_t *data, size_t n_bytes, sh_weights *
 
     SH_CHECK(n_bytes >= 10 && data[8] == '{', SH_ERR_FORMAT,
              "%s: not a weight file that is known here (safetensors, or a PyTorch .pth)", label);
-    memcpy(&n_header, data, sizeof(n_header));
+    n_header = sh_bytes_le(data, 8);
     SH_CHECK(n_header <= MAX_HEADER_BYTES, SH_ERR_FORMAT,
              "%s: a safetensors header of %llu bytes; at most %d are read", label,
              (unsigned long long)n_header, MAX_HEADER_BYTES);

@@ -11,6 +11,8 @@
 #include <string.h>
 #include <zlib.h>
 
+#include "base/bytes.h"
+
 enum {
     END_BYTES = 22,
     END64_BYTES = 56,
@@ -31,14 +33,6 @@ struct sh_zip {
     int64_t n_entries;
     uint64_t budget_bytes;
 };
-
-static uint64_t get(const uint8_t *p, int n_bytes)
-{
-    uint64_t value = 0;
-
-    memcpy(&value, p, (size_t)n_bytes);
-    return value;
-}
 
 static bool fits(const sh_zip *zip, uint64_t offset, uint64_t n_bytes)
 {
@@ -65,18 +59,18 @@ static sh_status find_directory(const sh_zip *zip, uint64_t *offset, uint64_t *n
     while (end > lowest && !has_signature(zip, end, END_BYTES, "\5\6")) end--;
     SH_CHECK(has_signature(zip, end, END_BYTES, "\5\6"), SH_ERR_FORMAT,
              "%s: a zip archive without its end record: the file is truncated", zip->label);
-    *n_records = get(zip->data + end + 10, 2);
-    *n_directory = get(zip->data + end + 12, 4);
-    *offset = get(zip->data + end + 16, 4);
+    *n_records = sh_bytes_le(zip->data + end + 10, 2);
+    *n_directory = sh_bytes_le(zip->data + end + 12, 4);
+    *offset = sh_bytes_le(zip->data + end + 16, 4);
     if (end >= LOCATOR64_BYTES &&
         has_signature(zip, end - LOCATOR64_BYTES, LOCATOR64_BYTES, "\6\7")) {
-        uint64_t end64 = get(zip->data + end - LOCATOR64_BYTES + 8, 8);
+        uint64_t end64 = sh_bytes_le(zip->data + end - LOCATOR64_BYTES + 8, 8);
 
         SH_CHECK(has_signature(zip, end64, END64_BYTES, "\6\6"), SH_ERR_FORMAT,
                  "%s: the zip64 end record is not where it should be", zip->label);
-        *n_records = get(zip->data + end64 + 32, 8);
-        *n_directory = get(zip->data + end64 + 40, 8);
-        *offset = get(zip->data + end64 + 48, 8);
+        *n_records = sh_bytes_le(zip->data + end64 + 32, 8);
+        *n_directory = sh_bytes_le(zip->data + end64 + 40, 8);
+        *offset = sh_bytes_le(zip->data + end64 + 48, 8);
     }
     SH_CHECK(fits(zip, *offset, *n_directory) && *n_records <= *n_directory / CENTRAL_BYTES,
              SH_ERR_FORMAT, "%s: the zip directory reaches outside the file", zip->label);
@@ -90,8 +84,8 @@ static void apply_zip64(const uint8_t *extra, uint64_t n_extra, sh_zip_entry *en
     uint64_t *const values[] = {&entry->n_bytes, &entry->n_packed, &entry->header_offset};
 
     while (n_extra >= 4) {
-        uint64_t id = get(extra, 2);
-        uint64_t n_field = get(extra + 2, 2);
+        uint64_t id = sh_bytes_le(extra, 2);
+        uint64_t n_field = sh_bytes_le(extra + 2, 2);
 
         if (n_field > n_extra - 4) return;
         if (id == EXTRA_ZIP64) {
@@ -99,7 +93,7 @@ static void apply_zip64(const uint8_t *extra, uint64_t n_extra, sh_zip_entry *en
 
             for (size_t i = 0; i < SH_COUNT(values); i++) {
                 if (*values[i] != 0xFFFFFFFFu || at + 8 > n_field) continue;
-                *values[i] = get(extra + 4 + at, 8);
+                *values[i] = sh_bytes_le(extra + 4 + at, 8);
                 at += 8;
             }
             return;
@@ -135,8 +129,8 @@ static sh_status read_directory(sh_zip *zip, uint64_t offset, uint64_t n_records
         SH_CHECK(n_left >= CENTRAL_BYTES && memcmp(p, "PK\1\2", 4) == 0, SH_ERR_FORMAT,
                  "%s: damaged zip directory at record %llu", zip->label, (unsigned long long)i);
 
-        uint64_t n_name = get(p + 28, 2), n_extra = get(p + 30, 2);
-        uint64_t n_record = CENTRAL_BYTES + n_name + n_extra + get(p + 32, 2);
+        uint64_t n_name = sh_bytes_le(p + 28, 2), n_extra = sh_bytes_le(p + 30, 2);
+        uint64_t n_record = CENTRAL_BYTES + n_name + n_extra + sh_bytes_le(p + 32, 2);
 
         SH_CHECK(n_record <= n_left, SH_ERR_FORMAT, "%s: damaged zip directory at record %llu",
                  zip->label, (unsigned long long)i);
@@ -145,11 +139,11 @@ static sh_status read_directory(sh_zip *zip, uint64_t offset, uint64_t n_records
 
         *entry = (sh_zip_entry){.name = (const char *)p + CENTRAL_BYTES,
                                 .n_name = n_name,
-                                .n_packed = get(p + 20, 4),
-                                .n_bytes = get(p + 24, 4),
-                                .header_offset = get(p + 42, 4),
-                                .crc32 = (uint32_t)get(p + 16, 4),
-                                .method = (int)get(p + 10, 2),
+                                .n_packed = sh_bytes_le(p + 20, 4),
+                                .n_bytes = sh_bytes_le(p + 24, 4),
+                                .header_offset = sh_bytes_le(p + 42, 4),
+                                .crc32 = (uint32_t)sh_bytes_le(p + 16, 4),
+                                .method = (int)sh_bytes_le(p + 10, 2),
                                 .encrypted = p[8] & 1};
         apply_zip64(p + CENTRAL_BYTES + n_name, n_extra, entry);
         p += n_record;
@@ -303,7 +297,7 @@ sh_status sh_zip_read(sh_zip *zip, int64_t index, const uint8_t **bytes)
     SH_CHECK(has_signature(zip, at, LOCAL_BYTES, "\3\4"), SH_ERR_FORMAT,
              "%s: entry '%s' does not begin at byte %llu: the file is damaged", zip->label, shown,
              (unsigned long long)at);
-    at += LOCAL_BYTES + get(zip->data + at + 26, 2) + get(zip->data + at + 28, 2);
+    at += LOCAL_BYTES + sh_bytes_le(zip->data + at + 26, 2) + sh_bytes_le(zip->data + at + 28, 2);
     SH_CHECK(fits(zip, at, entry->n_packed), SH_ERR_FORMAT,
              "%s: entry '%s' reaches outside the file: it is truncated", zip->label, shown);
 
