@@ -281,14 +281,14 @@ sh_value sh_op_reflect_pad(sh_program *p, sh_value x, const int pad[4])
     return sh_graph_emit(p, SH_OP_REFLECT_PAD, &attrs, 1, &x, "reflect_pad");
 }
 
-sh_value sh_op_l2_norm(sh_program *p, sh_value x, float eps)
+sh_value sh_op_l2_norm(sh_program *p, sh_value x)
 {
     sh_op_attrs attrs = sh_graph_plain_attrs;
 
     if (!sh_graph_usable(p, x)) return SH_NO_VALUE;
     if (p->values[x].desc.dtype != SH_F32) x = to_f32(p, x, "l2_norm");
     if (x == SH_NO_VALUE) return x;
-    attrs.eps = eps;
+    attrs.eps = (float)SH_L2_NORM_EPS;
     return sh_graph_emit(p, SH_OP_L2_NORM, &attrs, 1, &x, "l2_norm");
 }
 

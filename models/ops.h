@@ -145,7 +145,7 @@ typedef enum sh_op {
     SH_OP_REFLECT_PAD,      /* in: x; out: padded by attrs.pad without repeating the edge */
     SH_OP_REFLECT_PAD_GRAD, /* in: dy; out: dx */
 
-    SH_OP_L2_NORM,      /* y = x / max(|x|, eps) per row. in: x [N,D,1,1]; out: y */
+    SH_OP_L2_NORM,      /* y = x / max(|x|, attrs.eps) per row. in: x [N,D,1,1]; out: y */
     SH_OP_L2_NORM_GRAD, /* in: dy, x, y; out: dx */
 
     /* f32 <-> bf16 and layout; in: x; out: y of the same shape. Derivative: cast back. */
@@ -231,6 +231,10 @@ typedef struct sh_op_attrs {
     int frozen;        /* BN_APPLY, BN_GRAD_APPLY: statistics are constants */
     int64_t n_reduced; /* BN_EXPORT: m = N H W that the statistics were taken over */
 } sh_op_attrs;
+
+/** eps of L2_NORM, as in F.normalize: only a row of zeros meets it, and stays zero instead of
+ *  becoming NaN. */
+#define SH_L2_NORM_EPS 1e-12
 
 const char *sh_op_name(sh_op op);
 const char *sh_act_name(sh_act act);

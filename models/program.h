@@ -110,8 +110,8 @@ sh_value sh_op_dropout(sh_program *p, sh_value x, float rate); /* identity unles
  */
 sh_value sh_op_path_drop(sh_program *p, sh_value x, float rate);
 sh_value sh_op_reflect_pad(sh_program *p, sh_value x, const int pad[4]);
-/** Rows of length 1, y = x / max(|x|, eps): in f32, whatever the program's dtype is. */
-sh_value sh_op_l2_norm(sh_program *p, sh_value x, float eps);
+/** Rows of length 1, y = x / max(|x|, SH_L2_NORM_EPS): in f32, whatever the program's dtype is. */
+sh_value sh_op_l2_norm(sh_program *p, sh_value x);
 
 /* Transformers: tokens are [N, C, T, 1]. */
 

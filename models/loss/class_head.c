@@ -2,9 +2,6 @@
 #include "models/graph.h"
 #include "models/loss/classes.h"
 
-/* As pytorch-metric-learning normalises. */
-static const float norm_eps = 1e-12f;
-
 /** Append a node with one f32 output of rows [n, columns]. */
 static sh_value rows_of(sh_program *p, sh_op op, int n_in, const sh_value *in, int64_t n,
                         int64_t columns, const char *label)
@@ -26,7 +23,7 @@ sh_value sh_class_head(sh_program *p, sh_value features, const char *name,
     sh_value in[2] = {features, sh_program_param(p, name, 2, (int64_t[2]){columns, x[1]})};
 
     if (config->kind == SH_CLASS_ARCFACE) {
-        for (int i = 0; i < 2; i++) in[i] = sh_op_l2_norm(p, in[i], norm_eps);
+        for (int i = 0; i < 2; i++) in[i] = sh_op_l2_norm(p, in[i]);
     } else if (p->status == SH_OK && p->values[features].desc.dtype != SH_F32) {
         in[0] = rows_of(p, SH_OP_CAST, 1, &features, x[0], x[1], name);
     }

@@ -35,9 +35,6 @@ static const sh_net *const nets[] = {
     NULL,
 };
 
-/* Only a row of zeros meets it: such a row stays zero instead of becoming NaN. */
-static const float norm_eps = 1e-12f;
-
 /* As in the published implementation of generalised-mean pooling. */
 static const float gem_eps = 1e-6f;
 
@@ -265,7 +262,7 @@ sh_value sh_net_neck(sh_program *p, sh_value x)
 
 sh_value sh_net_normalize(sh_program *p, sh_value x)
 {
-    return sh_op_l2_norm(p, x, norm_eps);
+    return sh_op_l2_norm(p, x);
 }
 
 sh_value sh_net_features(sh_program *p, const sh_net *net, sh_value image, const sh_head *head)

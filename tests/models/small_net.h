@@ -42,7 +42,7 @@ static inline void build(net *t, bool training)
     v = sh_op_conv(p, v, "project", &(sh_conv_attrs){.out_channels = 8, .kernel = {1, 1}});
     v = sh_op_add(p, sh_op_batch_norm(p, v, "project_bn", 1e-5f, 0.1f), skip);
     v = sh_op_linear(p, sh_op_global_avg_pool(p, v), "head", 5, true);
-    t->y = sh_program_output(p, "embedding", sh_op_l2_norm(p, v, 1e-12f));
+    t->y = sh_program_output(p, "embedding", sh_op_l2_norm(p, v));
     if (training) {
         assert_int_equal(sh_program_differentiate(p, t->y, t->x, &t->dy, &t->dx), SH_OK);
     }

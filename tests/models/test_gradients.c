@@ -75,12 +75,12 @@ static sh_value build_head(sh_program *p, sh_value x)
     x = sh_op_dropout(p, sh_op_reflect_pad(p, x, pad), 0.25f);
     x = sh_op_linear(p, sh_op_flatten(p, x), "fc1", 7, true);
     x = sh_op_linear(p, sh_op_act(p, x, SH_ACT_SIGMOID), "fc2", 5, false);
-    return sh_op_l2_norm(p, x, 1e-12f);
+    return sh_op_l2_norm(p, x);
 }
 
 static sh_value build_pool(sh_program *p, sh_value x)
 {
-    return sh_op_l2_norm(p, sh_op_global_avg_pool(p, x), 1e-12f);
+    return sh_op_l2_norm(p, sh_op_global_avg_pool(p, x));
 }
 
 static sh_value build_shared(sh_program *p, sh_value x)

@@ -377,7 +377,7 @@ static void gradient_of_outputs(int which, float grad[DIM * 4])
     sh_value f = sh_op_linear(p, sh_op_flatten(p, x), "fc", 4, false);
 
     config.n_classes = CLASSES;
-    outputs[0] = sh_program_output(p, "embedding", sh_op_l2_norm(p, f, 1e-12f));
+    outputs[0] = sh_program_output(p, "embedding", sh_op_l2_norm(p, f));
     outputs[1] = sh_program_output(p, "logits", sh_class_head(p, f, "loss.weight", &config));
     for (int i = 0; i < 2; i++)
         if (which >> i & 1) chosen[n++] = outputs[i];
