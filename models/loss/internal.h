@@ -32,7 +32,7 @@ typedef struct sh_triplet {
 #define SH_NO_TRIPLET (-1.0f)
 
 /** When a kind computes tiles of distances, and whether it needs whole rows of them. */
-enum { SH_TILES_CHOOSE = 1, SH_TILES_APPLY = 2, SH_TILES_ROWS = 4 };
+enum { SH_TILES_CHOOSE = 1, SH_TILES_APPLY = 2, SH_TILES_ROWS = 4, SH_TILES_ALL = 7 };
 
 typedef struct sh_loss_ops {
     const char *name;

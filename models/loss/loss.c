@@ -7,60 +7,38 @@
 
 #include "base/tree.h"
 #include "models/loss/internal.h"
+#include "models/ops.h"
+
+/* Families of kinds, each with its files (internal.h). */
+#define TRIPLETS .slot_bytes = sizeof(sh_triplet), .apply = sh_triplets_apply
+#define DENSE                                                                                      \
+    .slot_bytes = sizeof(sh_gap_sum), .tiles = SH_TILES_ALL, .choose = sh_dense_choose,            \
+    .apply = sh_dense_apply
+#define ALL_PAIRS                                                                                  \
+    .slot_bytes = sizeof(sh_pair_sums), .one_slot = true, .tiles = SH_TILES_ALL,                   \
+    .choose = sh_all_pairs_choose, .apply = sh_all_pairs_apply
 
 static const sh_loss_ops kinds[] = {
     [SH_LOSS_SEMI_HARD] = {.name = "semi-hard",
-                           .slot_bytes = sizeof(sh_triplet),
+                           TRIPLETS,
                            .tiles = SH_TILES_CHOOSE,
-                           .choose = sh_mine_semi_hard,
-                           .apply = sh_triplets_apply},
+                           .choose = sh_mine_semi_hard},
     [SH_LOSS_BATCH_HARD] = {.name = "batch-hard",
-                            .slot_bytes = sizeof(sh_triplet),
+                            TRIPLETS,
                             .one_slot = true,
                             .tiles = SH_TILES_CHOOSE,
-                            .choose = sh_mine_batch_hard,
-                            .apply = sh_triplets_apply},
+                            .choose = sh_mine_batch_hard},
     [SH_LOSS_ALGORITHM1] = {.name = "algorithm1",
-                            .slot_bytes = sizeof(sh_triplet),
+                            TRIPLETS,
                             .tiles = SH_TILES_CHOOSE | SH_TILES_ROWS,
-                            .choose = sh_mine_algorithm1,
-                            .apply = sh_triplets_apply},
-    [SH_LOSS_BATCH_ALL] = {.name = "batch-all",
-                           .slot_bytes = sizeof(sh_gap_sum),
-                           .tiles = SH_TILES_CHOOSE | SH_TILES_APPLY | SH_TILES_ROWS,
-                           .choose = sh_dense_choose,
-                           .apply = sh_dense_apply},
+                            .choose = sh_mine_algorithm1},
+    [SH_LOSS_BATCH_ALL] = {.name = "batch-all", DENSE},
     [SH_LOSS_CONTRASTIVE] = {.name = "contrastive", .apply = sh_pairs_apply},
-    [SH_LOSS_PML_SEMI_HARD] = {.name = "pml-semi-hard",
-                               .slot_bytes = sizeof(sh_gap_sum),
-                               .tiles = SH_TILES_CHOOSE | SH_TILES_APPLY | SH_TILES_ROWS,
-                               .choose = sh_dense_choose,
-                               .apply = sh_dense_apply},
-    [SH_LOSS_PML_HARD] = {.name = "pml-hard",
-                          .slot_bytes = sizeof(sh_gap_sum),
-                          .tiles = SH_TILES_CHOOSE | SH_TILES_APPLY | SH_TILES_ROWS,
-                          .choose = sh_dense_choose,
-                          .apply = sh_dense_apply},
-    [SH_LOSS_MULTI_SIMILARITY] = {.name = "multi-similarity",
-                                  .slot_bytes = sizeof(sh_pair_sums),
-                                  .one_slot = true,
-                                  .cosine = true,
-                                  .tiles = SH_TILES_CHOOSE | SH_TILES_APPLY | SH_TILES_ROWS,
-                                  .choose = sh_all_pairs_choose,
-                                  .apply = sh_all_pairs_apply},
-    [SH_LOSS_NT_XENT] = {.name = "nt-xent",
-                         .slot_bytes = sizeof(sh_pair_sums),
-                         .one_slot = true,
-                         .cosine = true,
-                         .tiles = SH_TILES_CHOOSE | SH_TILES_APPLY | SH_TILES_ROWS,
-                         .choose = sh_all_pairs_choose,
-                         .apply = sh_all_pairs_apply},
-    [SH_LOSS_CONTRASTIVE_ALL] = {.name = "contrastive-all",
-                                 .slot_bytes = sizeof(sh_pair_sums),
-                                 .one_slot = true,
-                                 .tiles = SH_TILES_CHOOSE | SH_TILES_APPLY | SH_TILES_ROWS,
-                                 .choose = sh_all_pairs_choose,
-                                 .apply = sh_all_pairs_apply},
+    [SH_LOSS_PML_SEMI_HARD] = {.name = "pml-semi-hard", DENSE},
+    [SH_LOSS_PML_HARD] = {.name = "pml-hard", DENSE},
+    [SH_LOSS_MULTI_SIMILARITY] = {.name = "multi-similarity", .cosine = true, ALL_PAIRS},
+    [SH_LOSS_NT_XENT] = {.name = "nt-xent", .cosine = true, ALL_PAIRS},
+    [SH_LOSS_CONTRASTIVE_ALL] = {.name = "contrastive-all", ALL_PAIRS},
 };
 
 const char *sh_loss_kind_name(sh_loss_kind kind)
@@ -145,7 +123,7 @@ void sh_terms_finish(sh_terms *terms, double scale)
 
 /* ---- before choose and apply ---- */
 
-/* Rows of length 1, as F.normalize has them: x / max(|x|, 1e-12). */
+/* Rows of length 1, as F.normalize has them: x / max(|x|, SH_L2_NORM_EPS). */
 static void fill_unit_rows(sh_loss *loss, const sh_loss_batch *batch)
 {
     int64_t dim = loss->dim;
@@ -156,7 +134,7 @@ static void fill_unit_rows(sh_loss *loss, const sh_loss_batch *batch)
         double sum = 0;
 
         for (int64_t k = 0; k < dim; k++) sum += (double)x[k] * x[k];
-        double inverse = 1 / fmax(sqrt(sum), 1e-12);
+        double inverse = 1 / fmax(sqrt(sum), SH_L2_NORM_EPS);
 
         for (int64_t k = 0; k < dim; k++) loss->unit[i * dim + k] = (float)(x[k] * inverse);
         loss->inverse_norm[i] = (float)inverse;
