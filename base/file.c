@@ -49,11 +49,6 @@ void sh_file_set_fault(int64_t n, bool die)
     fault_at = n < 0 ? -1 : points_passed + n;
 }
 
-int64_t sh_file_fault_points(void)
-{
-    return points_passed;
-}
-
 /* Returns 0, or -1 with errno = EIO where a test asked for it. */
 static int pass_fault_point(void)
 {

@@ -75,9 +75,6 @@ SH_MUST_CHECK sh_status sh_path_program(char *out, size_t size);
  *  process without cleanup if `die`. n < 0 disarms. Also armed by SHOAL_FAULT=<n>[,die]. */
 void sh_file_set_fault(int64_t n, bool die);
 
-/** Fault points passed since the process began. */
-int64_t sh_file_fault_points(void);
-
 SH_C_END
 
 #endif

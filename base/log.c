@@ -9,7 +9,6 @@
 
 #include "base/clock.h"
 
-static sh_log_level max_level = SH_LOG_INFO;
 static int this_rank = 0;
 static int rank_count = 1;
 
@@ -18,11 +17,6 @@ static size_t progress_width = 0; /* columns that the standing progress line cov
 static double progress_time = -1e9;
 
 enum { PROGRESS_LOG_SECONDS = 10 };
-
-void sh_log_set_level(sh_log_level level)
-{
-    max_level = level;
-}
 
 void sh_log_set_rank(int rank, int n_ranks)
 {
@@ -39,12 +33,11 @@ static void erase_progress(void)
 
 void sh_log(sh_log_level level, const char *fmt, ...)
 {
-    static const char *const prefix[] = {"error: ", "warning: ", "", "debug: "};
+    static const char *const prefix[] = {"error: ", "warning: ", ""};
     char line[4096];
     char rank[32] = "";
     va_list args;
 
-    if (level > max_level) return;
     if (level == SH_LOG_INFO && rank_count > 1 && this_rank != 0) return;
     if (rank_count > 1 && this_rank != 0) snprintf(rank, sizeof(rank), "[rank %d] ", this_rank);
     va_start(args, fmt);

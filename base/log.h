@@ -12,11 +12,7 @@
 
 SH_C_BEGIN
 
-typedef enum sh_log_level { SH_LOG_ERROR, SH_LOG_WARNING, SH_LOG_INFO, SH_LOG_DEBUG } sh_log_level;
-
-/** Messages above `level` are dropped; the default is SH_LOG_INFO. Not thread-safe: call at start.
- */
-void sh_log_set_level(sh_log_level level);
+typedef enum sh_log_level { SH_LOG_ERROR, SH_LOG_WARNING, SH_LOG_INFO } sh_log_level;
 
 /** Tell the log which rank this is. With n_ranks > 1, info lines of ranks other than 0 are dropped.
  */
@@ -28,7 +24,6 @@ void sh_log(sh_log_level level, const char *fmt, ...) SH_PRINTF(2, 3);
 #define sh_log_error(...) sh_log(SH_LOG_ERROR, __VA_ARGS__)
 #define sh_log_warning(...) sh_log(SH_LOG_WARNING, __VA_ARGS__)
 #define sh_log_info(...) sh_log(SH_LOG_INFO, __VA_ARGS__)
-#define sh_log_debug(...) sh_log(SH_LOG_DEBUG, __VA_ARGS__)
 
 /** A line that is rewritten in place on a terminal, and logged at most every 10 s elsewhere. */
 void sh_log_progress(const char *fmt, ...) SH_PRINTF(1, 2);

@@ -344,11 +344,6 @@ int sh_dataset_n_packs(const sh_dataset *dataset)
     return dataset->n_packs;
 }
 
-const char *sh_dataset_pack_path(const sh_dataset *dataset, int pack)
-{
-    return dataset->pack_paths[pack];
-}
-
 const char *sh_dataset_pack_name(const sh_dataset *dataset, int pack)
 {
     return name_of_path(dataset->pack_paths[pack]);

@@ -67,9 +67,8 @@ const char *sh_dataset_recording(const sh_dataset *dataset, int32_t id);
 const char *sh_dataset_camera(const sh_dataset *dataset, int32_t id);
 const char *sh_dataset_species(const sh_dataset *dataset, int32_t id);
 
-/** The packs as they were given, and their file names without folder (as split.csv has them). */
+/** The packs, and their file names without folder (as split.csv has them). */
 int sh_dataset_n_packs(const sh_dataset *dataset);
-const char *sh_dataset_pack_path(const sh_dataset *dataset, int pack);
 const char *sh_dataset_pack_name(const sh_dataset *dataset, int pack);
 
 /** Index of a crop by pack and name, or -1. */

@@ -87,11 +87,6 @@ int sh_embedder_dim(const sh_embedder *embedder)
     return sh_infer_dim(embedder->infer);
 }
 
-const sh_loader_config *sh_embedder_loader(const sh_embedder *embedder)
-{
-    return sh_infer_loader(embedder->infer);
-}
-
 static void scale_rows(float *rows, int64_t n, int64_t dim)
 {
     for (int64_t i = 0; i < n; i++) {

@@ -20,9 +20,6 @@ void sh_embedder_destroy(sh_embedder **embedder);
 
 int sh_embedder_dim(const sh_embedder *embedder);
 
-/** How the run prepares images (size, fit, normalisation), without augmentation. */
-const sh_loader_config *sh_embedder_loader(const sh_embedder *embedder);
-
 /** Embed crops[n] (dataset indices) into out [n, dim] f32. Shows progress when `progress` is given.
  */
 SH_MUST_CHECK sh_status sh_embedder_run(sh_embedder *embedder, const sh_dataset *dataset,

@@ -119,7 +119,6 @@ static sh_status find_pieces(const sh_features_config *c, sh_comm *comm, sh_feat
             st = map_piece(c, f, &f->pieces[i]);
             found[i] = st == SH_OK;
             if (st == SH_ERR_NOT_FOUND || st == SH_ERR_MISMATCH) {
-                if (st == SH_ERR_MISMATCH) sh_log_debug("%s", sh_error_message());
                 sh_error_clear();
                 st = SH_OK;
             }

@@ -315,11 +315,6 @@ int64_t sh_step_n_images(const sh_step *step)
     return step->n_images;
 }
 
-int sh_step_passes(const sh_step *step)
-{
-    return step->two_passes ? 2 : 1;
-}
-
 void sh_step_own_shards(const sh_step *step, int *begin, int *end)
 {
     *begin = step->shard_begin;

@@ -64,7 +64,6 @@ void sh_step_destroy(sh_step **step);
 sh_store *sh_step_store(sh_step *step);
 sh_optim *sh_step_optim(sh_step *step);
 const sh_step_config *sh_step_get_config(const sh_step *step);
-int sh_step_passes(const sh_step *step); /* 1 or 2 */
 
 /** From now on other parameters are frozen: programs, buckets and arenas are made anew, weights and
  *  moments stay. Collective.

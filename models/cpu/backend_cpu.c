@@ -151,11 +151,6 @@ const sh_cpu_simd *sh_cpu_simd_get(void)
     return chosen;
 }
 
-const char *sh_cpu_isa(void)
-{
-    return sh_cpu_simd_get()->name;
-}
-
 const sh_backend sh_backend_cpu = {.name = "cpu",
                                    .layout_of = layout_of,
                                    .kernels_of = kernels_of,

@@ -14,9 +14,6 @@ SH_C_BEGIN
 
 extern const sh_backend sh_backend_cpu;
 
-/** Instruction set of the inner kernels in use: "avx512bf16", "avx512", "generic". */
-const char *sh_cpu_isa(void);
-
 SH_C_END
 
 #endif
