@@ -17,9 +17,6 @@
 #include "trainer/library.h"
 #include "trainer/run.h"
 
-static const char *const fits[] = {"letterbox", "stretch", "cover"};
-static const char *const pools[] = {"net", "avg", "gem", "flatten", "token"};
-
 typedef struct export_args {
     const char *run, *out, *onnx, *licence, *trained_on;
     bool trunk;
@@ -213,6 +210,18 @@ out:
     return st;
 }
 
+/* The value of an option as a configuration says it. */
+static json_t *option_text(const sh_config *config, const char *key)
+{
+    const sh_option_table *table = sh_config_options();
+    char text[SH_OPTION_TEXT] = "";
+
+    for (int i = 0; i < table->n; i++)
+        if (strcmp(table->rows[i].key, key) == 0)
+            sh_options_format(&table->rows[i], config, text, sizeof(text));
+    return json_string(text);
+}
+
 static sh_status make_card(const export_args *args, exported *e)
 {
     sh_status st = SH_OK;
@@ -220,14 +229,13 @@ static sh_status make_card(const export_args *args, exported *e)
     const sh_config *c = &e->config;
 
     SH_TRY(sh_backbone_describe(e->net, e->height, e->width, &e->card));
-    json_object_set_new(json_object_get(e->card, "preprocessing"), "fit",
-                        json_string(fits[c->fit]));
+    json_object_set_new(json_object_get(e->card, "preprocessing"), "fit", option_text(c, "fit"));
     SH_TRY(sh_eval_model_hash(args->run, model));
 
-    json_t *head =
-        json_pack("{s:s, s:s, s:i, s:b, s:b, s:i}", "tap", c->tap, "pool", pools[c->embedding.pool],
-                  "dim", (int)c->embedding.dim, "bn_neck", c->embedding.bn_neck, "normalize",
-                  c->embedding.normalize, "views", (int)c->embedding.views);
+    json_t *head = json_pack("{s:s, s:o, s:i, s:b, s:b, s:i}", "tap", c->tap, "pool",
+                             option_text(c, "embedding.pool"), "dim", (int)c->embedding.dim,
+                             "bn_neck", c->embedding.bn_neck, "normalize", c->embedding.normalize,
+                             "views", (int)c->embedding.views);
 
     json_object_set_new(e->card, args->trunk ? "head_left_out" : "head", head);
     if (e->n_outputs > LOGITS) SH_TRY(add_class_names(args->run, e, e->card));
