@@ -205,9 +205,14 @@ static sh_status check_stages(const sh_config *c)
     for (int i = 0; i < SH_MAX_STAGES; i++) {
         const sh_stage *s = &c->stages[i];
         bool given = s->name[0] != '\0' || s->steps > 0;
+        const char *set = s->freeze[0] != '\0'  ? "freeze"
+                          : s->lr != 0          ? "lr"
+                          : s->shallow          ? "shallow"
+                          : !s->fresh_optimizer ? "fresh_optimizer"
+                                                : NULL;
 
-        SH_CHECK(given || (s->freeze[0] == '\0' && s->lr == 0 && !s->shallow), SH_ERR_USAGE,
-                 "stages.%d has settings but neither a name nor steps", i);
+        SH_CHECK(given || set == NULL, SH_ERR_USAGE,
+                 "stages.%d.%s is set, but the stage has neither a name nor steps", i, set);
         SH_CHECK(!given || i < n, SH_ERR_USAGE, "stages.%d is given, but stages.%d is not", i, n);
         SH_CHECK(i >= n - 1 || s->steps > 0, SH_ERR_USAGE,
                  "stages.%d needs steps: only the last stage may go on to the end of the run", i);

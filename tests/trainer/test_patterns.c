@@ -211,6 +211,25 @@ static void stages__refuse_gaps_and_open_ends(void **state)
     free(c);
 }
 
+static void stages__name_a_setting_of_a_stage_that_is_not_there(void **state)
+{
+    static const char *const lone[][2] = {
+        {"stages.0.freeze=*", "stages.0.freeze is set"},
+        {"stages.0.lr=0.1", "stages.0.lr is set"},
+        {"stages.0.shallow=true", "stages.0.shallow is set"},
+        {"stages.0.fresh_optimizer=false", "stages.0.fresh_optimizer is set"}};
+    sh_config *c = malloc(sizeof(*c));
+
+    (void)state;
+    assert_non_null(c);
+    for (size_t i = 0; i < SH_COUNT(lone); i++) {
+        assert_int_equal(sh_config_load(NULL, &lone[i][0], 1, c), SH_ERR_USAGE);
+        assert_non_null(strstr(sh_error_message(), lone[i][1]));
+    }
+    sh_error_clear();
+    free(c);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -222,6 +241,7 @@ int main(void)
         cmocka_unit_test(stages__begin_where_the_one_before_ends),
         cmocka_unit_test(stages__survive_writing_and_reading),
         cmocka_unit_test(stages__refuse_gaps_and_open_ends),
+        cmocka_unit_test(stages__name_a_setting_of_a_stage_that_is_not_there),
     };
 
     return cmocka_run_group_tests(tests, open_store, close_store);
