@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/log.h"
 #include "models/weights/internal.h"
 #include "models/weights/recognise.h"
 
@@ -161,6 +162,19 @@ out:
     return st;
 }
 
+/* Files that Shoal wrote say whose they are; names and shapes alone do not tell twins apart. */
+static void warn_of_twin(const sh_weights *weights, const sh_net *net)
+{
+    const char *run = sh_weights_metadata(weights, "shoal.net");
+    const char *said = run != NULL ? run : sh_weights_metadata(weights, "net");
+
+    if (said != NULL && strcmp(said, net->name) != 0)
+        sh_log_warning("%s holds weights of %s, not of %s, which computes otherwise even where "
+                       "tensors have the same names and shapes (padding, constants of batch norms, "
+                       "normalisation of images): for these weights give net=%s",
+                       sh_weights_label(weights), said, net->name, said);
+}
+
 sh_status sh_weights_load(sh_weights *weights, const sh_net *net, sh_store *store, bool strict,
                           sh_load_report *report)
 {
@@ -177,6 +191,7 @@ sh_status sh_weights_load(sh_weights *weights, const sh_net *net, sh_store *stor
     SH_CHECK(!strict || report->n_missing + report->n_misshaped == 0, SH_ERR_MISMATCH,
              "%s does not fit the network: %s", sh_weights_label(weights), report->text);
     SH_TRY(copy_to_store(weights, store));
+    warn_of_twin(weights, net);
 out:
     return st;
 }

@@ -73,7 +73,8 @@ typedef struct sh_load_report {
  * anything missing or mis-shaped is SH_ERR_MISMATCH listing all of it, and the store is left as it
  * was; otherwise it is only reported. A file with nothing at all that fits is SH_ERR_MISMATCH in
  * any case, naming the network that it is of where that is known. Extra tensors are reported
- * (counters num_batches_tracked only by their number), never an error. */
+ * (counters num_batches_tracked only by their number), never an error. A file that says it is of
+ * another network is loaded with a warning. */
 SH_MUST_CHECK sh_status sh_weights_load(sh_weights *weights, const sh_net *net, sh_store *store,
                                         bool strict, sh_load_report *report);
 

@@ -74,6 +74,12 @@ shoal export keras -o keras.safetensors --trunk
 shoal import keras.safetensors
 said "keras.safetensors: mobilenet_v2_keras"
 
+# Of two networks with the same names and shapes, the wrong one takes the weights with a warning.
+# shellcheck disable=SC2086
+train 1 twin $known net=mobilenet_v2 init=keras.safetensors
+grep -q "warning: .*of mobilenet_v2_keras, not of mobilenet_v2,.*give net=mobilenet_v2_keras" twin.log || { cat twin.log >&2; fail "no warning of another network's weights"; }
+if grep -q "holds weights of" again.log; then fail "a warning of the network's own weights"; fi
+
 if "$SHOAL" import keras.safetensors > out.txt 2>&1; then fail "a backbone was overwritten"; fi
 said "replace"
 echo "export: ok"
