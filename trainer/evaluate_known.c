@@ -20,6 +20,7 @@ typedef struct task {
     int n_classes;
     int32_t *truth, *predicted; /* [n] of those that were classified */
     int64_t n, n_left_out, n_unmatched;
+    bool within_recording; /* no crop has a recording */
 } task;
 
 static void task_clear(task *t)
@@ -159,9 +160,16 @@ out:
 
 /* ---- nearest mean ---- */
 
-/* The mean of a class for one query: all its gallery crops but those of the query's recording. */
-static bool mean_for(const task *t, const sh_known_gallery *g, int32_t class, int32_t recording,
-                     int64_t dim, double *mean)
+/* Is a gallery crop known to be of another recording than the query? */
+static bool is_apart(const task *t, int32_t query, int32_t other)
+{
+    return t->within_recording || (query >= 0 && other >= 0 && query != other);
+}
+
+/* The mean of a class: of all its gallery crops, or, for a query of that class, given by its
+ * recording, of those that may be compared with it. */
+static bool mean_for(const task *t, const sh_known_gallery *g, int32_t class,
+                     const int32_t *own_recording, int64_t dim, double *mean)
 {
     int64_t n = 0;
 
@@ -170,7 +178,7 @@ static bool mean_for(const task *t, const sh_known_gallery *g, int32_t class, in
         const sh_crop *crop = sh_dataset_crop(t->data->dataset, g->crops[i]);
 
         if (crop->individual < 0 || t->class_of_fish[crop->individual] != class) continue;
-        if (recording >= 0 && crop->recording == recording) continue;
+        if (own_recording != NULL && !is_apart(t, *own_recording, crop->recording)) continue;
         for (int64_t k = 0; k < dim; k++) mean[k] += (double)g->embeddings[i * dim + k];
         n++;
     }
@@ -186,7 +194,7 @@ static double squared_distance(const float *x, const double *mean, int64_t dim)
     return sum;
 }
 
-/* One answer, or UNKNOWN where the query's own fish has no mean outside the query's recording. */
+/* One answer, or UNKNOWN where nothing of the query's own fish may be compared with it. */
 static int32_t nearest_mean(const task *t, const sh_known_gallery *g, int64_t row,
                             const double *means, double *own_mean)
 {
@@ -195,7 +203,7 @@ static int32_t nearest_mean(const task *t, const sh_known_gallery *g, int64_t ro
     int32_t own = t->class_of_fish[fish_of_row(t->data, row)], best = UNKNOWN;
     double best_distance = DBL_MAX;
 
-    if (!mean_for(t, g, own, t->data->recording[row], dim, own_mean)) return UNKNOWN;
+    if (!mean_for(t, g, own, &t->data->recording[row], dim, own_mean)) return UNKNOWN;
     for (int32_t c = 0; c < t->n_classes; c++) {
         double d = squared_distance(x, c == own ? own_mean : means + c * dim, dim);
 
@@ -216,12 +224,17 @@ sh_status sh_eval_known_means(const sh_eval_data *data, const sh_known_gallery *
     int64_t dim = data->dim;
 
     SH_TRY(task_begin(data, &t));
-    for (int64_t i = 0; i < gallery->n; i++)
-        add_class(&t, sh_dataset_crop(data->dataset, gallery->crops[i])->individual);
+    t.within_recording = data->within_recording;
+    for (int64_t i = 0; i < gallery->n; i++) {
+        const sh_crop *crop = sh_dataset_crop(data->dataset, gallery->crops[i]);
+
+        add_class(&t, crop->individual);
+        if (crop->recording >= 0) t.within_recording = false;
+    }
     means = malloc((size_t)((t.n_classes + 1) * dim) * sizeof(*means) + 1);
     SH_CHECK(means != NULL, SH_ERR_NO_MEMORY, "means of %d classes", t.n_classes);
     for (int32_t c = 0; c < t.n_classes; c++)
-        (void)mean_for(&t, gallery, c, UNKNOWN, dim, means + c * dim);
+        (void)mean_for(&t, gallery, c, NULL, dim, means + c * dim);
     for (int64_t row = 0; row < data->n; row++) {
         int32_t truth = t.class_of_fish[fish_of_row(data, row)];
         int32_t answer = UNKNOWN;
@@ -253,6 +266,22 @@ static double product(const float *x, const float *w, int64_t dim, bool cosine)
     }
     /* The length of x is the same for every class. */
     return cosine && square > 0 ? sum / sqrt(square) : sum;
+}
+
+int64_t sh_known_column(const float *x, const float *weights, int64_t n_columns, int64_t dim,
+                        bool cosine)
+{
+    int64_t best = 0;
+    double largest = -DBL_MAX;
+
+    for (int64_t k = 0; k < n_columns; k++) {
+        double z = product(x, weights + k * dim, dim, cosine);
+
+        if (z <= largest) continue;
+        largest = z;
+        best = k;
+    }
+    return best;
 }
 
 static int32_t find_fish(const sh_dataset *dataset, const char *name)
@@ -314,19 +343,13 @@ sh_status sh_eval_known_classes(const sh_eval_data *data, const char *classes, c
     for (int64_t row = 0; row < data->n; row++) {
         int32_t truth = t.class_of_fish[fish_of_row(data, row)];
         const float *x = data->embeddings + row * data->dim;
-        double best = -DBL_MAX;
 
         t.n_left_out += truth == UNKNOWN;
         if (truth == UNKNOWN) continue;
-        t.truth[t.n] = truth;
-        for (int64_t k = 0; k < n_columns; k++) {
-            double z = product(x, weights + k * data->dim, data->dim, cosine);
+        int64_t column = sh_known_column(x, weights, n_columns, data->dim, cosine);
 
-            if (z <= best) continue;
-            best = z;
-            t.predicted[t.n] = class_of_label[k / (n_columns / n_labels)];
-        }
-        t.n++;
+        t.truth[t.n] = truth;
+        t.predicted[t.n++] = class_of_label[column / (n_columns / n_labels)];
     }
     SH_TRY(task_finish(&t, "learnt classes", seed, out));
 out:

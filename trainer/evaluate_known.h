@@ -5,9 +5,10 @@
  * test; crops of fish that were not trained on are left out and counted.
  *
  * Two ways: by the nearest mean of the training embeddings of each fish (Euclidean; burnpiro's
- * farm animals), and by the class weights that a classification has learnt. The means leave out the
- * training crops of the query's own fish in the query's own recording; a fish of which nothing is
- * left then has no mean of its own, and the query is counted as one without a match.
+ * farm animals), and by the class weights that a classification has learnt. Of the query's own fish
+ * the mean takes the training crops that are known to be of another recording (all of them where no
+ * crop has a recording); a fish of which nothing is left then has no mean of its own, and the query
+ * is counted as one without a match.
  */
 #ifndef SH_TRAINER_EVALUATE_KNOWN_H
 #define SH_TRAINER_EVALUATE_KNOWN_H
@@ -43,6 +44,11 @@ SH_MUST_CHECK sh_status sh_eval_known_means(const sh_eval_data *data,
 SH_MUST_CHECK sh_status sh_eval_known_classes(const sh_eval_data *data, const char *classes,
                                               const float *weights, int64_t n_columns, bool cosine,
                                               uint64_t seed, json_t **out);
+
+/** The column of class weights [n_columns, dim] with the largest logit for an embedding x [dim]; of
+ *  equals the first. */
+int64_t sh_known_column(const float *x, const float *weights, int64_t n_columns, int64_t dim,
+                        bool cosine);
 
 /** FOLDER/classes.csv (a line per class: crops, precision, recall, F1) and FOLDER/confusion.csv (a
  *  matrix, rows are truths) of a section made above. */
