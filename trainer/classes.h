@@ -4,6 +4,8 @@
 #define SH_TRAINER_CLASSES_H
 
 #include "dataio/sampler.h"
+#include "models/loss/classes.h"
+#include "models/store.h"
 
 /** RUN/classes.csv: label, individual, side (empty where sides are no classes), crops; a line per
  *  class, in the order of the labels. Labels follow from the split and the data alone. */
@@ -16,5 +18,15 @@ SH_MUST_CHECK sh_status sh_classes_balance(const sh_sampler *sampler, float **ou
 
 /** The fish that each class is of, [n_classes]. *out is malloc'd, the caller frees. */
 SH_MUST_CHECK sh_status sh_classes_fish(const sh_sampler *sampler, int32_t **out);
+
+/** How well the classes that `store` has learnt (`loss.weight`) name the crops[n] of trained fish:
+ *  the share of right answers, averaged within each fish, then over the fish. NaN where no crop is
+ *  of a trained fish.
+ *
+ *  embeddings  [n, dim] as the run gives them */
+SH_MUST_CHECK sh_status sh_classes_accuracy(const sh_sampler *sampler, const sh_dataset *dataset,
+                                            const sh_class_config *classes, sh_store *store,
+                                            const int64_t *crops, int64_t n,
+                                            const float *embeddings, int64_t dim, double *accuracy);
 
 #endif

@@ -12,6 +12,7 @@
 #include "base/hash.h"
 #include "base/log.h"
 #include "base/position.h"
+#include "trainer/classes.h"
 #include "trainer/evaluate.h"
 
 enum { LINE_BYTES = 512 };
@@ -103,6 +104,7 @@ static void show_progress(loop *l, const sh_step_stats *stats)
     const sh_progress *p = &l->s->progress;
     double left = INFINITY;
     char limit[32] = "", remaining[32] = "?", found[64];
+    bool pairs = c->loss.kind == SH_LOSS_CONTRASTIVE || c->loss.kind >= SH_LOSS_MULTI_SIMILARITY;
 
     if (c->steps > 0) {
         left = l->step_seconds * (double)(c->steps - p->step);
@@ -114,8 +116,7 @@ static void show_progress(loop *l, const sh_step_stats *stats)
         snprintf(found, sizeof(found), "accuracy %.2f", accuracy(&stats->classes));
     else
         snprintf(found, sizeof(found), "%lld %s%s", (long long)stats->loss.n_triplets,
-                 c->loss.kind >= SH_LOSS_MULTI_SIMILARITY ? "pairs" : "triplets",
-                 stats->loss.n_triplets == 0 ? " (none found)" : "");
+                 pairs ? "pairs" : "triplets", stats->loss.n_triplets == 0 ? " (none found)" : "");
     sh_log_progress("step %lld%s  loss %.4f  %s  %.1f images/s  %s left", (long long)p->step, limit,
                     stats->loss.loss, found, (double)l->batch / l->step_seconds, remaining);
 }
@@ -179,9 +180,37 @@ out:
     return st;
 }
 
+/* Log what the validation part gave, and name what the best step is chosen by: the accuracy of a
+ * classification where there are crops to classify, or else mAP. */
+static sh_status log_score(loop *l, const sh_validation *v, double accuracy, double *score)
+{
+    sh_status st = SH_OK;
+    sh_session *s = l->s;
+    char line[LINE_BYTES], shown[48] = "", stored[48] = "";
+    double map = isfinite(v->map) ? v->map : 0;
+
+    *score = isfinite(accuracy) ? accuracy : map;
+    if (isfinite(accuracy)) {
+        snprintf(shown, sizeof(shown), "accuracy %.4f, ", accuracy);
+        snprintf(stored, sizeof(stored), "\"accuracy\":%.9g,", accuracy);
+    }
+    sh_log_progress_end();
+    sh_log_info("step %lld: validation %srank-1 %.4f, mAP %.4f, AUC %.4f (%lld queries)%s",
+                (long long)s->progress.step, shown, v->rank1, v->map, v->auc,
+                (long long)v->n_queries, *score > s->progress.best_score ? ", best" : "");
+    if (!l->is_root) goto out;
+    snprintf(line, sizeof(line),
+             "{\"step\":%lld,\"val\":{%s\"rank1\":%.9g,\"map\":%.9g,\"auc\":%.9g}}",
+             (long long)s->progress.step, stored, isfinite(v->rank1) ? v->rank1 : 0, map,
+             isfinite(v->auc) ? v->auc : 0);
+    SH_TRY(sh_run_log_line(s->metrics, line));
+out:
+    return st;
+}
+
 /* Score the result weights (*result, taken here) on the validation part, and log the score.
- * *map stays below 0 where there is no validation part. */
-static sh_status score_result(loop *l, sh_snapshot *result, double *map)
+ * *score stays below 0 where there is no validation part. */
+static sh_status score_result(loop *l, sh_snapshot *result, double *score)
 {
     sh_status st = SH_OK;
     sh_session *s = l->s;
@@ -189,10 +218,10 @@ static sh_status score_result(loop *l, sh_snapshot *result, double *map)
     sh_snapshot training = {0};
     int64_t *crops = NULL, n = 0;
     float *embeddings = NULL;
-    sh_validation score;
-    char line[LINE_BYTES];
+    sh_validation validation;
+    double accuracy = NAN;
 
-    *map = -1;
+    *score = -1;
     SH_TRY(sh_snapshot_create(store, result));
     SH_TRY(sh_snapshot_take(result, store, sh_step_optim(s->step)));
     SH_TRY(sh_eval_select(s->dataset, s->split.part, SH_PART_VAL, &crops, &n));
@@ -205,19 +234,12 @@ static sh_status score_result(loop *l, sh_snapshot *result, double *map)
     st = embed_part(l, crops, n, embeddings);
     sh_position_leave();
     if (st != SH_OK) goto out;
+    if (s->config.task == SH_TASK_CLASSIFY)
+        SH_TRY(sh_classes_accuracy(s->sampler, s->dataset, &sh_step_get_config(s->step)->classes,
+                                   store, crops, n, embeddings, sh_infer_dim(s->infer), &accuracy));
     SH_TRY(sh_snapshot_swap_in(&training, store, NULL));
-    SH_TRY(sh_validate(s->dataset, crops, n, embeddings, sh_infer_dim(s->infer), &score));
-    *map = isfinite(score.map) ? score.map : 0;
-    sh_log_progress_end();
-    sh_log_info("step %lld: validation rank-1 %.4f, mAP %.4f, AUC %.4f (%lld queries)%s",
-                (long long)s->progress.step, score.rank1, score.map, score.auc,
-                (long long)score.n_queries, *map > s->progress.best_score ? ", best" : "");
-    if (!l->is_root) goto out;
-    snprintf(line, sizeof(line),
-             "{\"step\":%lld,\"val\":{\"rank1\":%.9g,\"map\":%.9g,\"auc\":%.9g}}",
-             (long long)s->progress.step, isfinite(score.rank1) ? score.rank1 : 0, *map,
-             isfinite(score.auc) ? score.auc : 0);
-    SH_TRY(sh_run_log_line(s->metrics, line));
+    SH_TRY(sh_validate(s->dataset, crops, n, embeddings, sh_infer_dim(s->infer), &validation));
+    SH_TRY(log_score(l, &validation, accuracy, score));
 out:
     sh_snapshot_clear(&training);
     free(embeddings);
@@ -231,13 +253,13 @@ static sh_status validate(loop *l)
     sh_status st = SH_OK;
     sh_progress *p = &l->s->progress;
     sh_snapshot result = {0};
-    double map;
+    double score;
 
-    SH_TRY(score_result(l, &result, &map));
-    if (map < 0) goto out; /* nothing to validate on: patience does not run out either */
+    SH_TRY(score_result(l, &result, &score));
+    if (score < 0) goto out; /* nothing to validate on: patience does not run out either */
     p->validations_since_best++;
-    if (map > p->best_score) {
-        p->best_score = map;
+    if (score > p->best_score) {
+        p->best_score = score;
         p->best_step = p->step;
         p->validations_since_best = 0;
         sh_snapshot_clear(&l->s->best);
@@ -463,14 +485,14 @@ static sh_status finish(loop *l, const char *reason)
     sh_session *s = l->s;
     int64_t every = s->config.validate.every_steps;
     sh_snapshot last = {0};
-    double map;
+    double score;
 
     SH_TRY(mark_logs(l));
     if (every == 0 || s->progress.step % every != 0) {
-        SH_TRY(score_result(l, &last, &map));
+        SH_TRY(score_result(l, &last, &score));
         bool has_best = s->progress.best_score >= 0;
 
-        SH_TRY(write_model(l, has_best && map <= s->progress.best_score ? &s->best : &last));
+        SH_TRY(write_model(l, has_best && score <= s->progress.best_score ? &s->best : &last));
     } else if (s->progress.best_score >= 0) {
         SH_TRY(write_model(l, &s->best));
     } else {

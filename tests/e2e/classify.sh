@@ -32,6 +32,30 @@ grep -q "known individuals, by nearest mean embedding" means.txt || fail "no sco
 train 1 unvalidated shards=2 steps=5 validate.every_steps=2 validate.patience=1 $known
 same_model means unvalidated
 
+# A classification keeps the step that names most of the validation crops, where their fish were
+# trained on; where they were not, the step with the best mAP.
+classify="task=classify loss.kind=cross_entropy embedding.dim=0 embedding.normalize=false sampling.kind=epoch sampling.batch=16 shards=2 steps=12 validate.every_steps=4 optimizer.lr=0.002"
+# shellcheck disable=SC2086
+{
+    train 1 chosen $classify split.by=recording split.test=0.34 split.val=0.34
+    train 1 unseen $classify split.by=individual split.test=0.25 split.val=0.25
+}
+awk 'BEGIN { top = -1 }
+    match($0, /validation accuracy [0-9.]+/) {
+        score = substr($0, RSTART + 20, RLENGTH - 20) + 0
+        if ((score > top) != /, best$/) exit bad = 1
+        if (score > top) top = score
+        n++
+    }
+    END { exit bad || n != 3 }' chosen.log || { cat chosen.log >&2; fail "the best step is not that of the best accuracy"; }
+# The run has the weights of that step: its evaluation finds the same accuracy.
+best=$(sed -n 's/.*validation accuracy \([0-9.]*\),.*, best$/\1/p' chosen.log | tail -1)
+"$SHOAL" eval chosen --part val > val.txt 2>&1 || { cat val.txt >&2; fail "eval of the validation part"; }
+awk -v best="$best" -v found="$(sed -n 's/.*(per individual \([0-9.]*\);.*/\1/p' val.txt)" '
+    BEGIN { d = best - found; exit !(found != "" && d < 0.001 && d > -0.001) }' ||
+    { cat chosen.log val.txt >&2; fail "training and evaluation disagree on the accuracy"; }
+grep -q "validation rank-1" unseen.log || { cat unseen.log >&2; fail "no mAP for a validation part of other fish"; }
+
 if train 1 wrong task=classify steps=1 2> /dev/null; then fail "task=classify took a loss over embeddings"; fi
 grep -q "task=classify needs a loss over classes" wrong.log || fail "no remedy for the wrong loss"
 echo "classify: ok"
