@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "dataio/image_codec.h"
+#include "dataio/resize.h"
+#include "dataio/simd.h"
 
 sh_hash128 sh_image_hash(const sh_image *image)
 {
@@ -33,87 +34,30 @@ out:
     return st;
 }
 
-/* Weights of the input samples that one output sample is made of: first, first + 1, ... */
-typedef struct taps {
-    int *first;
-    float *weights; /* [n_out, n_taps], each row sums to 1 */
-    int n_taps;
-} taps;
-
-/* A triangle that is as wide as two output samples, or two input samples where those are larger. */
-static sh_status make_taps(int n_in, int n_out, taps *out)
-{
-    sh_status st = SH_OK;
-    double scale = (double)n_in / n_out, radius = scale > 1 ? scale : 1;
-
-    out->n_taps = (int)ceil(2 * radius) + 1;
-    if (out->n_taps > n_in) out->n_taps = n_in;
-    out->first = malloc((size_t)n_out * sizeof(*out->first));
-    out->weights = calloc((size_t)n_out * (size_t)out->n_taps, sizeof(*out->weights));
-    SH_CHECK(out->first != NULL && out->weights != NULL, SH_ERR_NO_MEMORY, "scaling %d to %d", n_in,
-             n_out);
-    for (int i = 0; i < n_out; i++) {
-        double centre = (i + 0.5) * scale - 0.5, sum = 0;
-        int first = (int)ceil(centre - radius);
-        float *weights = out->weights + (size_t)i * (size_t)out->n_taps;
-
-        if (first > n_in - out->n_taps) first = n_in - out->n_taps;
-        if (first < 0) first = 0;
-        for (int k = 0; k < out->n_taps; k++) {
-            double w = 1 - fabs(first + k - centre) / radius;
-
-            weights[k] = w > 0 ? (float)w : 0;
-            sum += weights[k];
-        }
-        for (int k = 0; k < out->n_taps; k++) weights[k] = (float)(weights[k] / sum);
-        out->first[i] = first;
-    }
-out:
-    return st;
-}
-
-/* One row of the input, scaled to the output's width. */
-static void scale_row(const taps *t, const uint8_t *in, int n_out, int channels, float *out)
-{
-    for (int x = 0; x < n_out; x++)
-        for (int c = 0; c < channels; c++) {
-            float sum = 0;
-
-            for (int k = 0; k < t->n_taps; k++)
-                sum += t->weights[x * t->n_taps + k] * in[(t->first[x] + k) * channels + c];
-            out[x * channels + c] = sum;
-        }
-}
-
 sh_status sh_image_resize(const sh_image *image, int width, int height, sh_image *out)
 {
     sh_status st = SH_OK;
-    taps across = {0}, down = {0};
-    size_t row_in = (size_t)image->width * (size_t)image->channels;
-    size_t row_out = (size_t)width * (size_t)image->channels;
-    float *rows = malloc((size_t)image->height * row_out * sizeof(*rows));
+    resize_axis across = {0}, down = {0};
+    size_t stride = (size_t)width, channels = (size_t)image->channels;
+    float *line = NULL, *planes = malloc(channels * stride * sizeof(*planes));
 
-    SH_CHECK(rows != NULL, SH_ERR_NO_MEMORY, "scaling an image to %d x %d", width, height);
-    SH_TRY(make_taps(image->width, width, &across));
-    SH_TRY(make_taps(image->height, height, &down));
+    SH_TRY(resize_axis_plan(&across, image->width, 0, (float)image->width, width, 0));
+    SH_TRY(resize_axis_plan(&down, image->height, 0, (float)image->height, height, 0));
+    line = malloc(6 * SH_SIMD_ROUND_UP(image->width + across.taps) * sizeof(*line));
+    SH_CHECK(planes != NULL && line != NULL, SH_ERR_NO_MEMORY, "scaling an image to %d x %d", width,
+             height);
     SH_TRY(sh_image_reserve(out, width, height, image->channels));
-    for (int y = 0; y < image->height; y++)
-        scale_row(&across, image->pixels + (size_t)y * row_in, width, image->channels,
-                  rows + (size_t)y * row_out);
-    for (int y = 0; y < height; y++)
-        for (size_t i = 0; i < row_out; i++) {
-            float sum = 0;
+    for (int y = 0; y < height; y++) {
+        uint8_t *row = out->pixels + (size_t)y * stride * channels;
 
-            for (int k = 0; k < down.n_taps; k++)
-                sum += down.weights[y * down.n_taps + k] *
-                       rows[(size_t)(down.first[y] + k) * row_out + i];
-            out->pixels[(size_t)y * row_out + i] = (uint8_t)(sum + 0.5F);
-        }
+        resize_row(image, &across, &down, y, line, planes, stride);
+        for (size_t i = 0; i < stride * channels; i++)
+            row[i] = (uint8_t)(255 * planes[i % channels * stride + i / channels] + 0.5F);
+    }
 out:
-    free(across.first);
-    free(across.weights);
-    free(down.first);
-    free(down.weights);
-    free(rows);
+    resize_axis_clear(&across);
+    resize_axis_clear(&down);
+    free(line);
+    free(planes);
     return st;
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/** Inside the loader: two ways from a decoded crop to rows of the network's input. */
+/** Inside the loader: two ways from a decoded crop to rows of the network's input. sh_image_resize
+ *  takes the first as well. */
 #ifndef SH_DATAIO_RESIZE_H
 #define SH_DATAIO_RESIZE_H
 
