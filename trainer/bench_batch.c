@@ -1,36 +1,51 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "trainer/bench_batch.h"
 
+#include <omp.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/cpu.h"
 #include "base/rng.h"
 
 enum { DIM = 128 };
 
-sh_status sh_bench_step_config(const char *net, const char *dtype, int64_t size, int64_t batch,
-                               sh_step_config *out)
+sh_status sh_bench_network(sh_bench_options *o, sh_step_config *out)
 {
     sh_status st = SH_OK;
-    sh_step_config c = {
-        .batch = batch,
-        .dtype = strcmp(dtype, "bf16") == 0 ? SH_BF16 : SH_F32,
-        .loss = {.kind = SH_LOSS_SEMI_HARD,
-                 .distance = SH_EUCLIDEAN,
-                 .margin = 0.2f,
-                 .reduction = SH_MEAN},
-        .optim = {.kind = SH_OPTIM_ADAM, .beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f},
-        .seed = 1};
+    sh_step_config c = {.batch = o->batch,
+                        .dtype = strcmp(o->dtype, "bf16") == 0 ? SH_BF16 : SH_F32};
 
-    SH_TRY(sh_net_find(net, &c.net));
-    SH_CHECK(c.dtype == SH_BF16 || strcmp(dtype, "f32") == 0, SH_ERR_USAGE,
-             "--dtype %s: f32 or bf16", dtype);
-    SH_CHECK(batch >= 2 * SH_BENCH_PER_FISH && batch % SH_BENCH_PER_FISH == 0, SH_ERR_USAGE,
-             "--batch %lld: a multiple of %d, at least %d", (long long)batch, SH_BENCH_PER_FISH,
-             2 * SH_BENCH_PER_FISH);
-    SH_CHECK(size >= 0, SH_ERR_USAGE, "--size %lld: not negative", (long long)size);
-    c.height = c.width = size > 0 ? (int)size : c.net->default_size;
+    SH_TRY(sh_net_find(o->net, &c.net));
+    SH_TRY(sh_backend_find(o->backend, &c.backend));
+    SH_CHECK(c.dtype == SH_BF16 || strcmp(o->dtype, "f32") == 0, SH_ERR_USAGE,
+             "--dtype %s: f32 or bf16", o->dtype);
+    if (o->size == 0) o->size = c.net->default_size;
+    if (o->threads == 0) o->threads = sh_cpu_cores_granted();
+    SH_CHECK(o->size > 0 && o->batch > 0 && o->threads > 0, SH_ERR_USAGE,
+             "--size, --batch and --threads: at least 1");
+    omp_set_num_threads((int)o->threads);
+    c.height = c.width = (int)o->size;
     c.head = (sh_head){.dim = DIM, .dropout = c.net->dropout, .normalize = true};
+    *out = c;
+out:
+    return st;
+}
+
+sh_status sh_bench_step_config(sh_bench_options *o, sh_step_config *out)
+{
+    sh_status st = SH_OK;
+    sh_step_config c;
+
+    SH_TRY(sh_bench_network(o, &c));
+    SH_CHECK(o->batch >= 2 * SH_BENCH_PER_FISH && o->batch % SH_BENCH_PER_FISH == 0, SH_ERR_USAGE,
+             "--batch %lld: a multiple of %d, at least %d", (long long)o->batch, SH_BENCH_PER_FISH,
+             2 * SH_BENCH_PER_FISH);
+    c.loss = (sh_loss_config){
+        .kind = SH_LOSS_SEMI_HARD, .distance = SH_EUCLIDEAN, .margin = 0.2f, .reduction = SH_MEAN};
+    c.optim =
+        (sh_optim_config){.kind = SH_OPTIM_ADAM, .beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f};
+    c.seed = 1;
     *out = c;
 out:
     return st;

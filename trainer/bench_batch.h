@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/** What benches of whole steps share: the step that they run and a batch for it. */
+/** What benches of networks share: options, the step that they run and a batch for it. */
 #ifndef SH_TRAINER_BENCH_BATCH_H
 #define SH_TRAINER_BENCH_BATCH_H
 
@@ -7,11 +7,33 @@
 
 enum { SH_BENCH_PER_FISH = 4 }; /* images of an individual */
 
-/** The step as training runs it: 128 numbers of length 1, semi-hard triplets at margin 0.2, Adam.
- *  dtype is "f32" or "bf16"; size 0: the network's own. SH_ERR_USAGE names an option that cannot
- *  be; backend, shards and reduction are left to the caller. */
-SH_MUST_CHECK sh_status sh_bench_step_config(const char *net, const char *dtype, int64_t size,
-                                             int64_t batch, sh_step_config *out);
+/** What is measured. */
+typedef struct sh_bench_options {
+    const char *net, *dtype, *backend;
+    int64_t size, batch, threads; /* 0: the net's own size; all cores granted */
+} sh_bench_options;
+
+/* clang-format off */
+#define SH_BENCH_DEFAULTS {.net = "mobilenet_v2", .dtype = "f32", .backend = "cpu", .batch = 32}
+
+/** The flags that set them. */
+#define SH_BENCH_FLAGS(o)                                                                          \
+    {"--net", NULL, SH_FLAG_STRING, &(o).net, "NAME", "network (default mobilenet_v2)"},           \
+    {"--size", NULL, SH_FLAG_INT, &(o).size, "PIXELS", "height and width (default: the net's)"},   \
+    {"--batch", NULL, SH_FLAG_INT, &(o).batch, "N", "images; of steps, 4 a fish (default 32)"},    \
+    {"--threads", NULL, SH_FLAG_INT, &(o).threads, "N", "threads (default: all cores granted)"},   \
+    {"--dtype", NULL, SH_FLAG_STRING, &(o).dtype, "TYPE", "f32 or bf16 (default f32)"},            \
+    {"--backend", NULL, SH_FLAG_STRING, &(o).backend, "NAME", "cpu or ref (default cpu)"}
+/* clang-format on */
+
+/** Check the options, fill in those that are 0 and grant OpenMP the threads. SH_ERR_USAGE names one
+ *  that cannot be. Of *out are set: net, dtype, backend, batch, size, and a head of 128 numbers of
+ *  length 1. */
+SH_MUST_CHECK sh_status sh_bench_network(sh_bench_options *options, sh_step_config *out);
+
+/** The same with the rest of a step as training runs it: semi-hard triplets at margin 0.2, Adam.
+ *  Shards and reduction are left to the caller. */
+SH_MUST_CHECK sh_status sh_bench_step_config(sh_bench_options *options, sh_step_config *out);
 
 typedef struct sh_bench_batch {
     sh_slot_plan *slots; /* [batch], SH_BENCH_PER_FISH of an individual */

@@ -226,7 +226,7 @@ static sh_status run(bench *b)
     sh_status st = SH_OK;
     result r = {0};
 
-    if (b->step.net != NULL) {
+    if (b->step.options.net != NULL) {
         SH_TRY(sh_bench_comm_step(b->comm, &b->step));
         goto out;
     }
@@ -250,7 +250,7 @@ sh_status sh_bench_comm(int argc, char **argv)
                .repeats = 20,
                .rows = 8192,
                .dim = 128,
-               .step = {.dtype = "f32", .batch = 64}};
+               .step = {.options = {.dtype = "f32", .backend = "cpu", .batch = 64}}};
     const sh_flag flags[] = {
         {"--mb", NULL, SH_FLAG_INT, &b.megabytes, "MB",
          "size of the vector, 10^6 bytes (default 14: MobileNetV2)"},
@@ -259,15 +259,15 @@ sh_status sh_bench_comm(int argc, char **argv)
         {"--rows", NULL, SH_FLAG_INT, &b.rows, "N", "embeddings gathered (default 8192)"},
         {"--dim", NULL, SH_FLAG_INT, &b.dim, "D", "floats of an embedding (default 128)"},
         {"--repeats", NULL, SH_FLAG_INT, &b.repeats, "N", "pairs of sums (default 20)"},
-        {"--net", NULL, SH_FLAG_STRING, &b.step.net, "NAME",
+        {"--net", NULL, SH_FLAG_STRING, &b.step.options.net, "NAME",
          "time whole training steps of this network instead"},
-        {"--size", NULL, SH_FLAG_INT, &b.step.size, "PIXELS",
+        {"--size", NULL, SH_FLAG_INT, &b.step.options.size, "PIXELS",
          "with --net: height and width (default: the net's)"},
-        {"--batch", NULL, SH_FLAG_INT, &b.step.batch, "N",
+        {"--batch", NULL, SH_FLAG_INT, &b.step.options.batch, "N",
          "with --net: images over all ranks, 4 of a fish (default 64)"},
-        {"--threads", NULL, SH_FLAG_INT, &b.step.threads, "N",
+        {"--threads", NULL, SH_FLAG_INT, &b.step.options.threads, "N",
          "with --net: threads per rank (default: the cores granted to it)"},
-        {"--dtype", NULL, SH_FLAG_STRING, &b.step.dtype, "TYPE",
+        {"--dtype", NULL, SH_FLAG_STRING, &b.step.options.dtype, "TYPE",
          "with --net: f32 or bf16 (default f32)"},
         {"--json", NULL, SH_FLAG_BOOL, &b.json, NULL, "print one JSON object"},
     };

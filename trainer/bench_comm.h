@@ -4,11 +4,11 @@
 #define SH_TRAINER_BENCH_COMM_H
 
 #include "comm/comm.h"
+#include "trainer/bench_batch.h"
 
 typedef struct sh_bench_ranks {
-    const char *net, *dtype;
-    int64_t size, batch, shards, threads; /* size 0: the net's; threads 0: cores per rank */
-    int64_t repeats;
+    sh_bench_options options; /* batch: of all ranks; threads 0: cores per rank */
+    int64_t shards, repeats;
     bool json;
 } sh_bench_ranks;
 

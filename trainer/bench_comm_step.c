@@ -1,18 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 /* Whole training steps over ranks: `shoal bench comm --net ...`, which scripts/compare-ranks drives
  * with several ranks of one thread and one rank of several. */
-#include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 #include "base/clock.h"
-#include "trainer/bench_batch.h"
 #include "trainer/bench_comm.h"
 
 enum { MAX_STEPS = 1000, WARM_UP = 2 };
 
 typedef struct bench {
-    const sh_bench_ranks *config;
+    sh_bench_ranks *config;
     sh_comm *comm;
     sh_step *steps[2]; /* by sh_reduce_mode; FAST only with several ranks */
     int n_modes;
@@ -23,12 +21,10 @@ typedef struct bench {
 static sh_status create_steps(bench *b)
 {
     sh_status st = SH_OK;
-    const sh_bench_ranks *c = b->config;
     sh_step_config config;
 
-    SH_TRY(sh_bench_step_config(c->net, c->dtype, c->size, c->batch, &config));
-    config.n_shards = (int)c->shards;
-    SH_TRY(sh_backend_find("cpu", &config.backend));
+    SH_TRY(sh_bench_step_config(&b->config->options, &config));
+    config.n_shards = (int)b->config->shards;
     for (int mode = 0; mode < b->n_modes; mode++) {
         config.reduce = (sh_reduce_mode)mode;
         SH_TRY(sh_step_create(&config, b->comm, &b->steps[mode]));
@@ -58,7 +54,8 @@ static void print_steps(const bench *b, double exact, double fast, double ratio,
                         double update)
 {
     const sh_bench_ranks *c = b->config;
-    double per_image = 1e3 / (double)c->batch;
+    const sh_bench_options *o = &c->options;
+    double per_image = 1e3 / (double)o->batch;
     int size = sh_comm_size(b->comm);
 
     if (c->json) {
@@ -66,13 +63,13 @@ static void print_steps(const bench *b, double exact, double fast, double ratio,
                "\"net\": \"%s\", \"dtype\": \"%s\", \"ms_per_image\": %.4f, "
                "\"fast_ms_per_image\": %.4f, \"exact_over_fast\": %.5f, \"reduce_ms\": %.3f, "
                "\"update_ms\": %.3f}\n",
-               size, (long long)c->threads, (long long)c->shards, (long long)c->batch, c->net,
-               c->dtype, exact * per_image, fast * per_image, ratio, reduce * 1e3, update * 1e3);
+               size, (long long)o->threads, (long long)c->shards, (long long)o->batch, o->net,
+               o->dtype, exact * per_image, fast * per_image, ratio, reduce * 1e3, update * 1e3);
         return;
     }
     printf(
         "%s, %s, batch %lld in %lld shards, %d rank(s) x %lld thread(s), medians of %lld steps\n",
-        c->net, c->dtype, (long long)c->batch, (long long)c->shards, size, (long long)c->threads,
+        o->net, o->dtype, (long long)o->batch, (long long)c->shards, size, (long long)o->threads,
         (long long)c->repeats);
     printf("  step, exact sum  %9.3f ms/image (waiting for the sum %.2f ms a step, update %.2f)\n",
            exact * per_image, reduce * 1e3, update * 1e3);
@@ -118,10 +115,9 @@ sh_status sh_bench_comm_step(sh_comm *comm, const sh_bench_ranks *config)
     sh_bench_ranks c = *config;
     bench b = {.config = &c, .comm = comm, .n_modes = sh_comm_size(comm) > 1 ? 2 : 1};
 
-    if (c.threads == 0) c.threads = sh_comm_cores_per_rank(comm);
-    SH_CHECK(c.shards <= c.batch && c.repeats <= MAX_STEPS && c.threads > 0, SH_ERR_USAGE,
-             "--shards: at most --batch; --repeats: at most %d; --threads: at least 1", MAX_STEPS);
-    omp_set_num_threads((int)c.threads);
+    if (c.options.threads == 0) c.options.threads = sh_comm_cores_per_rank(comm);
+    SH_CHECK(c.shards <= c.options.batch && c.repeats <= MAX_STEPS, SH_ERR_USAGE,
+             "--shards: at most --batch; --repeats: at most %d", MAX_STEPS);
     SH_TRY(create_steps(&b));
     SH_TRY(measure(&b));
 out:

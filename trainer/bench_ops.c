@@ -3,25 +3,22 @@
  * `shoal bench ops`: the distinct nodes of a network's training program, each with its rate and its
  * share of what arithmetic or memory allows, within a run and singly with cold caches.
  */
-#include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/cli.h"
 #include "base/cpu.h"
-#include "models/zoo/zoo.h"
+#include "trainer/bench_batch.h"
 #include "trainer/bench_nodes.h"
 #include "trainer/commands.h"
 
-enum { DIM = 128, N_RUNS = 9, N_COLD = 3 };
+enum { N_RUNS = 9, N_COLD = 3 };
 
 typedef struct bench {
-    const char *net_name, *dtype_name, *backend_name;
-    int64_t size, batch, threads;
+    sh_bench_options options;
     bool json;
 
-    const sh_net *net;
     const sh_backend *backend;
     sh_dtype dtype;
     sh_store *store;
@@ -33,10 +30,12 @@ typedef struct bench {
 static sh_status build(bench *b)
 {
     sh_status st = SH_OK;
-    const int64_t dims[4] = {b->batch, b->net->in_channels, b->size, b->size};
+    sh_step_config step;
     sh_value cotangent;
 
-    SH_TRY(sh_backend_find(b->backend_name, &b->backend));
+    SH_TRY(sh_bench_network(&b->options, &step));
+    b->backend = step.backend;
+    b->dtype = step.dtype;
     SH_TRY(sh_store_create(b->backend, &b->store));
     const sh_program_config config = {.backend = b->backend,
                                       .store = b->store,
@@ -45,10 +44,10 @@ static sh_status build(bench *b)
                                       .share = 1,
                                       .prefix = ""};
     SH_TRY(sh_program_create(&config, &b->program));
-    sh_value image = sh_program_input(b->program, "image", dims);
-    sh_value features =
-        sh_net_embedding(b->program, b->net, image,
-                         &(sh_head){.dim = DIM, .dropout = b->net->dropout, .normalize = true});
+    sh_value image = sh_program_input(
+        b->program, "image",
+        (const int64_t[4]){step.batch, step.net->in_channels, step.height, step.width});
+    sh_value features = sh_net_embedding(b->program, step.net, image, &step.head);
     sh_value output = sh_program_output(b->program, "embedding", features);
     SH_TRY(sh_program_differentiate(b->program, output, SH_NO_VALUE, &cotangent, NULL));
     SH_TRY(sh_store_allocate(b->store));
@@ -113,12 +112,12 @@ static sh_status measure(bench *b)
     SH_TRY(sh_bench_nodes(b->program, &args, &b->peaks, b->dtype, N_RUNS, N_COLD, &nodes));
     int n = sh_program_n_nodes(b->program);
     if (b->json) {
-        printf("{\"bench\": \"ops\", \"net\": \"%s\", \"dtype\": \"%s\", \"ops\": [", b->net_name,
-               b->dtype_name);
+        printf("{\"bench\": \"ops\", \"net\": \"%s\", \"dtype\": \"%s\", \"ops\": [",
+               b->options.net, b->options.dtype);
     } else {
         printf("%s %lldx%lld, batch %lld, %s, %lld threads; peak %.0f GFLOP/s, memory %.1f GB/s\n",
-               b->net_name, (long long)b->size, (long long)b->size, (long long)b->batch,
-               b->dtype_name, (long long)b->threads,
+               b->options.net, (long long)b->options.size, (long long)b->options.size,
+               (long long)b->options.batch, b->options.dtype, (long long)b->options.threads,
                (b->dtype == SH_BF16 ? b->peaks.bf16_flops : b->peaks.f32_flops) * 1e-9,
                b->peaks.bytes * 1e-9);
         printf("%-16s %-26s %-20s %3s %9s %9s %8s %6s %7s %6s %7s\n", "op", "kernel", "input", "x",
@@ -134,14 +133,9 @@ out:
 sh_status sh_bench_ops(int argc, char **argv)
 {
     sh_status st = SH_OK;
-    bench b = {.net_name = "mobilenet_v2", .dtype_name = "f32", .backend_name = "cpu", .batch = 32};
+    bench b = {.options = SH_BENCH_DEFAULTS};
     const sh_flag flags[] = {
-        {"--net", NULL, SH_FLAG_STRING, &b.net_name, "NAME", "network (default mobilenet_v2)"},
-        {"--size", NULL, SH_FLAG_INT, &b.size, "PIXELS", "height and width (default: the net's)"},
-        {"--batch", NULL, SH_FLAG_INT, &b.batch, "N", "images (default 32)"},
-        {"--threads", NULL, SH_FLAG_INT, &b.threads, "N", "threads (default: all cores granted)"},
-        {"--dtype", NULL, SH_FLAG_STRING, &b.dtype_name, "TYPE", "f32 or bf16 (default f32)"},
-        {"--backend", NULL, SH_FLAG_STRING, &b.backend_name, "NAME", "cpu or ref (default cpu)"},
+        SH_BENCH_FLAGS(b.options),
         {"--json", NULL, SH_FLAG_BOOL, &b.json, NULL, "one JSON object instead of the table"},
     };
     const sh_cli cli = {.usage = "shoal bench ops [--net NAME] [--size N] [--batch N] "
@@ -154,15 +148,6 @@ sh_status sh_bench_ops(int argc, char **argv)
 
     SH_TRY(sh_cli_parse(&cli, argc, argv, &args, &helped));
     if (helped) goto out;
-    SH_TRY(sh_net_find(b.net_name, &b.net));
-    if (b.size == 0) b.size = b.net->default_size;
-    if (b.threads == 0) b.threads = sh_cpu_cores_granted();
-    b.dtype = strcmp(b.dtype_name, "bf16") == 0 ? SH_BF16 : SH_F32;
-    SH_CHECK(b.dtype == SH_BF16 || strcmp(b.dtype_name, "f32") == 0, SH_ERR_USAGE,
-             "--dtype %s: f32 or bf16", b.dtype_name);
-    SH_CHECK(b.size > 0 && b.threads > 0 && b.batch > 0, SH_ERR_USAGE,
-             "sizes and counts must be positive");
-    omp_set_num_threads((int)b.threads);
     SH_TRY(measure(&b));
 out:
     sh_program_destroy(&b.program);

@@ -4,7 +4,6 @@
  * training runs it (trainer/step.h), against the roofline of its convolutions with peaks measured
  * here and now, and against the same nodes run one by one with cold caches.
  */
-#include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -18,9 +17,9 @@
 enum { N_WARM_UP = 2, N_COLD = 3 };
 
 typedef struct bench {
-    const char *net_name, *dtype_name, *backend_name;
-    int64_t size, batch, threads, repeats;
-    bool json, nodes;
+    sh_bench_options options;
+    int64_t repeats;
+    bool json;
 
     sh_dtype dtype;
     sh_comm *comm;
@@ -44,11 +43,9 @@ static sh_status create_step(bench *b)
     sh_status st = SH_OK;
     sh_step_config config;
 
-    SH_TRY(sh_bench_step_config(b->net_name, b->dtype_name, b->size, b->batch, &config));
-    config.n_shards = (int)((b->batch + 31) / 32);
-    b->size = config.height;
+    SH_TRY(sh_bench_step_config(&b->options, &config));
+    config.n_shards = (int)((b->options.batch + 31) / 32);
     b->dtype = config.dtype;
-    SH_TRY(sh_backend_find(b->backend_name, &config.backend));
     SH_TRY(sh_comm_create(1, &b->comm));
     SH_TRY(sh_step_create(&config, b->comm, &b->step));
     SH_TRY(sh_store_init(sh_step_store(b->step), 1));
@@ -75,8 +72,8 @@ static sh_status time_steps(bench *b, result *r)
         update[i] = stats.seconds_reduce + stats.seconds_update;
     }
     r->step_ms = sh_bench_median(step, n) * 1e3;
-    r->ms_per_image = r->step_ms / (double)b->batch;
-    r->best_ms_per_image = step[0] * 1e3 / (double)b->batch;
+    r->ms_per_image = r->step_ms / (double)b->options.batch;
+    r->best_ms_per_image = step[0] * 1e3 / (double)b->options.batch;
     r->loss_ms = sh_bench_median(loss, n) * 1e3;
     r->update_ms = sh_bench_median(update, n) * 1e3;
     r->resident_bytes = sh_cpu_peak_resident_bytes();
@@ -105,9 +102,9 @@ static void print_table(const bench *b, const result *r, double nodes_ms)
 {
     const sh_cpu_peaks *p = &b->peaks;
 
-    printf("%s %lldx%lld, batch %lld, %s, %lld threads, backend %s\n", b->net_name,
-           (long long)b->size, (long long)b->size, (long long)b->batch, b->dtype_name,
-           (long long)b->threads, b->backend_name);
+    printf("%s %lldx%lld, batch %lld, %s, %lld threads, backend %s\n", b->options.net,
+           (long long)b->options.size, (long long)b->options.size, (long long)b->options.batch,
+           b->options.dtype, (long long)b->options.threads, b->options.backend);
     printf("measured peaks         %.0f GFLOP/s f32, %.0f bf16; memory %.1f GB/s (read %.1f, triad "
            "%.1f)\n",
            p->f32_flops * 1e-9, p->bf16_flops * 1e-9, p->bytes * 1e-9, p->read_bytes * 1e-9,
@@ -136,10 +133,10 @@ static void print_json(const bench *b, const result *r)
            "\"reference_roofline_ms_per_image\": %.4f, \"step_over_cold_nodes\": %.4f, "
            "\"resident_bytes\": %lld, \"flops\": %.6g, \"bytes\": %.6g, \"peak_f32_flops\": %.5g, "
            "\"peak_bf16_flops\": %.5g, \"memory_bytes_per_second\": %.5g}\n",
-           b->net_name, (long long)b->size, (long long)b->batch, b->dtype_name,
-           (long long)b->threads, r->ms_per_image, r->best_ms_per_image, r->roofline_ms_per_image,
-           r->roofline_ms_per_image / r->ms_per_image, r->reference_ms_per_image,
-           r->step_ms / (r->cold_nodes_ms + r->loss_ms + r->update_ms),
+           b->options.net, (long long)b->options.size, (long long)b->options.batch,
+           b->options.dtype, (long long)b->options.threads, r->ms_per_image, r->best_ms_per_image,
+           r->roofline_ms_per_image, r->roofline_ms_per_image / r->ms_per_image,
+           r->reference_ms_per_image, r->step_ms / (r->cold_nodes_ms + r->loss_ms + r->update_ms),
            (long long)r->resident_bytes, r->flops, r->bytes, b->peaks.f32_flops,
            b->peaks.bf16_flops, b->peaks.bytes);
 }
@@ -166,7 +163,7 @@ static sh_status measure(bench *b)
         nodes_ms += nodes[i].seconds * 1e3 * n_shards;
     }
     bool is_bf16 = b->dtype == SH_BF16;
-    double per_image = 1e3 * n_shards / (double)b->batch;
+    double per_image = 1e3 * n_shards / (double)b->options.batch;
     r.roofline_ms_per_image =
         per_image * sh_bench_roofline(program, b->dtype,
                                       is_bf16 ? b->peaks.bf16_flops : b->peaks.f32_flops,
@@ -187,18 +184,9 @@ out:
 sh_status sh_bench_step(int argc, char **argv)
 {
     sh_status st = SH_OK;
-    bench b = {.net_name = "mobilenet_v2",
-               .dtype_name = "f32",
-               .backend_name = "cpu",
-               .batch = 32,
-               .repeats = 20};
+    bench b = {.options = SH_BENCH_DEFAULTS, .repeats = 20};
     const sh_flag flags[] = {
-        {"--net", NULL, SH_FLAG_STRING, &b.net_name, "NAME", "network (default mobilenet_v2)"},
-        {"--size", NULL, SH_FLAG_INT, &b.size, "PIXELS", "height and width (default: the net's)"},
-        {"--batch", NULL, SH_FLAG_INT, &b.batch, "N", "images, 4 of a fish (default 32)"},
-        {"--threads", NULL, SH_FLAG_INT, &b.threads, "N", "threads (default: all cores granted)"},
-        {"--dtype", NULL, SH_FLAG_STRING, &b.dtype_name, "TYPE", "f32 or bf16 (default f32)"},
-        {"--backend", NULL, SH_FLAG_STRING, &b.backend_name, "NAME", "cpu or ref (default cpu)"},
+        SH_BENCH_FLAGS(b.options),
         {"--repeats", NULL, SH_FLAG_INT, &b.repeats, "N", "steps measured (default 20)"},
         {"--json", NULL, SH_FLAG_BOOL, &b.json, NULL, "one JSON object instead of the table"},
     };
@@ -213,9 +201,7 @@ sh_status sh_bench_step(int argc, char **argv)
 
     SH_TRY(sh_cli_parse(&cli, argc, argv, &args, &helped));
     if (helped) goto out;
-    if (b.threads == 0) b.threads = sh_cpu_cores_granted();
-    SH_CHECK(b.threads > 0 && b.repeats > 0, SH_ERR_USAGE, "--threads and --repeats: at least 1");
-    omp_set_num_threads((int)b.threads);
+    SH_CHECK(b.repeats > 0, SH_ERR_USAGE, "--repeats: at least 1");
     SH_TRY(measure(&b));
 out:
     sh_step_destroy(&b.step);
