@@ -7,11 +7,12 @@ static const char *why_not(const sh_node_desc *d)
     int x = d->op == SH_OP_BN_GRAD_REDUCE || d->op == SH_OP_BN_GRAD_APPLY ? 1 : 0;
 
     if (!sh_cpu_is_blocked(d->in[x])) return "not in blocks of 16 channels";
-    if (d->op != SH_OP_BN_STATS && !sh_cpu_norm_has_act(d->attrs->act))
-        return "the activation is neither a clamp nor SiLU";
+    if (d->op != SH_OP_BN_STATS && !sh_cpu_norm_has_act(d->attrs->act) &&
+        d->attrs->act != SH_ACT_HARD_SWISH)
+        return "the activation is neither a clamp nor SiLU or hard swish";
     int y = d->op == SH_OP_BN_GRAD_REDUCE ? 6 : d->op == SH_OP_BN_GRAD_APPLY ? 8 : -1;
-    if (y >= 0 && d->attrs->act == SH_ACT_SILU && sh_cpu_in(d, y))
-        return "SiLU's slope is not a function of its output";
+    if (y >= 0 && sh_act_needs_input(d->attrs->act) && sh_cpu_in(d, y))
+        return "the activation's slope is not a function of its output";
     return NULL;
 }
 
@@ -44,6 +45,20 @@ static void *slab_out(void *p, const slabs *s, int64_t i)
     return p ? (char *)p + (size_t)i * s->bytes : NULL;
 }
 
+/* Sums are taken piece by piece: errors grow with the piece and the number of pieces, not with
+ * their product. */
+enum { PIECE = 128 };
+
+static const void *piece(const void *slab, const slabs *s, int64_t pixel)
+{
+    return slab ? (const char *)slab + (size_t)(pixel * 16) * sh_dtype_size(s->dtype) : NULL;
+}
+
+static int64_t piece_pixels(const slabs *s, int64_t pixel)
+{
+    return s->pixels - pixel < PIECE ? s->pixels - pixel : PIECE;
+}
+
 static sh_status prepare_stats(const sh_node_desc *d, void **state, size_t *scratch_bytes)
 {
     slabs s = slabs_of(d->in[0]);
@@ -63,7 +78,9 @@ static sh_status run_stats(const sh_node_desc *d, void *state, const sh_kernel_a
 #pragma omp parallel for schedule(static)
     for (int64_t i = 0; i < s.n; i++) {
         records[i].count = 0;
-        simd->moments(slab(args->in[0], &s, i), s.pixels, s.dtype, &records[i]);
+        for (int64_t p = 0; p < s.pixels; p += PIECE)
+            simd->moments(piece(slab(args->in[0], &s, i), &s, p), piece_pixels(&s, p), s.dtype,
+                          &records[i]);
     }
     sh_cpu_finish_moments(records, s.n_images, s.n_channels, args->out[0], args->out[1]);
     return SH_OK;
@@ -112,9 +129,11 @@ static sh_status run_grad_reduce(const sh_node_desc *d, void *state, const sh_ke
     for (int64_t i = 0; i < s.n; i++) {
         sh_cpu_affine affine = sh_cpu_norm_block(&norm, i % s.n_blocks);
         memset(&records[i], 0, sizeof(records[i]));
-        simd->bn_grad_reduce(slab(args->in[0], &s, i), slab(args->in[1], &s, i), slab(y, &s, i),
-                             s.pixels, s.dtype, &affine, norm.mean + i % s.n_blocks * 16,
-                             &records[i]);
+        for (int64_t p = 0; p < s.pixels; p += PIECE)
+            simd->bn_grad_reduce(piece(slab(args->in[0], &s, i), &s, p),
+                                 piece(slab(args->in[1], &s, i), &s, p),
+                                 piece(slab(y, &s, i), &s, p), piece_pixels(&s, p), s.dtype,
+                                 &affine, norm.mean + i % s.n_blocks * 16, &records[i]);
     }
     sh_cpu_finish_sums(records, s.n_images, s.n_channels, args->in[3], d->attrs->eps, args->out[0],
                        args->out[1]);

@@ -83,14 +83,14 @@ bool sh_cpu_is_large(size_t n_bytes);
 /** Activations that are clamps: their bounds. False for the others. */
 bool sh_cpu_act_bounds(sh_act act, float *lo, float *hi);
 
-/** Activations that batch norm's kernels, alone or fused, have: clamps and SiLU. */
+/** Activations that batch norms have also where they are fused: clamps and SiLU. */
 bool sh_cpu_norm_has_act(sh_act act);
 
 /** Per-channel vectors of one batch norm, each padded to whole blocks with zeros. */
 typedef struct sh_cpu_norm {
     float *scale, *shift, *mean, *a, *b, *c; /* a, b, c: gradient, see sh_cpu_bn_grad */
     float lo, hi;
-    bool silu;
+    sh_act curve; /* as in sh_cpu_affine */
 } sh_cpu_norm;
 
 /** Bytes of scratch that a norm of so many channels takes. */

@@ -56,11 +56,12 @@ sh_cpu_norm sh_cpu_norm_make(void *scratch, int64_t n_channels, const float *mea
 
     memset(scratch, 0, sh_cpu_norm_bytes(n_channels));
     (void)sh_cpu_act_bounds(act, &norm.lo, &norm.hi);
-    norm.silu = act == SH_ACT_SILU;
+    norm.curve = sh_act_needs_input(act) ? act : SH_ACT_NONE;
     for (int64_t c = 0; c < n_channels; c++) {
         double scale = gamma[c] / sqrt((double)var[c] + eps);
         norm.scale[c] = (float)scale;
-        norm.shift[c] = (float)(beta[c] - mean[c] * scale);
+        /* Of the scale as it was rounded, so that the mean still goes to beta. */
+        norm.shift[c] = (float)(beta[c] - (double)mean[c] * (double)norm.scale[c]);
         norm.mean[c] = mean[c];
     }
     return norm;
@@ -86,7 +87,7 @@ sh_cpu_affine sh_cpu_norm_block(const sh_cpu_norm *norm, int64_t block)
                            .shift = norm->shift + block * 16,
                            .lo = norm->lo,
                            .hi = norm->hi,
-                           .silu = norm->silu};
+                           .curve = norm->curve};
 }
 
 sh_cpu_bn_grad sh_cpu_grad_block(const sh_cpu_norm *norm, int64_t block)

@@ -66,4 +66,18 @@ SH_INLINE vf vec_silu_slope(vf x)
     return s + x * s * (vec_set(1) - s);
 }
 
+SH_INLINE vf vec_hard_sigmoid(vf x)
+{
+    return vec_min(vec_max(x * vec_set(1.0f / 6) + vec_set(0.5f), vec_set(0)), vec_set(1));
+}
+
+/** The derivative of hard swish at x. */
+SH_INLINE vf vec_hard_swish_slope(vf x)
+{
+    vf inner = x * vec_set(1.0f / 3) + vec_set(0.5f);
+    vi is_low = x <= vec_set(-3), is_high = x >= vec_set(3);
+
+    return (vf)((is_high & (vi)vec_set(1)) | (~is_high & ~is_low & (vi)inner));
+}
+
 #endif

@@ -39,7 +39,7 @@ void SH_SIMD(moments)(const void *x, int64_t pixels, sh_dtype dtype, sh_cpu_mome
 
 SH_INLINE void bn_apply(const void *x, const void *residual, void *y, int64_t pixels,
                         const sh_cpu_affine *norm, const sh_dtype dtype, const bool has_residual,
-                        const bool silu)
+                        const sh_act curve)
 {
     vf scale = vec_load(norm->scale, 0, SH_F32), shift = vec_load(norm->shift, 0, SH_F32);
     vf lo = vec_set(norm->lo), hi = vec_set(norm->hi);
@@ -47,7 +47,11 @@ SH_INLINE void bn_apply(const void *x, const void *residual, void *y, int64_t pi
     for (int64_t i = 0; i < pixels * LANES; i += LANES) {
         vf v = vec_load(x, i, dtype) * scale + shift;
         if (has_residual) v += vec_load(residual, i, dtype);
-        vec_store(y, i, silu ? vec_silu(v) : vec_min(vec_max(v, lo), hi), dtype);
+        vec_store(y, i,
+                  curve == SH_ACT_SILU         ? vec_silu(v)
+                  : curve == SH_ACT_HARD_SWISH ? v * vec_hard_sigmoid(v)
+                                               : vec_min(vec_max(v, lo), hi),
+                  dtype);
     }
 }
 
@@ -55,10 +59,12 @@ SH_INLINE void bn_apply_act(const void *x, const void *residual, void *y, int64_
                             const sh_cpu_affine *norm, const sh_dtype dtype,
                             const bool has_residual)
 {
-    if (norm->silu)
-        bn_apply(x, residual, y, pixels, norm, dtype, has_residual, true);
+    if (norm->curve == SH_ACT_SILU)
+        bn_apply(x, residual, y, pixels, norm, dtype, has_residual, SH_ACT_SILU);
+    else if (norm->curve == SH_ACT_HARD_SWISH)
+        bn_apply(x, residual, y, pixels, norm, dtype, has_residual, SH_ACT_HARD_SWISH);
     else
-        bn_apply(x, residual, y, pixels, norm, dtype, has_residual, false);
+        bn_apply(x, residual, y, pixels, norm, dtype, has_residual, SH_ACT_NONE);
 }
 
 void SH_SIMD(bn_apply)(const void *x, const void *residual, void *y, int64_t pixels, sh_dtype dtype,
@@ -74,21 +80,25 @@ void SH_SIMD(bn_apply)(const void *x, const void *residual, void *y, int64_t pix
         bn_apply_act(x, residual, y, pixels, norm, SH_F32, false);
 }
 
-/* How the gradient gets through the activation: by its input, recomputed from x (a clamp or SiLU),
- * or by y, the output of a clamp. */
-typedef enum mask { FROM_X, FROM_X_SILU, FROM_Y } mask;
+/* How the gradient gets through the activation: by its input, recomputed from x (a clamp, SiLU or
+ * hard swish), or by y, the output of a clamp. */
+typedef enum mask { FROM_X, FROM_X_SILU, FROM_X_HARD_SWISH, FROM_Y } mask;
 
 SH_INLINE mask mask_of(const sh_cpu_affine *norm, const void *y)
 {
-    return norm->silu ? FROM_X_SILU : y ? FROM_Y : FROM_X;
+    if (norm->curve == SH_ACT_SILU) return FROM_X_SILU;
+    if (norm->curve == SH_ACT_HARD_SWISH) return FROM_X_HARD_SWISH;
+    return y ? FROM_Y : FROM_X;
 }
 
 SH_INLINE vf masked(const void *dy, const void *y, vf v, int64_t i, const clamp *k,
                     const sh_dtype dtype, const mask how)
 {
     vf a = how == FROM_Y ? vec_load(y, i, dtype) : v * k->scale + k->shift;
+    vf g = vec_load(dy, i, dtype);
 
-    return through_act(vec_load(dy, i, dtype), a, k, how == FROM_X_SILU);
+    if (how == FROM_X_HARD_SWISH) return g * vec_hard_swish_slope(a);
+    return through_act(g, a, k, how == FROM_X_SILU);
 }
 
 SH_INLINE void reduce_pixel(const void *dy, const void *x, const void *y, int64_t p, const clamp *k,
@@ -125,6 +135,9 @@ SH_INLINE void bn_grad_reduce_any(const void *dy, const void *x, const void *y, 
     switch (mask_of(norm, y)) {
     case FROM_X: bn_grad_reduce(dy, x, y, pixels, norm, mean, sums, dtype, FROM_X); break;
     case FROM_X_SILU: bn_grad_reduce(dy, x, y, pixels, norm, mean, sums, dtype, FROM_X_SILU); break;
+    case FROM_X_HARD_SWISH:
+        bn_grad_reduce(dy, x, y, pixels, norm, mean, sums, dtype, FROM_X_HARD_SWISH);
+        break;
     case FROM_Y: bn_grad_reduce(dy, x, y, pixels, norm, mean, sums, dtype, FROM_Y); break;
     }
 }
@@ -163,6 +176,9 @@ SH_INLINE void bn_grad_apply_any(const void *dy, const void *x, const void *y, v
     case FROM_X: bn_grad_apply(dy, x, y, dx, dresidual, pixels, norm, grad, dtype, FROM_X); break;
     case FROM_X_SILU:
         bn_grad_apply(dy, x, y, dx, dresidual, pixels, norm, grad, dtype, FROM_X_SILU);
+        break;
+    case FROM_X_HARD_SWISH:
+        bn_grad_apply(dy, x, y, dx, dresidual, pixels, norm, grad, dtype, FROM_X_HARD_SWISH);
         break;
     case FROM_Y: bn_grad_apply(dy, x, y, dx, dresidual, pixels, norm, grad, dtype, FROM_Y); break;
     }

@@ -402,7 +402,7 @@ static void prepare_dx(const sh_cpu_dw *dw, const ring *ry, const float *weights
     float *to = d->weights;
 
     d->end.sum = d->end.square = (vf){0};
-    d->ending = !d->sums ? PLAIN : dw->norm.silu ? SILU_GRADIENT : GRADIENT;
+    d->ending = !d->sums ? PLAIN : dw->norm.curve == SH_ACT_SILU ? SILU_GRADIENT : GRADIENT;
     if (d->sums) d->end.k = clamp_of(&dw->norm, d->mean);
     for (int q = 0; q < dw->stride[1]; q++) to = make_phase(dw, ry, q, weights, to, &d->phases[q]);
 }

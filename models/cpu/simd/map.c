@@ -18,20 +18,6 @@ SH_INLINE vf vec_tanh(vf x)
     return (vf)((small & (vi)near) | (~small & (vi)far));
 }
 
-SH_INLINE vf vec_hard_sigmoid(vf x)
-{
-    return vec_min(vec_max(x * vec_set(1.0f / 6) + vec_set(0.5f), vec_set(0)), vec_set(1));
-}
-
-/** The derivative of hard swish at x. */
-SH_INLINE vf vec_hard_swish_slope(vf x)
-{
-    vf inner = x * vec_set(1.0f / 3) + vec_set(0.5f);
-    vi is_low = x <= vec_set(-3), is_high = x >= vec_set(3);
-
-    return (vf)((is_high & (vi)vec_set(1)) | (~is_high & ~is_low & (vi)inner));
-}
-
 SH_INLINE vf act_forward(vf x, const int act)
 {
     switch (act) {
@@ -78,8 +64,8 @@ SH_INLINE void act_any(const void *x, void *y, int64_t n, const sh_dtype dtype, 
     X(SH_ACT_NONE)                                                                                 \
     X(SH_ACT_RELU)                                                                                 \
     X(SH_ACT_RELU6)                                                                                \
-    X(SH_ACT_SIGMOID) X(SH_ACT_TANH) X(SH_ACT_SILU) X(SH_ACT_GELU) X(SH_ACT_HARD_SIGMOID)          \
-        X(SH_ACT_HARD_SWISH)
+    X(SH_ACT_SIGMOID)                                                                              \
+    X(SH_ACT_TANH) X(SH_ACT_SILU) X(SH_ACT_GELU) X(SH_ACT_HARD_SIGMOID) X(SH_ACT_HARD_SWISH)
 
 SH_INLINE void act_chosen(const void *x, void *y, int64_t n, const sh_dtype dtype, int act)
 {

@@ -27,7 +27,7 @@ SH_INLINE void row_load(const void *x, int64_t pixels, const sh_cpu_affine *norm
     vf scale = vec_load(norm->scale, 0, SH_F32), shift = vec_load(norm->shift, 0, SH_F32);
     vf lo = vec_set(norm->lo), hi = vec_set(norm->hi);
 
-    if (norm->silu) {
+    if (norm->curve == SH_ACT_SILU) {
         for (int64_t i = 0; i < pixels * LANES; i += LANES) {
             if (ahead) fetch_stream(x, i, ahead, from);
             vec_store(row, i, vec_silu(vec_load(x, i, from) * scale + shift), to);
@@ -188,9 +188,9 @@ SH_INLINE void row_store_grad(const float *c, int64_t pixels, const void *x, voi
         return;
     }
     const clamp k = clamp_of(norm, mean);
-    if (norm->silu && stream)
+    if (norm->curve == SH_ACT_SILU && stream)
         row_store_grad_any(c, pixels, x, dx, k, sums, true, true, dtype);
-    else if (norm->silu)
+    else if (norm->curve == SH_ACT_SILU)
         row_store_grad_any(c, pixels, x, dx, k, sums, false, true, dtype);
     else if (stream)
         row_store_grad_any(c, pixels, x, dx, k, sums, true, false, dtype);

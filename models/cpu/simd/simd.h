@@ -14,13 +14,15 @@
 
 #include "base/tensor.h"
 #include "models/cpu/simd/maps.h"
+#include "models/ops.h"
 
-/** Per channel: act(x * scale + shift), act being a clamp to [lo, hi] (infinite: no bound), or
- *  SiLU. */
+/** Per channel: act(x * scale + shift), act being a clamp to [lo, hi] (infinite: no bound), or a
+ *  curve. */
 typedef struct sh_cpu_affine {
     const float *scale, *shift; /* [16 * blocks]; scale NULL: x as it is */
     float lo, hi;
-    bool silu; /* instead of the clamp */
+    sh_act curve; /* instead of the clamp: SH_ACT_SILU, in batch norms alone also HARD_SWISH;
+                     SH_ACT_NONE: none */
 } sh_cpu_affine;
 
 /** Running sums of one channel block around a shift that keeps squares from cancelling. */
