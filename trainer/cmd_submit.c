@@ -231,9 +231,10 @@ sh_status sh_cmd_submit(int argc, char **argv)
         .flags = flags,
         .n_flags = SH_COUNT(flags),
         .max_args = -1,
-        .epilogue = "shoal submit --init-site\n"
-                    "shoal submit experiments/koi.yaml data=koi.h5 --nodes 4 --time 2:00:00\n"
-                    "shoal submit experiments/koi.yaml data=koi.h5 --folds 3 --seeds 3"};
+        .epilogue =
+            "shoal submit --init-site\n"
+            "shoal submit experiments/koi.yaml data=koi.h5 shards=4 --nodes 4 --time 2:00:00\n"
+            "shoal submit experiments/koi.yaml data=koi.h5 --folds 3 --seeds 3"};
 
     SH_TRY(sh_cli_parse(&cli, argc, argv, &words, &helped));
     if (helped) goto out;

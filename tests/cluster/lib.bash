@@ -31,7 +31,7 @@ mount -t tmpfs tmpfs /dev/shm
 ip link set lo up
 source "$(dirname "${BASH_SOURCE[0]}")/../e2e/lib.bash"
 # This shell is the first process of its namespace: all others end with it, and first.
-trap '[ $$ != 1 ] || kill -9 -1 2> /dev/null || true; wait 2> /dev/null || true; rm -rf "$scratch"' EXIT
+trap 'exec 2> /dev/null; [ $$ != 1 ] || kill -9 -1 2> /dev/null || true; wait 2> /dev/null || true; rm -rf "$scratch"' EXIT
 C=$scratch/cluster
 export SLURM_CONF=$C/slurm.conf SHOAL_HOME=$scratch/home
 mkdir -p "$C"/{state,log,nodes,tmp} "$SHOAL_HOME"
