@@ -78,6 +78,9 @@ SH_MUST_CHECK sh_status sh_comm_agree_text(sh_comm *comm, const char *what, cons
  *  Pure. n_shards >= size. */
 void sh_shards_of_rank(int n_shards, int size, int rank, int *begin, int *end);
 
+/** The rank that owns shard s. Pure. */
+int sh_rank_of_shard(int n_shards, int size, int shard);
+
 /** Items (images, rows) of shard s when n_items are dealt to n_shards: [*begin, *end), contiguous,
  *  as even as possible, the larger first. Pure. */
 void sh_items_of_shard(int64_t n_items, int n_shards, int shard, int64_t *begin, int64_t *end);

@@ -105,6 +105,16 @@ void sh_shards_of_rank(int n_shards, int size, int rank, int *begin, int *end)
     *end = (int)share_begin(n_shards, size, rank + 1);
 }
 
+int sh_rank_of_shard(int n_shards, int size, int shard)
+{
+    int rank = 0, begin, end;
+
+    for (;; rank++) {
+        sh_shards_of_rank(n_shards, size, rank, &begin, &end);
+        if (shard < end || rank == size - 1) return rank;
+    }
+}
+
 void sh_items_of_shard(int64_t n_items, int n_shards, int shard, int64_t *begin, int64_t *end)
 {
     *begin = share_begin(n_items, n_shards, shard);

@@ -17,6 +17,7 @@
 enum { NAME_BYTES = 64, MAX_FILES = 3 };
 
 #define MAX_FILE_BYTES ((size_t)1 << 40)
+#define UNFINISHED "unfinished-" /* and the incarnation that writes it */
 
 /* ---- snapshots ---- */
 
@@ -308,7 +309,7 @@ static sh_status checkpoint_path(const char *run, int64_t step, char *path)
     return sh_run_path(run, name, path);
 }
 
-/* Remove old checkpoints, and what dead processes left half-written. */
+/* Remove old checkpoints. */
 static sh_status prune(const sh_checkpointer *c)
 {
     sh_status st = SH_OK;
@@ -327,12 +328,36 @@ out:
     return st;
 }
 
+sh_status sh_checkpoint_clear_unfinished(const char *run)
+{
+    sh_status st = SH_OK;
+    char folder[SH_RUN_PATH], path[SH_RUN_PATH];
+    struct dirent *entry;
+    DIR *dir = NULL;
+
+    SH_TRY(sh_run_path(run, "checkpoints", folder));
+    dir = opendir(folder);
+    while (dir != NULL && (entry = readdir(dir)) != NULL) {
+        if (strncmp(entry->d_name, UNFINISHED, strlen(UNFINISHED)) != 0) continue;
+        SH_TRY(sh_path_join(folder, entry->d_name, path, sizeof(path)));
+        SH_TRY(sh_file_remove_tree(path));
+    }
+out:
+    if (dir != NULL) closedir(dir);
+    return st;
+}
+
+/* The folder is this incarnation's own. A newer one removes it before it looks for checkpoints, so
+ * that a rename that passed the lock just before still finds nothing to put in place. */
 static sh_status write_checkpoint(const sh_checkpointer *c)
 {
     sh_status st = SH_OK;
-    char temp[SH_RUN_PATH], path[SH_RUN_PATH];
+    char name[NAME_BYTES], temp[SH_RUN_PATH] = "", path[SH_RUN_PATH];
 
-    SH_TRY(sh_run_path(c->run, "checkpoints/unfinished", temp));
+    SH_TRY(sh_run_lock_check(c->lock));
+    snprintf(name, sizeof(name), "checkpoints/" UNFINISHED "%lld",
+             (long long)sh_run_lock_incarnation(c->lock));
+    SH_TRY(sh_run_path(c->run, name, temp));
     SH_TRY(checkpoint_path(c->run, c->progress.step, path));
     SH_TRY(sh_file_remove_tree(temp));
     SH_TRY(sh_file_make_dirs(temp));
@@ -346,11 +371,26 @@ out:
     return st;
 }
 
+/* What a failed write leaves takes the room that the next one needs. A newer process that removed
+ * the folder meanwhile is the reason that counts. */
+static sh_status clean_up(const sh_checkpointer *c, sh_status failure)
+{
+    char message[sizeof(c->message)];
+
+    snprintf(message, sizeof(message), "%s", sh_error_message());
+    sh_status fenced = sh_run_lock_check(c->lock);
+
+    if (fenced == SH_ERR_MISMATCH) return fenced;
+    if (sh_checkpoint_clear_unfinished(c->run) != SH_OK) sh_error_clear();
+    return sh_error_set(failure, "%s", message);
+}
+
 static void *writer_thread(void *context)
 {
     sh_checkpointer *c = context;
 
     c->result = write_checkpoint(c);
+    if (c->result != SH_OK) c->result = clean_up(c, c->result);
     if (c->result != SH_OK) snprintf(c->message, sizeof(c->message), "%s", sh_error_message());
     return NULL;
 }

@@ -76,6 +76,10 @@ SH_MUST_CHECK sh_status sh_checkpointer_wait(sh_checkpointer *checkpointer);
 /** Seconds that saving kept the caller: snapshots, and waits for earlier writes. */
 double sh_checkpointer_seconds(const sh_checkpointer *checkpointer);
 
+/** Remove what other processes left half-written, or are writing still: they have been replaced.
+ *  After the lock is taken and before checkpoints are looked for. */
+SH_MUST_CHECK sh_status sh_checkpoint_clear_unfinished(const char *run);
+
 /** Load the newest whole checkpoint into store, optim and best; damaged ones are warned of by name
  *  and skipped. *found = false: there is none, nothing was touched. */
 SH_MUST_CHECK sh_status sh_checkpoint_load(const char *run, sh_store *store, sh_optim *optim,

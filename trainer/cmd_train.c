@@ -46,11 +46,17 @@ static sh_status train(sh_comm *comm, const char *run, const sh_config *config)
     sh_session *session = calloc(1, sizeof(*session));
 
     SH_CHECK(session != NULL, SH_ERR_NO_MEMORY, "session");
-    sh_position_enter(SH_AT_WORK, "start");
-    st = sh_session_open(comm, run, config, session);
-    sh_position_leave();
-    if (st != SH_OK) goto out;
-    st = sh_train(session);
+    bool go_back;
+
+    do {
+        sh_position_enter(SH_AT_WORK, "start");
+        st = sh_session_open(comm, run, config, session);
+        sh_position_leave();
+        if (st != SH_OK) goto out;
+        st = sh_train(session);
+        go_back = st == SH_OK && session->go_back;
+        if (go_back) sh_session_close(session);
+    } while (go_back);
     if (st == SH_ERR_COMM) sh_watchdog_await_verdict(comm);
     /* A rank that fails in the loop has peers waiting in a collective: end them with its message.
      */

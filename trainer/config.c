@@ -29,6 +29,7 @@ static const char *const activations[] = {"none", "relu", "relu6", "sigmoid",
 static const char *const distances[] = {"euclidean", "squared", "cosine", NULL};
 static const char *const side_rules[] = {"merged", "classes", NULL};
 static const char *const optimizers[] = {"sgd", "adam", "adamw", NULL};
+static const char *const bad_steps[] = {"stop", "skip", "back", NULL};
 static const char *const schedules[] = {"constant", "step", "cosine", NULL};
 
 #define AT(field) offsetof(sh_config, field)
@@ -152,6 +153,8 @@ static const sh_option rows[] = {
     REAL("checkpoint.every_minutes", checkpoint.every_minutes, "2", SH_FREE, 0.01, 1e5, "minutes", "write a checkpoint this often where checkpoint.every_steps is 0"),
     INT("checkpoint.keep", checkpoint.keep, "2", SH_FREE, 1, 1000, "checkpoints", "newest ones kept"),
     INT("log.every_steps", log.every_steps, "1", SH_FREE, 1, 1e9, "steps", "a line in metrics.jsonl every so many steps"),
+    CHOICE("on_bad_step", on_bad_step, "stop", SH_FREE, bad_steps, "where loss, embedding or gradient is not finite, or the norm too large: stop with the place; skip: leave the step out, also in replays; back: leave it out and begin again at the newest checkpoint"),
+    REAL("bad_norm", bad_norm, "0", SH_FREE, 0, 1e30, "norm", "a step whose gradient has a larger norm, before clipping, is bad; 0: any norm that is finite is good"),
     PLAIN("watchdog.enabled", SH_OPT_BOOL, watchdog.enabled, "true", SH_FREE, "end all ranks with exit code 76, naming the one to blame, when a rank is gone, lost or stuck (docs/faults.md)"),
     REAL("watchdog.lost_seconds", watchdog.lost_seconds, "7.5", SH_FREE, 2, 1e5, "seconds", "a rank without a sign of life for this long is lost"),
     REAL("watchdog.compute_seconds", watchdog.compute_seconds, "60", SH_FREE, 0, 1e6, "seconds", "a rank that computes is stuck when no node of its program ends for this long; 0: never"),

@@ -22,6 +22,8 @@ typedef enum sh_schedule_kind {
     SH_SCHEDULE_COSINE
 } sh_schedule_kind;
 
+typedef enum sh_on_bad_step { SH_BAD_STOP, SH_BAD_SKIP, SH_BAD_BACK } sh_on_bad_step;
+
 enum { SH_MAX_STAGES = 4 };
 
 /** A part of the training with settings of its own. */
@@ -119,6 +121,8 @@ typedef struct sh_config {
     struct {
         int64_t every_steps;
     } log;
+    int on_bad_step; /* sh_on_bad_step */
+    double bad_norm; /* 0: no limit */
     struct {
         bool enabled;
         double lost_seconds, compute_seconds, collective_seconds, files_seconds;

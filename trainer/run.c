@@ -9,6 +9,8 @@
 #include <unistd.h>
 
 #include "base/file.h"
+#include "base/log.h"
+#include "base/position.h"
 
 enum { MAX_JSON_BYTES = 256 << 20, LOCK_BYTES = 512 };
 
@@ -55,26 +57,74 @@ out:
 
 /* ---- lock ---- */
 
+/* Two fences. The kernel's lock on the file keeps a second process out while the first one lives,
+ * and is released however that ends. The file's text - "<incarnation> <host> <process> <job>" - is
+ * the newest process that took the run: one that no longer finds its own text there has been
+ * replaced, and writes nothing more. The second holds where the first cannot: on file systems
+ * without locks, and where a batch system starts a job again whose first copy it only believes to
+ * be dead. */
 struct sh_run_lock {
     char path[SH_RUN_PATH];
+    char text[LOCK_BYTES]; /* what this process wrote; no newline */
     int fd;
     int64_t incarnation;
 };
 
-/* The lock file's text: "<incarnation> <host> <pid>". An empty or foreign file counts as 0. */
-static void read_lock(int fd, char text[LOCK_BYTES], int64_t *incarnation)
+/* The first line of the lock file; "" where it has none. */
+static void read_lock(int fd, char text[LOCK_BYTES])
 {
     ssize_t n = pread(fd, text, LOCK_BYTES - 1, 0);
 
     text[n > 0 ? n : 0] = '\0';
-    *incarnation = strtoll(text, NULL, 10);
+    text[strcspn(text, "\n")] = '\0';
+}
+
+static const char *own_job(void)
+{
+    const char *job = getenv("SLURM_JOB_ID");
+
+    return job != NULL && job[0] != '\0' ? job : "-";
+}
+
+/* Was this line written by an earlier start of the job that this process belongs to? */
+static bool is_own_job(const char *text)
+{
+    const char *job = strrchr(text, ' ');
+
+    return job != NULL && strcmp(own_job(), "-") != 0 && strcmp(job + 1, own_job()) == 0;
+}
+
+/* The kernel's lock, or the right to do without. */
+static sh_status exclude_others(const sh_run_lock *lock, const char *run)
+{
+    sh_status st = SH_OK;
+    char text[LOCK_BYTES];
+    struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+
+    if (fcntl(lock->fd, F_OFD_SETLK, &whole) == 0) goto out;
+    if (errno != EAGAIN && errno != EACCES) {
+        sh_log_warning("%s: this file system has no locks (%s); a second process that writes this "
+                       "run is noticed later, at its first checkpoint",
+                       lock->path, strerror(errno));
+        goto out;
+    }
+    read_lock(lock->fd, text);
+    SH_CHECK(
+        is_own_job(text), SH_ERR_MISMATCH,
+        "the run %s is being written by another process (incarnation, host, process, job: %s); "
+        "wait for it, or stop it first",
+        run, text[0] ? text : "unknown");
+    sh_log_warning("an earlier start of job %s still holds the run %s (incarnation, host, process, "
+                   "job: %s): it is taken over, and what that one would still write is refused",
+                   own_job(), run, text);
+out:
+    return st;
 }
 
 sh_status sh_run_lock_take(const char *run, sh_run_lock **out)
 {
     sh_status st = SH_OK;
-    char text[LOCK_BYTES], host[256] = "unknown host";
-    struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    char host[256] = "unknown host";
     sh_run_lock *lock = calloc(1, sizeof(*lock));
 
     SH_CHECK(lock != NULL, SH_ERR_NO_MEMORY, "run lock");
@@ -82,21 +132,19 @@ sh_status sh_run_lock_take(const char *run, sh_run_lock **out)
     SH_TRY(sh_run_path(run, "lock", lock->path));
     lock->fd = open(lock->path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
     SH_CHECK(lock->fd >= 0, SH_ERR_IO, "cannot open %s: %s", lock->path, strerror(errno));
-    read_lock(lock->fd, text, &lock->incarnation);
-    /* An open-file-description lock: released by the kernel however the process ends. */
-    SH_CHECK(fcntl(lock->fd, F_OFD_SETLK, &whole) == 0, SH_ERR_MISMATCH,
-             "the run %s is being written by another process (incarnation, host, process: %s); "
-             "wait for it, or stop it first",
-             run, text[0] ? text : "unknown");
-    read_lock(lock->fd, text, &lock->incarnation);
-    lock->incarnation++;
+    SH_TRY(exclude_others(lock, run));
+    read_lock(lock->fd, lock->text);
+    lock->incarnation =
+        strtoll(lock->text, NULL, 10) + 1; /* an empty or foreign file counts as 0 */
     gethostname(host, sizeof(host) - 1);
-    int n = snprintf(text, sizeof(text), "%lld %s %ld\n", (long long)lock->incarnation, host,
-                     (long)getpid());
+    int n = snprintf(lock->text, sizeof(lock->text), "%lld %s %ld %.64s\n",
+                     (long long)lock->incarnation, host, (long)getpid(), own_job());
 
-    SH_CHECK(ftruncate(lock->fd, 0) == 0 && pwrite(lock->fd, text, (size_t)n, 0) == n &&
+    /* Written over and then cut: a reader finds the old line or the new one. */
+    SH_CHECK(pwrite(lock->fd, lock->text, (size_t)n, 0) == n && ftruncate(lock->fd, n) == 0 &&
                  fsync(lock->fd) == 0,
              SH_ERR_IO, "cannot write %s: %s", lock->path, strerror(errno));
+    lock->text[n - 1] = '\0';
     *out = lock;
     lock = NULL;
 out:
@@ -116,15 +164,15 @@ sh_status sh_run_lock_check(const sh_run_lock *lock)
 {
     sh_status st = SH_OK;
     char text[LOCK_BYTES];
-    int64_t newest = 0;
     int fd = open(lock->path, O_RDONLY | O_CLOEXEC);
 
-    SH_CHECK(fd >= 0, SH_ERR_IO, "cannot open %s: %s", lock->path, strerror(errno));
-    read_lock(fd, text, &newest);
-    SH_CHECK(newest == lock->incarnation, SH_ERR_MISMATCH,
-             "a newer process has taken over this run (incarnation %lld; this one is %lld): "
-             "nothing more is written here",
-             (long long)newest, (long long)lock->incarnation);
+    SH_CHECK(fd >= 0, errno == ENOENT ? SH_ERR_MISMATCH : SH_ERR_IO,
+             "cannot open %s: %s; was the run's folder removed?", lock->path, strerror(errno));
+    read_lock(fd, text);
+    SH_CHECK(strcmp(text, lock->text) == 0, SH_ERR_MISMATCH,
+             "a newer process has taken over this run (incarnation, host, process, job: %s; this "
+             "one is %s): nothing more is written here",
+             text, lock->text);
 out:
     if (fd >= 0) close(fd);
     return st;
@@ -156,10 +204,32 @@ out:
 
 /* ---- logs ---- */
 
+/* Lines that the disk refuses wait in memory: one that is full for a while loses none. */
 struct sh_run_log {
     char path[SH_RUN_PATH];
-    FILE *file;
+    int fd;
+    int64_t n_written; /* bytes in the file */
+    char *waiting;
+    size_t n_waiting, capacity;
 };
+
+/* The part of the log that stays, as a new file in the old one's place: a process that was replaced
+ * and still holds the old one open writes into nothing. */
+static sh_status cut_log(const char *path, int64_t keep_bytes)
+{
+    sh_status st = SH_OK;
+    char *data = NULL;
+    size_t n_bytes = 0;
+
+    if (sh_file_exists(path)) SH_TRY(sh_file_get(path, SIZE_MAX, &data, &n_bytes));
+    SH_CHECK(n_bytes >= (size_t)keep_bytes, SH_ERR_FORMAT,
+             "%s is shorter than its checkpoint says (%lld bytes): was it edited or truncated?",
+             path, (long long)keep_bytes);
+    SH_TRY(sh_file_put(path, data != NULL ? data : "", (size_t)keep_bytes));
+out:
+    free(data);
+    return st;
+}
 
 sh_status sh_run_log_open(const char *run, const char *name, int64_t keep_bytes, sh_run_log **out)
 {
@@ -167,15 +237,12 @@ sh_status sh_run_log_open(const char *run, const char *name, int64_t keep_bytes,
     sh_run_log *log = calloc(1, sizeof(*log));
 
     SH_CHECK(log != NULL, SH_ERR_NO_MEMORY, "log %s", name);
+    log->fd = -1;
+    log->n_written = keep_bytes;
     SH_TRY(sh_run_path(run, name, log->path));
-    log->file = fopen(log->path, "a");
-    SH_CHECK(log->file != NULL, SH_ERR_IO, "cannot open %s: %s", log->path, strerror(errno));
-    SH_CHECK(fseek(log->file, 0, SEEK_END) == 0 && ftell(log->file) >= keep_bytes, SH_ERR_FORMAT,
-             "%s is shorter than its checkpoint says (%lld bytes): was it edited or truncated?",
-             log->path, (long long)keep_bytes);
-    SH_CHECK(ftruncate(fileno(log->file), keep_bytes) == 0, SH_ERR_IO, "cannot rewind %s: %s",
-             log->path, strerror(errno));
-    setvbuf(log->file, NULL, _IOLBF, BUFSIZ);
+    SH_TRY(cut_log(log->path, keep_bytes));
+    log->fd = open(log->path, O_WRONLY | O_CLOEXEC);
+    SH_CHECK(log->fd >= 0, SH_ERR_IO, "cannot open %s: %s", log->path, strerror(errno));
     *out = log;
     log = NULL;
 out:
@@ -183,12 +250,42 @@ out:
     return st;
 }
 
-sh_status sh_run_log_line(sh_run_log *log, const char *line)
+static sh_status write_waiting(sh_run_log *log)
 {
     sh_status st = SH_OK;
 
-    SH_CHECK(fprintf(log->file, "%s\n", line) > 0, SH_ERR_IO, "cannot write %s: %s", log->path,
-             strerror(errno));
+    sh_position_enter(SH_AT_FILES, "%s", log->path);
+    while (log->n_waiting > 0) {
+        ssize_t n = pwrite(log->fd, log->waiting, log->n_waiting, log->n_written);
+
+        if (n < 0 && errno == EINTR) continue;
+        SH_CHECK(n > 0, SH_ERR_IO, "cannot write %s: %s", log->path, strerror(errno));
+        log->n_written += n;
+        log->n_waiting -= (size_t)n;
+        memmove(log->waiting, log->waiting + n, log->n_waiting);
+    }
+out:
+    sh_position_leave();
+    return st;
+}
+
+sh_status sh_run_log_line(sh_run_log *log, const char *line)
+{
+    sh_status st = SH_OK;
+    size_t n = strlen(line), needed = log->n_waiting + n + 1;
+
+    if (needed > log->capacity) {
+        char *grown = realloc(log->waiting, 2 * needed);
+
+        SH_CHECK(grown != NULL, SH_ERR_NO_MEMORY, "lines of %s", log->path);
+        log->waiting = grown;
+        log->capacity = 2 * needed;
+    }
+    memcpy(log->waiting + log->n_waiting, line, n);
+    log->waiting[needed - 1] = '\n';
+    log->n_waiting = needed;
+    /* What cannot be written now waits for the next sync, which reports it. */
+    if (write_waiting(log) != SH_OK) sh_error_clear();
 out:
     return st;
 }
@@ -197,19 +294,25 @@ sh_status sh_run_log_sync(sh_run_log *log, int64_t *n_bytes)
 {
     sh_status st = SH_OK;
 
-    SH_CHECK(fflush(log->file) == 0 && fdatasync(fileno(log->file)) == 0, SH_ERR_IO,
-             "cannot write %s: %s", log->path, strerror(errno));
-    SH_CHECK(fseek(log->file, 0, SEEK_END) == 0, SH_ERR_IO, "cannot seek %s", log->path);
-    *n_bytes = ftell(log->file);
+    SH_TRY(write_waiting(log));
+    SH_CHECK(fdatasync(log->fd) == 0, SH_ERR_IO, "cannot sync %s: %s", log->path, strerror(errno));
+    *n_bytes = log->n_written;
 out:
     return st;
 }
 
 void sh_run_log_close(sh_run_log **log)
 {
-    if (*log == NULL) return;
-    if ((*log)->file != NULL) fclose((*log)->file);
-    free(*log);
+    sh_run_log *l = *log;
+
+    if (l == NULL) return;
+    if (l->fd >= 0) {
+        if (write_waiting(l) != SH_OK)
+            sh_error_clear(); /* past the last checkpoint: cut off anyway */
+        close(l->fd);
+    }
+    free(l->waiting);
+    free(l);
     *log = NULL;
 }
 

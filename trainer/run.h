@@ -5,12 +5,13 @@
  *   manifest.json        versions, host, data hash, fingerprint, where byte identity ended
  *   split.csv            who trains, validates, tests
  *   metrics.jsonl        a line per logged step and per validation; rewound with the checkpoint
- *   ledger.csv           step, number of slots, checksum of the slots' crops and draws; rewound too
+ *   ledger.csv           step, slots used (0: left out), checksum of their crops and draws; rewound
+ *   skipped.csv          steps that are left out because they went bad: trainer/skips.h
  *   checkpoints/step-N/  see trainer/checkpoint.h
  *   model.safetensors    the result; never a time, host or rank in it
  *   features/            of a frozen network, in shallow training (trainer/features.h)
  *   report.html, eval/   written by `shoal eval`
- *   lock                 incarnation number, host and process that may write
+ *   lock                 incarnation number, host, process and batch job that may write
  */
 #ifndef SH_TRAINER_RUN_H
 #define SH_TRAINER_RUN_H
@@ -38,11 +39,13 @@ SH_MUST_CHECK sh_status sh_run_open_data(const char *run, const sh_config *confi
 typedef struct sh_run_lock sh_run_lock;
 
 /** Take the lock: refuses, naming host and process, while another process holds it; raises the
- *  incarnation number. The caller owns *out; destroying it releases. */
+ *  incarnation number. A process of the same batch job (SLURM_JOB_ID) is replaced instead, with a
+ *  warning: the batch system believes it dead. The caller owns *out; releasing it gives it back. */
 SH_MUST_CHECK sh_status sh_run_lock_take(const char *run, sh_run_lock **out);
 void sh_run_lock_release(sh_run_lock **lock);
 
-/** Is this still the newest incarnation? SH_ERR_MISMATCH if a later one has taken the run over. */
+/** Is this still the newest incarnation? SH_ERR_MISMATCH if a later one has taken the run over, or
+ *  the folder is gone. To be asked before anything is renamed into the run. */
 SH_MUST_CHECK sh_status sh_run_lock_check(const sh_run_lock *lock);
 int64_t sh_run_lock_incarnation(const sh_run_lock *lock);
 
@@ -53,12 +56,16 @@ SH_MUST_CHECK sh_status sh_run_lock_look(const char *run, bool *held);
  *  the operating system at once, so that others see it, and the disk with sh_run_log_sync. */
 typedef struct sh_run_log sh_run_log;
 
-/** Open RUN/name for appending, cut back to `keep_bytes` (rewinding it with a checkpoint). */
+/** Open RUN/name for appending, cut back to `keep_bytes` (rewinding it with a checkpoint). It is a
+ *  new file from here on: what another process appends to the one before is not seen. */
 SH_MUST_CHECK sh_status sh_run_log_open(const char *run, const char *name, int64_t keep_bytes,
                                         sh_run_log **out);
+
+/** Append a line. Where the disk refuses it, it waits in memory, for sh_run_log_sync to report. */
 SH_MUST_CHECK sh_status sh_run_log_line(sh_run_log *log, const char *line);
 
-/** Bytes written so far, all of them handed to the operating system and synced. */
+/** Bytes written so far, all of them handed to the operating system and synced. After a failure
+ *  nothing is lost: the next sync tries again. */
 SH_MUST_CHECK sh_status sh_run_log_sync(sh_run_log *log, int64_t *n_bytes);
 void sh_run_log_close(sh_run_log **log);
 

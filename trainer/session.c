@@ -276,6 +276,7 @@ static sh_status make_step(sh_session *s)
         SH_TRY(sh_checkpoint_load(s->run, sh_step_store(s->step), sh_step_optim(s->step), &s->best,
                                   &s->progress, &found));
     if (!found) SH_TRY(load_init(s));
+    s->first_step = s->progress.step;
     SH_TRY(build_stage(s));
 out:
     free(class_weights);
@@ -378,6 +379,7 @@ static sh_status take_lock(sh_session *s)
     if (sh_comm_rank(s->comm) == 0) {
         SH_TRY(sh_file_make_dirs(s->run));
         SH_TRY(sh_run_lock_take(s->run, &s->lock));
+        SH_TRY(sh_checkpoint_clear_unfinished(s->run));
     }
 out:
     return sh_comm_agree_ok(s->comm, st);
@@ -407,6 +409,7 @@ sh_status sh_session_open(sh_comm *comm, const char *run, const sh_config *wante
     SH_TRY(sh_comm_agree_ok(comm, make_step(s)));
     if (sh_comm_rank(comm) == 0) st = prepare_folder(s, fingerprint);
     SH_TRY(sh_comm_agree_ok(comm, st));
+    SH_TRY(sh_skips_load(comm, s->run, &s->skips));
 out:
     if (st != SH_OK) sh_session_close(s);
     return st;
@@ -421,6 +424,7 @@ void sh_session_close(sh_session *s)
     sh_run_log_close(&s->ledger);
     sh_infer_destroy(&s->infer);
     sh_snapshot_clear(&s->best);
+    sh_skips_clear(&s->skips);
     sh_step_destroy(&s->step);
     sh_sampler_destroy(&s->sampler);
     sh_split_clear(&s->split);

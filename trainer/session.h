@@ -12,6 +12,7 @@
 #include "trainer/infer.h"
 #include "trainer/run.h"
 #include "trainer/shallow.h"
+#include "trainer/skips.h"
 #include "trainer/step.h"
 
 typedef struct sh_session {
@@ -31,6 +32,9 @@ typedef struct sh_session {
     sh_batches *batches;         /* what its steps read */
     sh_infer *infer;             /* validation: an inference program over the step's store */
     sh_progress progress;
+    int64_t first_step; /* where this start continued */
+    sh_skips skips;     /* steps that are left out */
+    bool go_back;       /* sh_train asks for the session to be opened again */
     sh_snapshot best;
 
     /* rank 0 only */

@@ -2,6 +2,7 @@
 #include "trainer/step.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "base/clock.h"
@@ -15,6 +16,7 @@ enum {
     MAX_SIZES = 2,             /* shards differ by at most one image */
     BUCKET_ELEMS = 512 * 1024, /* 2 MB: large enough to use the wire, small enough to overlap */
     MAX_BUCKETS = 4096,
+    FAULT_BYTES = 256,
 };
 
 /* The training program for shards of one size. */
@@ -450,6 +452,78 @@ out:
     return st;
 }
 
+/* The first parameter whose gradient in this shard is not finite, as text; "" if there is none. */
+static sh_status look_for_bad_gradient(sh_step *step, int shard, float *gradient,
+                                       char name[FAULT_BYTES])
+{
+    sh_status st = SH_OK;
+
+    SH_TRY(copy_range(step, gradient, 0, step->trained.n));
+    for (int i = 0; i < sh_store_n_slots(step->store) && name[0] == '\0'; i++) {
+        const sh_slot *slot = sh_store_slot(step->store, i);
+        int64_t place = sh_trained_place(&step->trained, step->store, i);
+        int64_t n = place < 0 || slot->kind != SH_SLOT_PARAM ? 0 : slot->n_elems;
+
+        for (int64_t k = 0; k < n && name[0] == '\0'; k++)
+            if (!isfinite(gradient[place + k]))
+                snprintf(name, FAULT_BYTES, "%s in shard %d (rank %d)", slot->name, shard,
+                         sh_comm_rank(step->comm));
+    }
+out:
+    return st;
+}
+
+/* Run the own shards once more, to see where the gradient went bad. The sum does not tell: partial
+ * sums have been added into each other. */
+static sh_status locate_bad_gradient(sh_step *step, int64_t number, sh_step_input input,
+                                     void *context, char name[FAULT_BYTES])
+{
+    sh_status st = SH_OK;
+    float *gradient = malloc((size_t)step->trained.n * sizeof(*gradient));
+
+    name[0] = '\0';
+    SH_CHECK(gradient != NULL, SH_ERR_NO_MEMORY, "a gradient to look into");
+    for (int shard = step->shard_begin; shard < step->shard_end && name[0] == '\0'; shard++) {
+        sized_program *s = program_of(step, shard);
+        sh_run_args args = sh_step_run_args(step, shard);
+
+        args.scalars.step = (uint64_t)number;
+        SH_TRY(forward_shard(step, shard, number, input, context, false));
+        SH_TRY(sh_step_loss_write(step->loss, s->program, &s->outputs,
+                                  (int64_t)args.scalars.first_slot, args.arena));
+        SH_TRY(sh_program_run(s->program, SH_PHASE_BACKWARD, &args));
+        SH_TRY(look_for_bad_gradient(step, shard, gradient, name));
+    }
+out:
+    free(gradient);
+    return st;
+}
+
+/* SH_OK, or that the step is bad and where that began, the same on all ranks. Collective. */
+static sh_status check_gradient(sh_step *step, int64_t number, sh_step_input input, void *context,
+                                sh_step_stats *stats)
+{
+    sh_status st = SH_OK;
+    char name[FAULT_BYTES];
+    double limit = step->config.bad_norm;
+    int size = sh_comm_size(step->comm), rank = sh_comm_rank(step->comm);
+
+    stats->bad = !isfinite(stats->grad_norm) || (limit > 0 && stats->grad_norm > limit);
+    if (!stats->bad) goto out;
+    SH_CHECK(!isfinite(stats->grad_norm), SH_ERR_MISMATCH,
+             "step %lld went bad: the norm of its gradient is %.4g, above bad_norm=%.4g",
+             (long long)number, stats->grad_norm, limit);
+    SH_TRY(sh_comm_agree_ok(step->comm, locate_bad_gradient(step, number, input, context, name)));
+    int64_t found = name[0] != '\0' ? size - rank : 0; /* the maximum is the lowest rank's */
+
+    SH_TRY(sh_comm_max(step->comm, &found, 1));
+    if (found > 0) SH_TRY(sh_comm_bcast(step->comm, name, sizeof(name), size - (int)found));
+    SH_FAIL(SH_ERR_MISMATCH, "step %lld went bad: the gradient is not finite, first that of %s",
+            (long long)number, found > 0 ? name : "the sum over all shards");
+out:
+    return st;
+}
+
 sh_status sh_step_run(sh_step *step, int64_t number, double learning_rate,
                       const sh_slot_plan *slots, sh_step_input input, void *context,
                       sh_step_stats *stats)
@@ -458,7 +532,7 @@ sh_status sh_step_run(sh_step *step, int64_t number, double learning_rate,
     const float *total = NULL;
     double t0 = sh_clock_seconds(), t1, t2;
 
-    *stats = (sh_step_stats){0};
+    *stats = (sh_step_stats){.bad_slot = -1};
     for (int shard = step->shard_begin; shard < step->shard_end; shard++)
         SH_TRY(forward_shard(step, shard, number, input, context, true));
     t1 = sh_clock_seconds();
@@ -481,10 +555,7 @@ sh_status sh_step_run(sh_step *step, int64_t number, double learning_rate,
     stats->seconds_reduce = t2 - t1;
 
     stats->grad_norm = sh_optim_norm(step->optim, total);
-    SH_CHECK(isfinite(stats->grad_norm), SH_ERR_MISMATCH,
-             "the gradient is not finite at step %lld: lower optimizer.lr, add "
-             "schedule.warmup_steps or optimizer.clip_norm",
-             (long long)number);
+    SH_TRY(check_gradient(step, number, input, context, stats));
     SH_TRY(sh_optim_update(step->optim, total, stats->grad_norm, learning_rate,
                            number - step->optimizer_begin));
     stats->seconds_update = sh_clock_seconds() - t2;

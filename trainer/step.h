@@ -37,6 +37,7 @@ typedef struct sh_step_config {
     sh_optim_config optim;
     sh_reduce_mode reduce;
     sh_passes passes;
+    double bad_norm; /* a larger gradient norm is bad; 0: any finite one is good */
     uint64_t seed;
     const char *freeze;   /* patterns of what is not trained (trainer/patterns.h), or NULL */
     const char *lr_scale; /* PATTERN=FACTOR lines, or NULL; both must outlive the step */
@@ -53,6 +54,8 @@ typedef struct sh_step_stats {
     sh_loss_stats loss;     /* loss.loss is the whole loss, classification included */
     sh_class_stats classes; /* 0 where there is no classification */
     double grad_norm;       /* before clipping */
+    bool bad;               /* the step failed over its numbers; nothing was written */
+    int64_t bad_slot;       /* the first slot whose embedding is not finite; -1: not known */
     double seconds_forward, seconds_loss, seconds_backward, seconds_reduce, seconds_update;
 } sh_step_stats;
 
@@ -98,8 +101,10 @@ sh_program *sh_step_program(sh_step *step, int shard);
  * slots   [batch] the whole plan: labels of all images
  * input   one pointer per own shard: its images or features, as sh_step_input_desc says; called
  *         for with `shard` when needed, so that loading may go on meanwhile
- * Weights, moments and running statistics are updated once. A loss or gradient that is not finite
- * is SH_ERR_MISMATCH, before anything was written.
+ * Weights, moments and running statistics are updated once. A bad step - loss, embeddings or
+ * gradient are not finite, or the norm is too large - is SH_ERR_MISMATCH with stats->bad, on every
+ * rank with the same message, which says in which shard, and on which rank, it began; before
+ * anything was written, so that the next step may follow.
  */
 typedef sh_status (*sh_step_input)(void *context, int shard, const void **input);
 

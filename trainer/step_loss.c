@@ -239,6 +239,30 @@ out:
     return st;
 }
 
+/* Are all embeddings of the batch finite? A miner that compares with NaN finds nothing, and a loss
+ * of nothing looks fine. */
+static sh_status check_rows(const sh_step_loss *loss, int64_t number, sh_step_stats *stats)
+{
+    sh_status st = SH_OK;
+    int64_t dim = loss->dims[SH_STEP_EMBEDDING], n = loss->config->batch * dim, bad = 0;
+    const float *rows = loss->rows[SH_STEP_EMBEDDING];
+    int n_shards = loss->config->n_shards, shard = 0;
+
+    if (loss->metric == NULL) goto out;
+    while (bad < n && isfinite(rows[bad])) bad++;
+    if (bad == n) goto out;
+    stats->bad = true;
+    stats->bad_slot = bad / dim;
+    for (int64_t begin, end = 0; end <= stats->bad_slot; shard++)
+        sh_items_of_shard(loss->config->batch, n_shards, shard, &begin, &end);
+    SH_FAIL(SH_ERR_MISMATCH,
+            "step %lld went bad: the embedding of slot %lld is not finite, in shard %d (rank %d)",
+            (long long)number, (long long)stats->bad_slot, shard - 1,
+            sh_rank_of_shard(n_shards, sh_comm_size(loss->comm), shard - 1));
+out:
+    return st;
+}
+
 sh_status sh_step_loss_run(sh_step_loss *loss, int64_t number, const sh_slot_plan *slots,
                            sh_step_stats *stats)
 {
@@ -254,9 +278,9 @@ sh_status sh_step_loss_run(sh_step_loss *loss, int64_t number, const sh_slot_pla
     if (loss->classes != NULL) SH_TRY(class_loss(loss, &stats->classes));
     stats->loss.loss += loss->config->classification * stats->classes.loss;
     /* Every rank has the same numbers, so every rank leaves here together. */
-    SH_CHECK(isfinite(stats->loss.loss), SH_ERR_MISMATCH,
-             "the loss is not finite at step %lld: lower optimizer.lr, add schedule.warmup_steps "
-             "or optimizer.clip_norm",
+    SH_TRY(check_rows(loss, number, stats));
+    stats->bad = !isfinite(stats->loss.loss);
+    SH_CHECK(!stats->bad, SH_ERR_MISMATCH, "step %lld went bad: its loss is not finite",
              (long long)number);
 out:
     return st;

@@ -54,7 +54,8 @@ SH_MUST_CHECK sh_status sh_step_loss_read(sh_step_loss *loss, sh_program *progra
  *
  *  slots  [batch] the whole plan: labels and fish of all images
  *  stats  its loss and classes are written, the rest stays. The same on every rank
- *  A loss that is not finite is SH_ERR_MISMATCH, on every rank. */
+ *  Embeddings or a loss that are not finite are SH_ERR_MISMATCH with stats->bad, on every
+ *  rank. */
 SH_MUST_CHECK sh_status sh_step_loss_run(sh_step_loss *loss, int64_t number,
                                          const sh_slot_plan *slots, sh_step_stats *stats);
 

@@ -12,6 +12,7 @@
 #include "base/hash.h"
 #include "base/log.h"
 #include "base/position.h"
+#include "trainer/bad_step.h"
 #include "trainer/classes.h"
 #include "trainer/evaluate.h"
 
@@ -54,6 +55,7 @@ typedef struct loop {
     double clock;          /* when training time was last counted */
     double checkpoint_age; /* seconds since the last checkpoint */
     double step_seconds;   /* smoothed, for the progress line; 0: no step yet */
+    sh_empty_steps empty;
     epoch_meter meter;
 } loop;
 
@@ -64,24 +66,34 @@ static double accuracy(const sh_class_stats *stats)
     return (double)stats->n_correct / (double)stats->n_rows;
 }
 
-static sh_status log_step(loop *l, int64_t step, double lr, const sh_slot_plan *slots,
-                          const sh_step_stats *stats)
+/* Which crops the step was made of; a step that is left out has used none of them. */
+static sh_status log_slots(loop *l, int64_t step, const sh_slot_plan *slots, bool skipped)
 {
     sh_status st = SH_OK;
     char line[LINE_BYTES];
-    sh_session *s = l->s;
     uint32_t crc = 0;
-    char metric[96] = "", classes[96] = "";
-    int64_t per_epoch = sh_sampler_steps_per_epoch(s->sampler);
 
     if (!l->is_root) goto out;
     for (int64_t i = 0; i < l->batch; i++) {
         crc = sh_crc32c(crc, &slots[i].crop, sizeof(slots[i].crop));
         crc = sh_crc32c(crc, &slots[i].draw, sizeof(slots[i].draw));
     }
-    snprintf(line, sizeof(line), "%lld,%lld,%08x", (long long)step, (long long)l->batch, crc);
-    SH_TRY(sh_run_log_line(s->ledger, line));
-    if ((step + 1) % s->config.log.every_steps != 0) goto out;
+    snprintf(line, sizeof(line), "%lld,%lld,%08x", (long long)step,
+             (long long)(skipped ? 0 : l->batch), crc);
+    SH_TRY(sh_run_log_line(l->s->ledger, line));
+out:
+    return st;
+}
+
+static sh_status log_step(loop *l, int64_t step, double lr, const sh_step_stats *stats)
+{
+    sh_status st = SH_OK;
+    char line[LINE_BYTES];
+    sh_session *s = l->s;
+    char metric[96] = "", classes[96] = "";
+    int64_t per_epoch = sh_sampler_steps_per_epoch(s->sampler);
+
+    if (!l->is_root || (step + 1) % s->config.log.every_steps != 0) goto out;
     if (sh_config_has_metric(&s->config))
         snprintf(metric, sizeof(metric), ",\"pairs\":%lld,\"triplets\":%lld,\"active\":%lld",
                  (long long)stats->loss.n_pairs, (long long)stats->loss.n_triplets,
@@ -286,21 +298,6 @@ out:
     return st;
 }
 
-static sh_status save_checkpoint(loop *l)
-{
-    sh_status st = SH_OK;
-    sh_session *s = l->s;
-
-    l->checkpoint_age = 0;
-    if (!l->is_root) goto out;
-    sh_position_enter(SH_AT_FILES, "checkpoint of %s", s->run);
-    st = sh_checkpointer_save(s->checkpointer, &s->progress,
-                              s->progress.best_score >= 0 ? &s->best : NULL);
-    sh_position_leave();
-out:
-    return st;
-}
-
 static sh_status await_checkpoint(loop *l)
 {
     sh_status st = SH_OK;
@@ -313,14 +310,50 @@ out:
     return st;
 }
 
-/* What has been trained so far, on disk. */
+/* A disk that is full or away for a while costs a checkpoint, not the run: the one before is whole.
+ * Everything else, above all a newer process that has taken the run over, ends it. */
+static sh_status survive_disk(loop *l, sh_status st)
+{
+    if (st != SH_ERR_IO) return st;
+    sh_log_progress_end();
+    sh_log_warning("step %lld: no checkpoint: %s; training goes on, and the next one is tried when "
+                   "it is due",
+                   (long long)l->s->progress.step, sh_error_message());
+    sh_error_clear();
+    return SH_OK;
+}
+
+static sh_status save_checkpoint(loop *l)
+{
+    sh_status st = SH_OK;
+    sh_session *s = l->s;
+
+    if (!l->is_root) goto out;
+    SH_TRY(survive_disk(l, await_checkpoint(l)));
+    sh_position_enter(SH_AT_FILES, "checkpoint of %s", s->run);
+    st = sh_checkpointer_save(s->checkpointer, &s->progress,
+                              s->progress.best_score >= 0 ? &s->best : NULL);
+    sh_position_leave();
+out:
+    return st;
+}
+
+static sh_status checkpoint_now(loop *l)
+{
+    sh_status marked = mark_logs(l);
+
+    l->checkpoint_age = 0;
+    return marked == SH_OK ? save_checkpoint(l) : survive_disk(l, marked);
+}
+
+/* What has been trained so far, on disk; at worst as far as the newest checkpoint that the disk
+ * took. */
 static sh_status keep_state(loop *l)
 {
     sh_status st = SH_OK;
 
-    SH_TRY(mark_logs(l));
-    SH_TRY(save_checkpoint(l));
-    SH_TRY(await_checkpoint(l));
+    SH_TRY(checkpoint_now(l));
+    SH_TRY(survive_disk(l, await_checkpoint(l)));
 out:
     return st;
 }
@@ -395,6 +428,20 @@ out:
     return st;
 }
 
+/* What a step reads was asked for, though it is left out. */
+static sh_status drop_batch(loop *l)
+{
+    sh_status st = SH_OK;
+    const void *input = NULL;
+    int begin, end;
+
+    sh_step_own_shards(l->s->step, &begin, &end);
+    for (int shard = begin; shard < end; shard++)
+        SH_TRY(sh_batches_input(l->s->batches, shard, &input));
+out:
+    return st;
+}
+
 static sh_status train_step(loop *l)
 {
     sh_status st = SH_OK;
@@ -403,15 +450,24 @@ static sh_status train_step(loop *l)
     double lr = sh_config_learning_rate(&s->config, step);
     double start = sh_clock_seconds();
     const sh_slot_plan *slots = sh_batches_begin(s->batches, step);
-    sh_step_stats stats;
+    sh_step_stats stats = {.bad = false};
 
     sh_position_enter(SH_AT_COMPUTE, "step %lld", (long long)step);
-    st = sh_step_run(s->step, step, lr, slots, sh_batches_input, s->batches, &stats);
+    st = sh_skips_has(&s->skips, step)
+             ? drop_batch(l)
+             : sh_step_run(s->step, step, lr, slots, sh_batches_input, s->batches, &stats);
     sh_position_leave();
-    if (st != SH_OK) goto out;
-    SH_TRY(log_step(l, step, lr, slots, &stats));
+    if (st != SH_OK && stats.bad) st = sh_bad_step(s, &stats, slots);
+    if (st != SH_OK || s->go_back) goto out;
+    bool skipped = sh_skips_has(&s->skips, step);
+
+    SH_TRY(log_slots(l, step, slots, skipped));
+    if (!skipped) SH_TRY(log_step(l, step, lr, &stats));
     s->progress.step++;
     SH_TRY(sh_batches_end(s->batches, step));
+    if (skipped) goto out;
+    if (l->is_root && sh_config_has_metric(&s->config))
+        sh_empty_steps_count(&l->empty, step, &stats);
     double seconds = sh_clock_seconds() - start;
 
     l->step_seconds = l->step_seconds > 0 ? 0.95 * l->step_seconds + 0.05 * seconds : seconds;
@@ -431,6 +487,7 @@ static sh_status run_loop(loop *l, const char **reason)
     while (*reason == NULL) {
         SH_TRY(enter_stage(l));
         SH_TRY(train_step(l));
+        if (s->go_back) goto out;
         if (every > 0 && s->progress.step % every == 0) SH_TRY(validate(l));
         count_time(l);
         SH_TRY(agree(l, &v));
@@ -442,8 +499,7 @@ static sh_status run_loop(loop *l, const char **reason)
                     (long long)s->progress.step);
         }
         if (v.checkpoint && *reason == NULL) {
-            SH_TRY(mark_logs(l));
-            SH_TRY(save_checkpoint(l));
+            SH_TRY(checkpoint_now(l));
         }
     }
 out:
@@ -547,6 +603,7 @@ sh_status sh_train(sh_session *session)
         sh_log_info("continuing %s from step %lld", session->run,
                     (long long)session->progress.step);
     SH_TRY(run_loop(&l, &reason));
+    if (session->go_back) goto out;
     SH_TRY(finish(&l, reason));
 out:
     return st;

@@ -9,7 +9,8 @@
  * Train until a limit is reached (steps, minutes, patience), then write RUN/model.safetensors.
  * Collective. SH_ERR_STOPPED: a signal (SIGTERM, SIGUSR1, SIGINT) asked to stop; all ranks agreed
  * on one step, and its checkpoint is on disk. A run that is finished already says so and returns
- * SH_OK.
+ * SH_OK. With session->go_back set, SH_OK means: open the session again, at its newest checkpoint,
+ * and go on.
  */
 SH_MUST_CHECK sh_status sh_train(sh_session *session);
 
