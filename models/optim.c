@@ -135,6 +135,29 @@ sh_buffer *sh_optim_arena_buffer(sh_optim *optim, sh_optim_arena arena, int64_t 
     return optim->arenas[arena];
 }
 
+/* Vectors of the widest kind there is; each of the eight sums adds in the same order in all of
+ * them.
+ */
+#if defined(__x86_64__)
+#define EACH_WIDTH __attribute__((target_clones("avx512f", "avx2", "default")))
+#else
+#define EACH_WIDTH
+#endif
+
+/* Sum of squares of up to NORM_BLOCK elements. */
+EACH_WIDTH
+static double sum_squares(const float *x, int64_t n)
+{
+    double lanes[8] = {0};
+    int64_t i = 0;
+
+    for (; i + 8 <= n; i += 8)
+        for (int k = 0; k < 8; k++) lanes[k] += (double)x[i + k] * (double)x[i + k];
+    for (int k = 0; i + k < n; k++) lanes[k] += (double)x[i + k] * (double)x[i + k];
+    return ((lanes[0] + lanes[1]) + (lanes[2] + lanes[3])) +
+           ((lanes[4] + lanes[5]) + (lanes[6] + lanes[7]));
+}
+
 double sh_optim_norm(const sh_optim *o, const float *reduce)
 {
     int64_t n = o->trained.n_params;
@@ -142,13 +165,9 @@ double sh_optim_norm(const sh_optim *o, const float *reduce)
 
 #pragma omp parallel for schedule(static)
     for (int64_t b = 0; b < n_blocks; b++) {
-        int64_t end = (b + 1) * NORM_BLOCK < n ? (b + 1) * NORM_BLOCK : n;
-        double lanes[8] = {0}; /* fixed partial sums let the loop be vectorised */
+        int64_t begin = b * NORM_BLOCK, end = begin + NORM_BLOCK < n ? begin + NORM_BLOCK : n;
 
-        for (int64_t i = b * NORM_BLOCK; i < end; i++)
-            lanes[i % 8] += (double)reduce[i] * (double)reduce[i];
-        o->block_sums[b] = ((lanes[0] + lanes[1]) + (lanes[2] + lanes[3])) +
-                           ((lanes[4] + lanes[5]) + (lanes[6] + lanes[7]));
+        o->block_sums[b] = sum_squares(reduce + begin, end - begin);
     }
     return sqrt(sh_tree_sum(o->block_sums, n_blocks));
 }
@@ -173,27 +192,41 @@ static void update_sgd(const update *u, int64_t begin, int64_t end, float decay)
     }
 }
 
-/* The same bits in every width: each operation rounds once, and none is contracted. */
-#if defined(__x86_64__)
-__attribute__((target_clones("avx512f", "avx2", "default")))
-#endif
-static void
-update_adam(const update *u, int64_t begin, int64_t end, float decay)
+/* Constants of one update by Adam. */
+typedef struct adam {
+    float scale, l2, shrink, beta1, beta2, step_size, root_correction, eps;
+} adam;
+
+/* The same bits in every width: each operation rounds once, and none is contracted. Vectors need
+ * the constants as a copy: what the pointers write could lie in the original. */
+EACH_WIDTH
+static void update_adam(float *restrict p, float *restrict m, float *restrict v,
+                        const float *restrict grad, int64_t n, const adam constants)
+{
+    const adam c = constants;
+
+    for (int64_t i = 0; i < n; i++) {
+        float g = grad[i] * c.scale + c.l2 * p[i];
+
+        m[i] = c.beta1 * m[i] + (1.0f - c.beta1) * g;
+        v[i] = c.beta2 * v[i] + (1.0f - c.beta2) * (g * g);
+        p[i] = p[i] * c.shrink - c.step_size * m[i] / (sqrtf(v[i]) / c.root_correction + c.eps);
+    }
+}
+
+static adam adam_of(const update *u, float decay)
 {
     const sh_optim_config *c = u->config;
     bool decoupled = c->kind == SH_OPTIM_ADAMW;
-    float shrink = decoupled ? 1.0f - u->learning_rate * decay : 1.0f;
-    float l2 = decoupled ? 0.0f : decay;
-    float *restrict p = u->params, *restrict m = u->first, *restrict v = u->second;
-    const float *restrict grad = u->reduce;
 
-    for (int64_t i = begin; i < end; i++) {
-        float g = grad[i] * u->scale + l2 * p[i];
-
-        m[i] = c->beta1 * m[i] + (1.0f - c->beta1) * g;
-        v[i] = c->beta2 * v[i] + (1.0f - c->beta2) * (g * g);
-        p[i] = p[i] * shrink - u->step_size * m[i] / (sqrtf(v[i]) / u->root_correction + c->eps);
-    }
+    return (adam){.scale = u->scale,
+                  .l2 = decoupled ? 0.0f : decay,
+                  .shrink = decoupled ? 1.0f - u->learning_rate * decay : 1.0f,
+                  .beta1 = c->beta1,
+                  .beta2 = c->beta2,
+                  .step_size = u->step_size,
+                  .root_correction = u->root_correction,
+                  .eps = c->eps};
 }
 
 static void update_segments(const sh_optim *o, const update *u)
@@ -213,7 +246,8 @@ static void update_segments(const sh_optim *o, const update *u)
             if (o->config.kind == SH_OPTIM_SGD)
                 update_sgd(&own, begin, end, decay);
             else
-                update_adam(&own, begin, end, decay);
+                update_adam(own.params + begin, own.first + begin, own.second + begin,
+                            own.reduce + begin, end - begin, adam_of(&own, decay));
         }
     }
 }
