@@ -70,17 +70,24 @@ static int unknown_command(const char *word)
 }
 
 /* Threads that wait by spinning starve each other when cores are shared - with the loader, with
- * other ranks, with other jobs: a step became 4 to 10 times slower (docs/decisions.md). libgomp
- * reads its settings before main, so they are set for a second start of the same program. */
-static void wait_passively(char **argv)
+ * other ranks, with other jobs: a step became 4 to 10 times slower (docs/decisions.md). A command
+ * of one process that runs many short nodes, embedding, loses more by sleeping at each: it spins
+ * for up to a millisecond (docs/decisions.md). libgomp reads its settings before main, so they are
+ * set for a second start of the same program. */
+static void wait_passively(int argc, char **argv)
 {
+    static const char *const embedding[] = {"embed", "eval", "identify"};
+    const char *spins = "1000";
+
     if (getenv("OMP_WAIT_POLICY") != NULL || getenv("GOMP_SPINCOUNT") != NULL) return;
-    if (setenv("GOMP_SPINCOUNT", "1000", 1) == 0) execv("/proc/self/exe", argv);
+    for (size_t i = 0; argc > 1 && i < SH_COUNT(embedding); i++)
+        if (strcmp(argv[1], embedding[i]) == 0) spins = "100000";
+    if (setenv("GOMP_SPINCOUNT", spins, 1) == 0) execv("/proc/self/exe", argv);
 }
 
 int main(int argc, char **argv)
 {
-    wait_passively(argv);
+    wait_passively(argc, argv);
     if (argc < 2 || strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 ||
         strcmp(argv[1], "help") == 0) {
         print_help(argc < 2 ? stderr : stdout);
