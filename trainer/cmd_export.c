@@ -222,22 +222,40 @@ static json_t *option_text(const sh_config *config, const char *key)
     return json_string(text);
 }
 
+/* What stands between the tap and the embedding; the caller owns *out. */
+static sh_status describe_head(const sh_config *c, json_t **out)
+{
+    sh_status st = SH_OK;
+    sh_head head;
+    json_t *hidden = json_array();
+
+    SH_TRY(sh_config_head(c, &head));
+    for (int i = 0; i < head.n_hidden; i++)
+        json_array_append_new(hidden, json_integer(head.hidden[i]));
+    *out = json_pack("{s:s, s:o, s:O, s:o, s:i, s:b, s:b, s:i}", "tap", c->tap, "pool",
+                     option_text(c, "embedding.pool"), "hidden", hidden, "act",
+                     option_text(c, "embedding.act"), "dim", (int)c->embedding.dim, "bn_neck",
+                     c->embedding.bn_neck, "normalize", c->embedding.normalize, "views",
+                     (int)c->embedding.views);
+    SH_CHECK(*out != NULL, SH_ERR_NO_MEMORY, "card");
+out:
+    json_decref(hidden);
+    return st;
+}
+
 static sh_status make_card(const export_args *args, exported *e)
 {
     sh_status st = SH_OK;
     char model[33];
+    json_t *head = NULL;
     const sh_config *c = &e->config;
 
     SH_TRY(sh_backbone_describe(e->net, e->height, e->width, &e->card));
     json_object_set_new(json_object_get(e->card, "preprocessing"), "fit", option_text(c, "fit"));
     SH_TRY(sh_eval_model_hash(args->run, model));
 
-    json_t *head = json_pack("{s:s, s:o, s:i, s:b, s:b, s:i}", "tap", c->tap, "pool",
-                             option_text(c, "embedding.pool"), "dim", (int)c->embedding.dim,
-                             "bn_neck", c->embedding.bn_neck, "normalize", c->embedding.normalize,
-                             "views", (int)c->embedding.views);
-
-    json_object_set_new(e->card, args->trunk ? "head_left_out" : "head", head);
+    SH_TRY(describe_head(c, &head));
+    json_object_set(e->card, args->trunk ? "head_left_out" : "head", head);
     if (e->n_outputs > LOGITS) SH_TRY(add_class_names(args->run, e, e->card));
     json_object_set_new(e->card, "run_model_xxh128", json_string(model));
     json_object_set_new(e->card, "init", json_string(c->init));
@@ -260,6 +278,7 @@ static sh_status make_card(const export_args *args, exported *e)
     SH_TRY(add_from(args->run, "eval/eval.json", (const char *const[]){"stamps", NULL}, e->card,
                     "stamps"));
 out:
+    json_decref(head);
     return st;
 }
 
