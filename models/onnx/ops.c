@@ -64,12 +64,43 @@ out:
 
 /* ---- layers with weights ---- */
 
+/* A linear layer per token: sh_op_linear makes it a convolution with a weight [out, in]. */
+static sh_status emit_token_linear(sh_onnx_graph *g, const sh_node *node)
+{
+    sh_status st = SH_OK;
+    sh_onnx_name bias;
+    const bool has_bias = node->n_in > SH_CONV_BIAS && node->in[SH_CONV_BIAS] != SH_NO_VALUE;
+    const sh_slot *slot = NULL;
+    float *data = NULL, *turned = NULL;
+
+    SH_CHECK(in(g, node, SH_CONV_X)->form == SH_ONNX_TOKENS, SH_ERR_INTERNAL, "%s: no tokens",
+             sh_graph_label(g->p, node));
+    if (has_bias) SH_TRY(sh_onnx_weight(g, node, SH_CONV_BIAS, &bias));
+    SH_TRY(sh_onnx_weight_data(g, node, SH_CONV_W, &slot, &data));
+    turned = malloc((size_t)slot->n_elems * sizeof(*turned));
+    SH_CHECK(turned != NULL, SH_ERR_NO_MEMORY, "%s", slot->name);
+
+    const int64_t n_out = slot->dims[0], n_in = slot->dims[1];
+
+    for (int64_t o = 0; o < n_out; o++)
+        for (int64_t i = 0; i < n_in; i++) turned[i * n_out + o] = data[o * n_in + i];
+
+    const sh_onnx_name w = sh_onnx_tensor(g, slot->name, 2, (const int64_t[]){n_in, n_out}, turned);
+    sh_onnx_name y = SH_ONNX_NODE(g, "MatMul", NULL, in(g, node, SH_CONV_X)->name.text, w.text);
+
+    if (has_bias) y = SH_ONNX_NODE(g, "Add", NULL, y.text, bias.text);
+    set(g, node, y, SH_ONNX_TOKENS);
+out:
+    free(data);
+    free(turned);
+    return st;
+}
+
 static sh_status emit_conv(sh_onnx_graph *g, const sh_node *node)
 {
     sh_status st = SH_OK;
     const sh_op_attrs *a = &node->attrs;
     sh_onnx_name w, bias;
-    const sh_onnx_name x = sh_onnx_as(g, node->in[SH_CONV_X], SH_ONNX_IMAGE);
     const bool has_bias = node->n_in > SH_CONV_BIAS && node->in[SH_CONV_BIAS] != SH_NO_VALUE;
     const sh_onnx_attr attrs[] = {
         SH_ONNX_INTS("strides", a->stride[0], a->stride[1]),
@@ -79,8 +110,13 @@ static sh_status emit_conv(sh_onnx_graph *g, const sh_node *node)
         {0},
     };
 
-    SH_TRY(sh_onnx_weight(g, node, SH_CONV_W, &w));
+    if (sh_store_slot(g->p->config.store, g->p->values[node->in[SH_CONV_W]].slot)->n_dims == 2) {
+        SH_TRY(emit_token_linear(g, node));
+        goto out;
+    }
     if (has_bias) SH_TRY(sh_onnx_weight(g, node, SH_CONV_BIAS, &bias));
+    SH_TRY(sh_onnx_weight(g, node, SH_CONV_W, &w));
+    const sh_onnx_name x = sh_onnx_as(g, node->in[SH_CONV_X], SH_ONNX_IMAGE);
     const char *const inputs[] = {x.text, w.text, has_bias ? bias.text : NULL, NULL};
 
     set(g, node, sh_onnx_node(g, "Conv", inputs, attrs), SH_ONNX_IMAGE);
@@ -116,38 +152,15 @@ static sh_status emit_linear(sh_onnx_graph *g, const sh_node *node)
     sh_status st = SH_OK;
     sh_onnx_name w, bias;
     const bool has_bias = node->n_in > BIAS && node->in[BIAS] != SH_NO_VALUE;
-    const bool tokens = in(g, node, X)->form == SH_ONNX_TOKENS;
-    const sh_slot *slot = NULL;
-    float *data = NULL, *turned = NULL;
+    const sh_onnx_attr attrs[] = {SH_ONNX_INT("transB", 1), {0}};
+    const sh_onnx_name x = sh_onnx_as(g, node->in[X], SH_ONNX_ROWS);
 
     if (has_bias) SH_TRY(sh_onnx_weight(g, node, BIAS, &bias));
-    if (!tokens) {
-        const sh_onnx_attr attrs[] = {SH_ONNX_INT("transB", 1), {0}};
-        const sh_onnx_name x = sh_onnx_as(g, node->in[X], SH_ONNX_ROWS);
+    SH_TRY(rows_or_weight(g, node, W, &w));
+    const char *const inputs[] = {x.text, w.text, has_bias ? bias.text : NULL, NULL};
 
-        SH_TRY(rows_or_weight(g, node, W, &w));
-        const char *const inputs[] = {x.text, w.text, has_bias ? bias.text : NULL, NULL};
-
-        set(g, node, sh_onnx_node(g, "Gemm", inputs, attrs), SH_ONNX_ROWS);
-        goto out;
-    }
-    SH_TRY(sh_onnx_weight_data(g, node, W, &slot, &data));
-    turned = malloc((size_t)slot->n_elems * sizeof(*turned));
-    SH_CHECK(turned != NULL, SH_ERR_NO_MEMORY, "%s", slot->name);
-
-    const int64_t n_out = slot->dims[0], n_in = slot->dims[1];
-
-    for (int64_t o = 0; o < n_out; o++)
-        for (int64_t i = 0; i < n_in; i++) turned[i * n_out + o] = data[o * n_in + i];
-    w = sh_onnx_tensor(g, slot->name, 2, (const int64_t[]){n_in, n_out}, turned);
-
-    sh_onnx_name y = SH_ONNX_NODE(g, "MatMul", NULL, in(g, node, X)->name.text, w.text);
-
-    if (has_bias) y = SH_ONNX_NODE(g, "Add", NULL, y.text, bias.text);
-    set(g, node, y, SH_ONNX_TOKENS);
+    set(g, node, sh_onnx_node(g, "Gemm", inputs, attrs), SH_ONNX_ROWS);
 out:
-    free(data);
-    free(turned);
     return st;
 }
 
