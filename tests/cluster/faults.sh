@@ -43,7 +43,7 @@ say "the controller is killed"
 trains 3
 start_controller
 trains 3
-squeue -h -j "$job" -o %T | grep -qx RUNNING || fail "the job did not survive the controller"
+until_true 60 "the controller knows its running job" is_state "$job" RUNNING
 say "the run went on without it: $("$SHOAL" status faulty | head -1)"
 
 scancel "$job"
