@@ -46,6 +46,7 @@ static sh_status train(sh_comm *comm, const char *run, const sh_config *config)
     sh_session *session = calloc(1, sizeof(*session));
 
     SH_CHECK(session != NULL, SH_ERR_NO_MEMORY, "session");
+    sh_train_catch_signals();
     bool go_back;
 
     do {

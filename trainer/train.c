@@ -25,7 +25,7 @@ static void on_signal(int number)
     stop_requested = number;
 }
 
-static void catch_signals(void)
+void sh_train_catch_signals(void)
 {
     static const int numbers[] = {SIGTERM, SIGUSR1, SIGINT};
     struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
@@ -598,7 +598,6 @@ sh_status sh_train(sh_session *session)
         goto out;
     }
     session->progress.finished[0] = '\0';
-    catch_signals();
     if (session->resumed)
         sh_log_info("continuing %s from step %lld", session->run,
                     (long long)session->progress.step);

@@ -6,6 +6,13 @@
 #include "trainer/session.h"
 
 /**
+ * From now on SIGTERM, SIGUSR1 and SIGINT ask for a stop instead of ending the process. Before ranks
+ * meet: srun and mpirun send SIGTERM to the others when one rank has failed, and these must leave
+ * with the error that all agreed on, not as if something had killed the run.
+ */
+void sh_train_catch_signals(void);
+
+/**
  * Train until a limit is reached (steps, minutes, patience), then write RUN/model.safetensors.
  * Collective. SH_ERR_STOPPED: a signal (SIGTERM, SIGUSR1, SIGINT) asked to stop; all ranks agreed
  * on one step, and its checkpoint is on disk. A run that is finished already says so and returns
