@@ -6,9 +6,9 @@
 #include "trainer/session.h"
 
 /**
- * From now on SIGTERM, SIGUSR1 and SIGINT ask for a stop instead of ending the process. Before ranks
- * meet: srun and mpirun send SIGTERM to the others when one rank has failed, and these must leave
- * with the error that all agreed on, not as if something had killed the run.
+ * From now on SIGTERM, SIGUSR1 and SIGINT ask for a stop instead of ending the process. Before
+ * ranks meet: srun and mpirun send SIGTERM to the others when one rank has failed, and these must
+ * leave with the error that all agreed on, not as if something had killed the run.
  */
 void sh_train_catch_signals(void);
 
