@@ -17,6 +17,7 @@ trains() {
     until_true 120 "steps in job number $1" past_step faulty $before
 }
 last_node() { scontrol show hostnames "$(squeue -h -j "$job" -o %N)" | tail -n 1; }
+nothing_to_tell() { sdiag | grep -q 'Agent queue size: *0$'; }
 is_up() { sinfo -h -N -n "$1" -o %T | grep -qE '^(idle|mixed|allocated)$'; }
 
 submit faulty --nodes 2 --time 20 $endless
@@ -37,12 +38,16 @@ say "the run goes on: $("$SHOAL" status faulty | head -1)"
 mend_link "$victim"
 until_true 60 "$victim is back" is_up "$victim"
 
-trains 3
+# What the controller could not tell a node that was gone it tells the node that is back, and a job of
+# the same number dies of it: it is queued again, and the controller is killed when all is said.
+until_true 60 "nothing left to tell nodes" nothing_to_tell
+last=$(starts)
+trains "$last"
 kill_controller
 say "the controller is killed"
-trains 3
+trains "$last"
 start_controller
-trains 3
+trains "$last"
 until_true 60 "the controller knows its running job" is_state "$job" RUNNING
 say "the run went on without it: $("$SHOAL" status faulty | head -1)"
 
