@@ -53,7 +53,7 @@ mend_link "$victim"
 until_true 60 "$victim is back" is_up "$victim"
 
 scancel "$job"
-until_true 60 "the job is gone" is_state "$job" CANCELLED
+until_true 60 "the job is gone" is_gone "$job"
 "$SHOAL" status faulty
 finish faulty
 same_as_undisturbed faulty

@@ -227,6 +227,8 @@ submit() {
 }
 
 state_of() { scontrol show job "$1" 2> /dev/null | sed -n 's/.*JobState=\([A-Z_]*\).*/\1/p' | head -1; }
+# Out of the queue, not only cancelled: until its nodes are free, the run is not submitted again.
+is_gone() { [ -z "$(squeue -h -j "$1" -o %T)" ]; }
 is_state() { [ "$(state_of "$1")" = "$2" ]; }
 restarts_of() { scontrol show job "$1" 2> /dev/null | sed -n 's/.*Restarts=\([0-9]*\).*/\1/p'; }
 

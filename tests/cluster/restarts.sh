@@ -30,7 +30,7 @@ submit elastic --nodes 1-4 --time 20 $endless
 trains 1 4
 scancel "$job"
 until_true 60 "scancel let it save itself" saved
-until_true 60 "the job is gone" is_state "$job" CANCELLED
+until_true 60 "the job is gone" is_gone "$job"
 say "cancelled, saved at step $(steps_done elastic)"
 
 hold_nodes 3
@@ -48,6 +48,7 @@ say "requeued, when two nodes are free"
 trains 4 2
 scancel "$job"
 until_true 60 "scancel let it save itself" saved
+until_true 60 "the job is gone" is_gone "$job"
 finish elastic --nodes 1-4
 "$SHOAL" status elastic | tee status.txt
 grep -q "^  started again 4 times:" status.txt || fail "shoal status does not count restarts"
