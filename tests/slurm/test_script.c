@@ -39,9 +39,9 @@ static void template_fill__names_the_line_of_a_fault(void **state)
 static sh_submit_request request(void)
 {
     return (sh_submit_request){.shoal = "/opt/shoal",
-                               .experiment = "/work/runs/a/experiment.yaml",
-                               .run = "/work/runs/a",
-                               .folder = "/work",
+                               .experiment = "/scratch/runs/a/experiment.yaml",
+                               .run = "/scratch/runs/a",
+                               .folder = "/scratch",
                                .name = "a",
                                .nodes = "2",
                                .first_seed = 7};
@@ -86,7 +86,7 @@ static void submit_script__has_what_the_request_and_the_site_say(void **state)
 
     expect_line(script, "#SBATCH --nodes=2");
     expect_line(script, "#SBATCH --time=1:00:00");
-    expect_line(script, "#SBATCH --output=/work/runs/a/slurm-%j.log");
+    expect_line(script, "#SBATCH --output=/scratch/runs/a/slurm-%j.log");
     expect_line(script, "#SBATCH --requeue");
     assert_null(strstr(script, "--account"));
     assert_null(strstr(script, "--array"));
@@ -98,7 +98,7 @@ static void submit_script__has_what_the_request_and_the_site_say(void **state)
     expect_line(script, "#SBATCH --mincpus=3");
     expect_line(script, "#SBATCH --no-requeue");
     expect_line(script, "module load gcc openmpi");
-    assert_non_null(strstr(script, "--chain /work/runs/a/job.sbatch"));
+    assert_non_null(strstr(script, "--chain /scratch/runs/a/job.sbatch"));
     free(script);
 }
 
@@ -126,12 +126,12 @@ static void submit_run__deals_folds_and_seeds_to_tasks(void **state)
     r.seeds = 2;
     assert_int_equal(sh_submit_n_runs(&r), 6);
     assert_int_equal(sh_submit_run(&r, 3, path, options, sizeof(path)), SH_OK);
-    assert_string_equal(path, "/work/runs/a/fold1-seed8");
+    assert_string_equal(path, "/scratch/runs/a/fold1-seed8");
     assert_string_equal(options, "split.folds=3 split.fold=1 seed=8");
     char *script = script_of(&r, NULL);
 
     expect_line(script, "#SBATCH --array=0-5");
-    expect_line(script, "3) run=/work/runs/a/fold1-seed8 "
+    expect_line(script, "3) run=/scratch/runs/a/fold1-seed8 "
                         "options='split.folds=3 split.fold=1 seed=8' ;;");
     free(script);
 }
@@ -139,8 +139,8 @@ static void submit_run__deals_folds_and_seeds_to_tasks(void **state)
 static void submit_check__refuses_what_a_script_would_misread(void **state)
 {
     (void)state;
-    static const char *const bad_runs[] = {"/work/my runs/a", "/work/$HOME", "/work/%j",
-                                           "/work/a;b"};
+    static const char *const bad_runs[] = {"/scratch/my runs/a", "/scratch/$HOME", "/scratch/%j",
+                                           "/scratch/a;b"};
     static const char *const bad_nodes[] = {"", "0", "two", "2-", "-2", "2-0", "1-2-3"};
     sh_submit_request r = request();
 
