@@ -96,10 +96,8 @@ static sh_value classify(sh_trunk *t, sh_value x, int n_classes)
 const sh_net sh_net_mobilenet_v3_small = {
     .name = "mobilenet_v3_small",
     .title = "MobileNetV3-small, 0.9 million weights without classifier (names as in torchvision)",
-    .in_channels = 3,
+    SH_NET_IMAGENET_INPUT,
     .default_size = 224,
-    .mean = {0.485f, 0.456f, 0.406f},
-    .std = {0.229f, 0.224f, 0.225f},
     .dropout = 0.2f,
     .n_features = 576,
     .bn_eps = 1e-3f,
