@@ -20,24 +20,26 @@ train 1 whole $options
 export SLURM_JOB_ID=41
 for attempt in 1 2 3; do
     run=fenced-$attempt
-    start $run old.log
+    # Logs per attempt: one of the attempt before would be read until the shell has emptied it.
+    old_log=$run-old.log new_log=$run-new.log stranger_log=$run-stranger.log
+    start $run $old_log
     old=$job
     until compgen -G "$run/checkpoints/step-*" > /dev/null; do sleep 0.05; kill -0 $old || fail "the first process"; done
     sleep "0.0$((RANDOM % 10))"
     kill -STOP $old # perhaps in the middle of a checkpoint
-    (SLURM_JOB_ID=42 start $run stranger.log; wait $job) && fail "another job wrote the run"
-    grep -q "being written by another process" stranger.log || { cat stranger.log >&2; fail "the lock's message"; }
-    start $run new.log
+    (SLURM_JOB_ID=42 start $run $stranger_log; wait $job) && fail "another job wrote the run"
+    grep -q "being written by another process" $stranger_log || { cat $stranger_log >&2; fail "the lock's message"; }
+    start $run $new_log
     new=$job
-    until grep -q 'step [0-9]*/' new.log; do sleep 0.05; kill -0 $new || { cat new.log >&2; fail "the second process"; }; done
-    grep -q "is taken over" new.log || fail "the newer process does not say that it takes over"
+    until grep -qs 'step [0-9]*/' $new_log; do sleep 0.05; kill -0 $new || { cat $new_log >&2; fail "the second process"; }; done
+    grep -q "is taken over" $new_log || fail "the newer process does not say that it takes over"
     [ $attempt = 3 ] && wait $new # and once only after the end of the newer one
     kill -CONT $old
     code=0
     wait $old || code=$?
-    [ $code = 1 ] || { cat old.log >&2; fail "the replaced process ended with $code"; }
-    grep -q "a newer process has taken over this run" old.log || { cat old.log >&2; fail "its message"; }
-    [ $attempt = 3 ] || wait $new || { cat new.log >&2; fail "the newer process"; }
+    [ $code = 1 ] || { cat $old_log >&2; fail "the replaced process ended with $code"; }
+    grep -q "a newer process has taken over this run" $old_log || { cat $old_log >&2; fail "its message"; }
+    [ $attempt = 3 ] || wait $new || { cat $new_log >&2; fail "the newer process"; }
     same_model whole $run
     cmp whole/ledger.csv $run/ledger.csv || fail "$run: the ledger differs"
     cmp whole/metrics.jsonl $run/metrics.jsonl || fail "$run: the metrics differ"
