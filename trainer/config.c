@@ -96,6 +96,7 @@ static const sh_option rows[] = {
     INT("sampling.batch", sampling.batch, "64", SH_FIXED, 2, 1e7, "images", "rows per batch where sampling.kind is pairs or epoch"),
     INT("loader.threads", loader.threads, "0", SH_FREE, 0, 4096, "threads per rank", "decoding threads; 0: as many as compute threads"),
     INT("loader.cache_mb", loader.cache_mb, "1024", SH_FREE, 0, 1e7, "MB per rank", "decoded crops kept in memory"),
+    PLAIN("loader.copy_to", SH_OPT_TEXT, loader.copy_to, "", SH_FREE, "folder on a disk of each node (/scratch, or $TMPDIR: a variable that the job has): packs are copied there, checked, and read from there while ranks of the node need them; none: read where they lie"),
     REAL("augment.rotate", augment.rotate, "10", SH_FIXED, 0, 180, "degrees", "random rotation, +-"),
     REAL("augment.shift", augment.shift, "0.05", SH_FIXED, 0, 1, "of the side", "random shift, +-"),
     REAL("augment.scale", augment.scale, "0.1", SH_FIXED, 0, 0.9, "factor", "random zoom, 1 +- this"),

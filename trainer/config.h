@@ -70,6 +70,7 @@ typedef struct sh_config {
     } sampling;
     struct {
         int64_t threads, cache_mb;
+        char copy_to[SH_OPTION_TEXT]; /* folder on a disk of the node, or "" */
     } loader;
     struct {
         double rotate, shift, scale, brightness, contrast, saturation, hue;

@@ -107,6 +107,21 @@ out:
     return st;
 }
 
+/* Copies on this node, where they are asked for: its first rank makes them, the others join. */
+static sh_status stage_packs(sh_session *s, const char *const *paths, int n_paths)
+{
+    sh_status st = SH_OK;
+    const char *folder = s->config.loader.copy_to;
+    bool first = sh_comm_local_rank(s->comm) == 0;
+
+    if (folder[0] == '\0') goto out;
+    if (first) st = sh_staging_open(folder, paths, n_paths, true, &s->staging);
+    SH_TRY(sh_comm_agree_ok(s->comm, st));
+    if (!first) SH_TRY(sh_staging_open(folder, paths, n_paths, false, &s->staging));
+out:
+    return st;
+}
+
 static sh_status open_data(sh_session *s)
 {
     sh_status st = SH_OK;
@@ -116,7 +131,11 @@ static sh_status open_data(sh_session *s)
     sh_split_config rule = sh_config_split(&s->config);
 
     SH_TRY(sh_config_data_paths(&s->config, &paths, &n_paths));
-    SH_TRY(sh_dataset_open((const char *const *)paths, n_paths, &s->dataset));
+    SH_TRY(stage_packs(s, (const char *const *)paths, n_paths));
+    const char *const *from =
+        s->staging != NULL ? sh_staging_paths(s->staging) : (const char *const *)paths;
+
+    SH_TRY(sh_comm_agree_ok(s->comm, sh_dataset_open(from, n_paths, &s->dataset)));
     sh_hash_format(sh_dataset_hash(s->dataset), hash);
     SH_TRY(sh_comm_agree_text(s->comm, "data", hash, false));
     SH_TRY(check_flips(s));
@@ -429,6 +448,7 @@ void sh_session_close(sh_session *s)
     sh_sampler_destroy(&s->sampler);
     sh_split_clear(&s->split);
     sh_dataset_close(&s->dataset);
+    sh_staging_close(&s->staging);
     sh_run_lock_release(&s->lock);
     memset(s, 0, sizeof(*s));
 }

@@ -7,6 +7,7 @@
 #define SH_TRAINER_SESSION_H
 
 #include "comm/comm.h"
+#include "dataio/staging.h"
 #include "trainer/batches.h"
 #include "trainer/checkpoint.h"
 #include "trainer/infer.h"
@@ -21,6 +22,7 @@ typedef struct sh_session {
     char run[SH_RUN_PATH];
     bool resumed;
 
+    sh_staging *staging; /* copies of its packs on this node; NULL: none asked for */
     sh_dataset *dataset;
     sh_split split;
     sh_sampler *sampler;
