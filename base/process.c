@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <spawn.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,9 +16,24 @@
 
 extern char **environ;
 
-int sh_process_code(int wait_status)
+sh_status sh_process_wait(pid_t pid, const char *name, int *code)
 {
-    return WIFSIGNALED(wait_status) ? 128 + WTERMSIG(wait_status) : WEXITSTATUS(wait_status);
+    sh_status st = SH_OK;
+    int status = 0;
+
+    while (waitpid(pid, &status, 0) < 0)
+        SH_CHECK(errno == EINTR, SH_ERR_IO, "cannot wait for %s: %s", name, strerror(errno));
+    *code = WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+out:
+    return st;
+}
+
+void sh_process_catch_stops(void (*handler)(int number))
+{
+    static const int numbers[] = {SIGTERM, SIGUSR1, SIGINT};
+    struct sigaction action = {.sa_handler = handler, .sa_flags = SA_RESTART};
+
+    for (size_t i = 0; i < SH_COUNT(numbers); i++) sigaction(numbers[i], &action, NULL);
 }
 
 /* All of a file in memory, as text. */
@@ -61,16 +77,13 @@ sh_status sh_process_run(const char *const *argv, sh_process_result *out)
 {
     sh_status st = SH_OK;
     int fds[2] = {memfd_create("stdout", MFD_CLOEXEC), memfd_create("stderr", MFD_CLOEXEC)};
-    int wait_status = 0;
     pid_t pid = 0;
     sh_process_result result = {0};
 
     SH_CHECK(fds[0] >= 0 && fds[1] >= 0, SH_ERR_IO, "no room for the output of %s: %s", argv[0],
              strerror(errno));
     SH_TRY(spawn(argv, fds, &pid));
-    while (waitpid(pid, &wait_status, 0) < 0)
-        SH_CHECK(errno == EINTR, SH_ERR_IO, "cannot wait for %s: %s", argv[0], strerror(errno));
-    result.code = sh_process_code(wait_status);
+    SH_TRY(sh_process_wait(pid, argv[0], &result.code));
     SH_TRY(read_text(fds[0], &result.out));
     SH_TRY(read_text(fds[1], &result.err));
     *out = result;

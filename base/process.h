@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-/** Other programs, run to their end without a shell. */
+/** Processes: others, run to their end without a shell, and this one asked to stop. */
 #ifndef SH_BASE_PROCESS_H
 #define SH_BASE_PROCESS_H
+
+#include <sys/types.h>
 
 #include "base/status.h"
 
@@ -21,8 +23,15 @@ SH_MUST_CHECK sh_status sh_process_run(const char *const *argv, sh_process_resul
 /** Free what a result holds; a zeroed one is fine. */
 void sh_process_result_clear(sh_process_result *result);
 
-/** As a shell counts: exit code, or 128 + signal, of a status from waitpid. */
-int sh_process_code(int wait_status);
+/** Wait for a child, called `name` in messages, to end; *code as a shell counts: its exit code, or
+ *  128 + the number of the signal that ended it. A signal of the caller's own does not end the
+ * wait.
+ */
+SH_MUST_CHECK sh_status sh_process_wait(pid_t pid, const char *name, int *code);
+
+/** From now on the signals that ask for a stop - SIGTERM, SIGUSR1, SIGINT - call `handler` instead
+ * of ending this process; system calls that they interrupt go on. */
+void sh_process_catch_stops(void (*handler)(int number));
 
 SH_C_END
 

@@ -1,13 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "slurm/job.h"
 
-#include <errno.h>
 #include <signal.h>
 #include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -31,28 +29,17 @@ static void pass_on(int number)
     if (launcher > 0) kill(launcher, SIGUSR1);
 }
 
-static void catch_signals(void)
-{
-    static const int numbers[] = {SIGTERM, SIGUSR1, SIGINT};
-    struct sigaction action = {.sa_handler = pass_on, .sa_flags = SA_RESTART};
-
-    for (size_t i = 0; i < SH_COUNT(numbers); i++) sigaction(numbers[i], &action, NULL);
-}
-
 /* Run a command with this process's own input and output; *code as a shell counts. */
 static sh_status run_command(const char *const *argv, int *code)
 {
     sh_status st = SH_OK;
-    int wait_status = 0;
     pid_t pid = 0;
     int failure = posix_spawnp(&pid, argv[0], NULL, NULL, (char *const *)argv, environ);
 
     SH_CHECK(failure == 0, SH_ERR_NOT_FOUND, "cannot run %s: %s", argv[0], strerror(failure));
     launcher = pid;
     if (signalled) kill(pid, SIGUSR1); /* it came before there was anyone to tell */
-    while (waitpid(pid, &wait_status, 0) < 0)
-        SH_CHECK(errno == EINTR, SH_ERR_IO, "cannot wait for %s: %s", argv[0], strerror(errno));
-    *code = sh_process_code(wait_status);
+    SH_TRY(sh_process_wait(pid, argv[0], code));
 out:
     launcher = 0;
     return st;
@@ -240,7 +227,7 @@ sh_status sh_job_run(const sh_job_config *c)
     const char *task = NULL;
     outcome o = {0};
 
-    catch_signals();
+    sh_process_catch_stops(pass_on);
     SH_TRY(identify(job, &task));
     SH_TRY(check_progress(c));
     SH_TRY(note_start(c, job));

@@ -12,6 +12,7 @@
 #include "base/hash.h"
 #include "base/log.h"
 #include "base/position.h"
+#include "base/process.h"
 #include "trainer/bad_step.h"
 #include "trainer/classes.h"
 #include "trainer/evaluate.h"
@@ -27,10 +28,7 @@ static void on_signal(int number)
 
 void sh_train_catch_signals(void)
 {
-    static const int numbers[] = {SIGTERM, SIGUSR1, SIGINT};
-    struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
-
-    for (size_t i = 0; i < SH_COUNT(numbers); i++) sigaction(numbers[i], &action, NULL);
+    sh_process_catch_stops(on_signal);
 }
 
 static bool stop_wanted(void)

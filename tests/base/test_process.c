@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdlib.h>
@@ -56,6 +57,29 @@ static void process_run__names_a_program_that_is_not_there(void **state)
     assert_non_null(strstr(sh_error_message(), "no-such-program-of-shoal"));
 }
 
+static volatile sig_atomic_t n_stops = 0;
+
+static void count_stop(int number)
+{
+    (void)number;
+    n_stops++;
+}
+
+/* The child sends it while this process waits for the child. */
+static void process_catch_stops__ends_neither_the_process_nor_a_wait(void **state)
+{
+    (void)state;
+    const char *const argv[] = {
+        "sh", "-c", "for s in TERM USR1 INT; do kill -$s $PPID; done; sleep .1; exit 4", NULL};
+    sh_process_result result = {0};
+
+    sh_process_catch_stops(count_stop);
+    assert_int_equal(sh_process_run(argv, &result), SH_OK);
+    assert_int_equal(result.code, 4);
+    assert_int_equal(n_stops, 3);
+    sh_process_result_clear(&result);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -63,6 +87,7 @@ int main(void)
         cmocka_unit_test(process_run__keeps_long_output),
         cmocka_unit_test(process_run__counts_signals_as_shells_do),
         cmocka_unit_test(process_run__names_a_program_that_is_not_there),
+        cmocka_unit_test(process_catch_stops__ends_neither_the_process_nor_a_wait),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
