@@ -21,19 +21,22 @@ static const char *duration(double seconds, char text[32])
     return text;
 }
 
-static void print_restart(void *context, const char *job, int64_t step, const char *why)
+static void print_restarts(const json_t *events)
 {
-    (void)context;
-    printf("  job %s: %s; went on from %s %lld\n", job, why,
-           step < 0 ? "the beginning, step" : "step", (long long)(step < 0 ? 0 : step));
-}
+    json_t *restarts = sh_watch_restarts(events), *restart;
+    size_t i, n = json_array_size(restarts);
 
-static void count_only(void *context, const char *job, int64_t step, const char *why)
-{
-    (void)context;
-    (void)job;
-    (void)step;
-    (void)why;
+    if (n > 0) printf("  started again %zu time%s:\n", n, n == 1 ? "" : "s");
+    json_array_foreach(restarts, i, restart)
+    {
+        long long step = json_integer_value(json_object_get(restart, "step"));
+
+        printf("  job %s: %s; went on from %s %lld\n",
+               json_string_value(json_object_get(restart, "job")),
+               json_string_value(json_object_get(restart, "why")),
+               step < 0 ? "the beginning, step" : "step", step < 0 ? 0 : step);
+    }
+    json_decref(restarts);
 }
 
 static void print_view(const char *run, const sh_run_view *v)
@@ -60,17 +63,7 @@ static void print_view(const char *run, const sh_run_view *v)
     if (v->checkpoint_step >= 0)
         printf("  checkpoint of step %lld, %s old\n", (long long)v->checkpoint_step,
                duration(v->checkpoint_age, text));
-    int n = sh_watch_restarts(v->events, count_only, NULL);
-
-    if (n == 0) return;
-    printf("  started again %d time%s:\n", n, n == 1 ? "" : "s");
-    sh_watch_restarts(v->events, print_restart, NULL);
-}
-
-static void append_restart(void *context, const char *job, int64_t step, const char *why)
-{
-    json_array_append_new(
-        context, json_pack("{s:s, s:I, s:s}", "job", job, "step", (json_int_t)step, "why", why));
+    print_restarts(v->events);
 }
 
 static void set_number(json_t *object, const char *key, double value)
@@ -80,19 +73,16 @@ static void set_number(json_t *object, const char *key, double value)
 
 static json_t *view_object(const char *run, const sh_run_view *v)
 {
-    json_t *restarts = json_array();
-    json_t *o = json_pack("{s:s, s:s, s:s, s:s, s:i, s:s, s:I, s:I, s:I, s:O}", "run", run, "phase",
+    json_t *o = json_pack("{s:s, s:s, s:s, s:s, s:i, s:s, s:I, s:I, s:I, s:o}", "run", run, "phase",
                           sh_run_phase_name(v->phase), "job", v->job, "queue", v->queue.state,
                           "ranks", v->ranks, "hosts", v->hosts, "step", (json_int_t)v->step,
                           "steps", (json_int_t)v->steps, "checkpoint_step",
-                          (json_int_t)v->checkpoint_step, "restarts", restarts);
+                          (json_int_t)v->checkpoint_step, "restarts", sh_watch_restarts(v->events));
 
     set_number(o, "loss", v->loss);
     set_number(o, "images_per_second", v->images_per_second);
     set_number(o, "seconds_left", v->seconds_left);
     set_number(o, "checkpoint_age", v->checkpoint_age);
-    sh_watch_restarts(v->events, append_restart, restarts);
-    json_decref(restarts);
     return o;
 }
 

@@ -185,14 +185,11 @@ void sh_watch_clear(sh_run_view *view)
     view->events = NULL;
 }
 
-int sh_watch_restarts(const json_t *events,
-                      void (*each)(void *context, const char *job, int64_t step, const char *why),
-                      void *context)
+json_t *sh_watch_restarts(const json_t *events)
 {
     const json_t *started = NULL, *ended = NULL;
+    json_t *restarts = json_array(), *event;
     size_t i;
-    json_t *event;
-    int n = 0;
 
     json_array_foreach((json_t *)events, i, event)
     {
@@ -202,12 +199,13 @@ int sh_watch_restarts(const json_t *events,
             const char *why = ended != NULL ? text_of(ended, "why")
                                             : "cut short: its node failed, or it was killed";
 
-            each(context, text_of(started, "job"),
-                 json_integer_value(json_object_get(event, "step")), why);
-            n++;
+            json_array_append_new(
+                restarts,
+                json_pack("{s:s, s:I, s:s}", "job", text_of(started, "job"), "step",
+                          json_integer_value(json_object_get(event, "step")), "why", why));
         }
         started = event;
         ended = NULL;
     }
-    return n;
+    return restarts;
 }

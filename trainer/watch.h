@@ -39,10 +39,9 @@ void sh_watch_clear(sh_run_view *view);
 /** Name of a phase ("running"), a static string. */
 const char *sh_run_phase_name(sh_run_phase phase);
 
-/** Calls `each` for every time that the run was started again: the job that ended, the step of the
- *  checkpoint that the next start went on from, and why it ended. Returns how often. */
-int sh_watch_restarts(const json_t *events,
-                      void (*each)(void *context, const char *job, int64_t step, const char *why),
-                      void *context);
+/** Every time that the run was started again, of sh_run_view.events: an array of {"job": the job
+ * that ended, "step": of the checkpoint that the next start went on from, below 0: none, "why": the
+ * job ended}. The caller owns it. */
+json_t *sh_watch_restarts(const json_t *events);
 
 #endif
