@@ -67,12 +67,12 @@ sh_status sh_skips_load(sh_comm *comm, const char *run, sh_skips *out)
     int n = skips.n;
 
     SH_TRY(sh_comm_bcast(comm, &n, sizeof(n), 0));
-    for (int i = 0; i < n; i++) {
-        int64_t step = i < skips.n ? skips.steps[i] : 0;
-
-        SH_TRY(sh_comm_bcast(comm, &step, sizeof(step), 0));
-        if (i >= skips.n) SH_TRY(append(&skips, step));
+    if (n > skips.n) { /* not rank 0 */
+        skips.steps = calloc((size_t)n, sizeof(*skips.steps));
+        SH_CHECK(skips.steps != NULL, SH_ERR_NO_MEMORY, "list of skipped steps");
+        skips.n = n;
     }
+    SH_TRY(sh_comm_bcast(comm, skips.steps, (size_t)n * sizeof(*skips.steps), 0));
     *out = skips;
     skips = (sh_skips){0};
 out:
