@@ -180,6 +180,29 @@ out:
     return st;
 }
 
+void sh_comm_own_items(const sh_comm *comm, int64_t n_items, int64_t *begin, int64_t *end)
+{
+    sh_items_of_shard(n_items, comm->size, comm->rank, begin, end);
+}
+
+sh_status sh_comm_gather_items(sh_comm *comm, int64_t n_items, size_t item_bytes, void *items)
+{
+    sh_status st = SH_OK;
+    int64_t begin, end;
+    size_t *n_bytes = calloc((size_t)comm->size, sizeof(*n_bytes));
+
+    SH_CHECK(n_bytes != NULL, SH_ERR_NO_MEMORY, "shares of %d ranks", comm->size);
+    for (int r = 0; r < comm->size; r++) {
+        sh_items_of_shard(n_items, comm->size, r, &begin, &end);
+        n_bytes[r] = (size_t)(end - begin) * item_bytes;
+    }
+    sh_comm_own_items(comm, n_items, &begin, &end);
+    SH_TRY(sh_comm_gather_all(comm, (char *)items + (size_t)begin * item_bytes, items, n_bytes));
+out:
+    free(n_bytes);
+    return st;
+}
+
 sh_status sh_comm_max(sh_comm *comm, int64_t *values, int n)
 {
     sh_status st = SH_OK;

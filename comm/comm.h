@@ -60,6 +60,15 @@ SH_MUST_CHECK sh_status sh_comm_bcast(sh_comm *comm, void *data, size_t n_bytes,
 SH_MUST_CHECK sh_status sh_comm_gather_all(sh_comm *comm, const void *mine, void *all,
                                            const size_t *n_bytes);
 
+/** Items of this rank when n_items are dealt to the ranks: [*begin, *end), contiguous, as even as
+ *  possible, the larger first. */
+void sh_comm_own_items(const sh_comm *comm, int64_t n_items, int64_t *begin, int64_t *end);
+
+/** Collective: items[n_items] of item_bytes each, of which every rank has filled its own
+ *  (sh_comm_own_items), complete everywhere. */
+SH_MUST_CHECK sh_status sh_comm_gather_items(sh_comm *comm, int64_t n_items, size_t item_bytes,
+                                             void *items);
+
 /** Collective: element-wise maximum over ranks, in place (flags, stop requests, times). */
 SH_MUST_CHECK sh_status sh_comm_max(sh_comm *comm, int64_t *values, int n);
 

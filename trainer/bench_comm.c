@@ -88,23 +88,14 @@ out:
     return st;
 }
 
-static sh_status time_gather(bench *b, float *all, size_t *n_bytes, double *seconds)
+static sh_status time_gather(bench *b, float *all, double *seconds)
 {
     sh_status st = SH_OK;
-    size_t before = 0;
-    int rank = sh_comm_rank(b->comm), size = sh_comm_size(b->comm);
 
-    for (int r = 0; r < size; r++) {
-        int64_t begin, end;
-
-        sh_items_of_shard(b->rows, size, r, &begin, &end);
-        n_bytes[r] = (size_t)((end - begin) * b->dim) * sizeof(float);
-        if (r < rank) before += n_bytes[r];
-    }
     SH_TRY(sh_comm_barrier(b->comm));
     double start = sh_clock_seconds();
 
-    SH_TRY(sh_comm_gather_all(b->comm, (char *)all + before, all, n_bytes));
+    SH_TRY(sh_comm_gather_items(b->comm, b->rows, (size_t)b->dim * sizeof(*all), all));
     *seconds = sh_clock_seconds() - start;
     SH_TRY(sh_bench_comm_slowest(b->comm, seconds));
 out:
@@ -137,9 +128,8 @@ static sh_status measure(bench *b, result *out)
     sh_status st = SH_OK;
     int n = (int)b->repeats, size = sh_comm_size(b->comm);
     float *all = calloc((size_t)(b->rows * b->dim), sizeof(*all));
-    size_t *n_bytes = calloc((size_t)size, sizeof(*n_bytes));
 
-    SH_CHECK(all != NULL && n_bytes != NULL, SH_ERR_NO_MEMORY, "no memory for the embeddings");
+    SH_CHECK(all != NULL, SH_ERR_NO_MEMORY, "no memory for the embeddings");
     for (int i = -N_WARM_UP; i < n; i++) {
         int at = i < 0 ? 0 : i;
 
@@ -148,7 +138,7 @@ static sh_status measure(bench *b, result *out)
             time_sum(b, i % 2 ? SH_REDUCE_FAST : SH_REDUCE_EXACT, i % 2 ? &fast[at] : &exact[at]));
         SH_TRY(
             time_sum(b, i % 2 ? SH_REDUCE_EXACT : SH_REDUCE_FAST, i % 2 ? &exact[at] : &fast[at]));
-        SH_TRY(time_gather(b, all, n_bytes, &gather[at]));
+        SH_TRY(time_gather(b, all, &gather[at]));
         ratio[at] = exact[at] / fast[at];
     }
     double copy_seconds = sh_bench_comm_median(copy, n), add_seconds = sh_bench_comm_median(add, n);
@@ -168,7 +158,6 @@ static sh_status measure(bench *b, result *out)
     out->held_mb = 1e-6 * (double)sh_reducer_bytes(b->reducers[SH_REDUCE_EXACT]);
 out:
     free(all);
-    free(n_bytes);
     return st;
 }
 

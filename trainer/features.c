@@ -141,7 +141,6 @@ typedef struct worker {
     uint8_t *pixels[BLOCKS_AHEAD];
     float *block;   /* [SH_INFER_BLOCK, dim] */
     uint8_t *rows;  /* [SH_FEATURES_PIECE] of all ranks */
-    size_t *bytes;  /* of each rank */
     int64_t n_left; /* rows to compute, over all pieces and ranks */
     int64_t n_done; /* of finished pieces */
     double start;
@@ -236,26 +235,16 @@ out:
 static sh_status compute_piece(worker *w, const sh_features *f, const piece *p)
 {
     sh_status st = SH_OK;
-    int size = sh_comm_size(w->comm), rank = sh_comm_rank(w->comm);
-    int64_t begin = 0, end = 0;
+    int64_t begin, end;
 
-    for (int r = 0; r < size; r++) {
-        int64_t b, e;
-
-        sh_items_of_shard(p->n, size, r, &b, &e);
-        w->bytes[r] = (size_t)(e - b) * f->row_bytes;
-        if (r == rank) {
-            begin = b;
-            end = e;
-        }
-    }
+    sh_comm_own_items(w->comm, p->n, &begin, &end);
     uint8_t *own = w->rows + (size_t)begin * f->row_bytes;
 
     st = compute_rows(w, p, p->first + begin, p->first + end, own);
     SH_TRY(sh_comm_agree_ok(w->comm, st));
-    SH_TRY(sh_comm_gather_all(w->comm, own, w->rows, w->bytes));
+    SH_TRY(sh_comm_gather_items(w->comm, p->n, f->row_bytes, w->rows));
     sh_position_enter(SH_AT_FILES, "features in %s", w->c->folder);
-    if (rank == 0) st = write_piece(w, f, p);
+    if (sh_comm_rank(w->comm) == 0) st = write_piece(w, f, p);
     sh_position_leave();
     SH_TRY(sh_comm_agree_ok(w->comm, st));
     w->n_done += p->n;
@@ -283,8 +272,7 @@ static sh_status open_worker(worker *w, sh_features_stats *stats)
     }
     w->block = malloc((size_t)(SH_INFER_BLOCK * w->dim) * sizeof(float));
     w->rows = malloc(SH_FEATURES_PIECE * w->c->row_bytes);
-    w->bytes = calloc((size_t)sh_comm_size(w->comm), sizeof(*w->bytes));
-    SH_CHECK(w->block && w->rows && w->bytes, SH_ERR_NO_MEMORY, "rows of features");
+    SH_CHECK(w->block && w->rows, SH_ERR_NO_MEMORY, "rows of features");
     w->n_left = stats->n_computed;
     w->start = sh_clock_seconds();
 out:
@@ -297,7 +285,6 @@ static void close_worker(worker *w)
     for (int i = 0; i < BLOCKS_AHEAD; i++) free(w->pixels[i]);
     free(w->block);
     free(w->rows);
-    free(w->bytes);
 }
 
 static sh_status agree_to_go_on(const worker *w)

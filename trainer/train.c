@@ -164,29 +164,16 @@ static sh_status embed_part(loop *l, const int64_t *crops, int64_t n, float *emb
 {
     sh_status st = SH_OK;
     sh_session *s = l->s;
-    int size = sh_comm_size(s->comm), rank = sh_comm_rank(s->comm);
-    int64_t dim = sh_infer_dim(s->infer), begin = 0, end = 0;
-    size_t *bytes = calloc((size_t)size, sizeof(*bytes));
+    int64_t dim = sh_infer_dim(s->infer), begin, end;
 
-    SH_CHECK(bytes != NULL, SH_ERR_NO_MEMORY, "validation");
-    for (int r = 0; r < size; r++) {
-        int64_t b, e;
-
-        sh_items_of_shard(n, size, r, &b, &e);
-        bytes[r] = (size_t)((e - b) * dim) * sizeof(float);
-        if (r == rank) {
-            begin = b;
-            end = e;
-        }
-    }
+    sh_comm_own_items(s->comm, n, &begin, &end);
     if (s->shallow.val != NULL)
         SH_TRY(sh_shallow_embed(&s->shallow, crops + begin, end - begin, embeddings + begin * dim));
     else
         SH_TRY(sh_infer_run(s->infer, s->dataset, crops + begin, end - begin, NULL,
                             embeddings + begin * dim));
-    SH_TRY(sh_comm_gather_all(s->comm, embeddings + begin * dim, embeddings, bytes));
+    SH_TRY(sh_comm_gather_items(s->comm, n, (size_t)dim * sizeof(*embeddings), embeddings));
 out:
-    free(bytes);
     return st;
 }
 

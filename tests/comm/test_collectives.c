@@ -103,6 +103,31 @@ static void gather_all__concatenates_in_rank_order(void **state)
     assert_true(all_ranks_agree(ok && n_wrong == 0));
 }
 
+/* Fewer items than ranks, as many, and more; none. */
+static void gather_items__completes_what_each_rank_filled(void **state)
+{
+    enum { MAX = 17, BYTES = 3 };
+    size_t n_wrong = 0;
+    bool ok = true;
+
+    (void)state;
+    for (int64_t n = 0; ok && n < MAX; n++) {
+        unsigned char items[MAX * BYTES] = {0};
+        int64_t begin, end;
+
+        sh_comm_own_items(comm, n, &begin, &end);
+        for (int64_t i = begin * BYTES; i < end * BYTES; i++) items[i] = pattern(7, (size_t)i);
+        ok = sh_comm_gather_items(comm, n, BYTES, items) == SH_OK;
+        for (int64_t i = 0; i < n * BYTES; i++) n_wrong += items[i] != pattern(7, (size_t)i);
+        for (int64_t i = n * BYTES; i < MAX * BYTES; i++) n_wrong += items[i] != 0;
+        int64_t n_own = end - begin;
+
+        ok = ok && sh_comm_max(comm, &n_own, 1) == SH_OK; /* dealt evenly */
+        n_wrong += n_own != (n + sh_comm_size(comm) - 1) / sh_comm_size(comm);
+    }
+    assert_true(all_ranks_agree(ok && n_wrong == 0));
+}
+
 static void max__is_taken_element_by_element(void **state)
 {
     int rank = sh_comm_rank(comm), size = sh_comm_size(comm);
@@ -194,6 +219,7 @@ int main(void)
         cmocka_unit_test(barrier__lets_all_pass),
         cmocka_unit_test(bcast__brings_the_roots_bytes),
         cmocka_unit_test(gather_all__concatenates_in_rank_order),
+        cmocka_unit_test(gather_items__completes_what_each_rank_filled),
         cmocka_unit_test(max__is_taken_element_by_element),
         cmocka_unit_test(agree_ok__is_quiet_when_all_succeed),
         cmocka_unit_test(agree_ok__brings_the_message_of_the_first_that_failed),
