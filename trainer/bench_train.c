@@ -10,7 +10,6 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "base/cli.h"
 #include "base/clock.h"
@@ -18,9 +17,10 @@
 #include "base/file.h"
 #include "trainer/bench_nodes.h"
 #include "trainer/commands.h"
+#include "trainer/experiment.h"
 #include "trainer/train.h"
 
-enum { PATH_BYTES = 1024, MAX_ASSIGNMENTS = 64 };
+enum { PATH_BYTES = 1024 };
 
 typedef struct bench {
     int64_t steps, rounds;
@@ -41,19 +41,12 @@ typedef struct result {
 static sh_status configure(const sh_string_list *words, bench *b)
 {
     sh_status st = SH_OK;
-    const char *assignments[MAX_ASSIGNMENTS], *yaml = NULL;
-    int n = 0;
+    sh_experiment experiment = {0};
 
-    SH_CHECK(words->n < MAX_ASSIGNMENTS, SH_ERR_USAGE, "more than %d assignments", MAX_ASSIGNMENTS);
-    for (int i = 0; i < words->n; i++) {
-        if (strchr(words->items[i], '=') != NULL)
-            assignments[n++] = words->items[i];
-        else
-            yaml = words->items[i];
-    }
-    SH_TRY(sh_config_load(yaml, assignments, n, &b->config));
-    SH_TRY(sh_config_resolve_paths(&b->config));
+    SH_TRY(sh_experiment_parse(words, NULL, &experiment));
+    SH_TRY(sh_experiment_load(&experiment, &b->config));
 out:
+    sh_experiment_clear(&experiment);
     return st;
 }
 

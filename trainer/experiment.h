@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/** The arguments that `shoal train` and `shoal submit` share: experiment, run folder, key=value. */
+/** The arguments that `shoal train`, `shoal submit` and `shoal bench train` share: experiment, run
+ *  folder, key=value. */
 #ifndef SH_TRAINER_EXPERIMENT_H
 #define SH_TRAINER_EXPERIMENT_H
 
