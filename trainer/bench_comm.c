@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "comm/comm.h"
 #include "trainer/bench_comm.h"
+#include "trainer/bench_nodes.h"
 #include "trainer/commands.h"
 
 enum { MAX_REPEATS = 1000, BUCKET_ELEMS = 512 * 1024, N_WARM_UP = 2 };
@@ -32,19 +33,6 @@ typedef struct result {
     double sum_limit_ms, gather_limit_ms;
     double held_mb;
 } result;
-
-static int compare_doubles(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-
-    return (x > y) - (x < y);
-}
-
-double sh_bench_comm_median(double *values, int n)
-{
-    qsort(values, (size_t)n, sizeof(*values), compare_doubles);
-    return n % 2 ? values[n / 2] : (values[n / 2 - 1] + values[n / 2]) / 2;
-}
 
 sh_status sh_bench_comm_slowest(sh_comm *comm, double *seconds)
 {
@@ -141,14 +129,14 @@ static sh_status measure(bench *b, result *out)
         SH_TRY(time_gather(b, all, &gather[at]));
         ratio[at] = exact[at] / fast[at];
     }
-    double copy_seconds = sh_bench_comm_median(copy, n), add_seconds = sh_bench_comm_median(add, n);
+    double copy_seconds = sh_bench_median(copy, n), add_seconds = sh_bench_median(add, n);
     double own_adds = (double)((b->shards + size - 1) / size - 1);
     double others = (double)(size - 1) / size;
 
-    out->exact_ms = 1e3 * sh_bench_comm_median(exact, n);
-    out->fast_ms = 1e3 * sh_bench_comm_median(fast, n);
-    out->exact_over_fast = sh_bench_comm_median(ratio, n);
-    out->gather_ms = 1e3 * sh_bench_comm_median(gather, n);
+    out->exact_ms = 1e3 * sh_bench_median(exact, n);
+    out->fast_ms = 1e3 * sh_bench_median(fast, n);
+    out->exact_over_fast = sh_bench_median(ratio, n);
+    out->gather_ms = 1e3 * sh_bench_median(gather, n);
     out->copy_gb_per_s = 2e-9 * (double)b->n_elems * sizeof(float) / copy_seconds;
     /* Each rank adds its own leaves, receives (size - 1) / size of a vector, adds that, and
      * receives as much again. */

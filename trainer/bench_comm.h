@@ -18,7 +18,4 @@ SH_MUST_CHECK sh_status sh_bench_comm_step(sh_comm *comm, const sh_bench_ranks *
 /** Seconds of the slowest rank, in place. Collective. */
 SH_MUST_CHECK sh_status sh_bench_comm_slowest(sh_comm *comm, double *seconds);
 
-/** Sorts values[n]. */
-double sh_bench_comm_median(double *values, int n);
-
 #endif

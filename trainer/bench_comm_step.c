@@ -6,6 +6,7 @@
 
 #include "base/clock.h"
 #include "trainer/bench_comm.h"
+#include "trainer/bench_nodes.h"
 
 enum { MAX_STEPS = 1000, WARM_UP = 2 };
 
@@ -99,12 +100,12 @@ static sh_status measure(bench *b)
         if (b->n_modes == 1) seconds[SH_REDUCE_FAST][at] = seconds[SH_REDUCE_EXACT][at];
         ratio[at] = seconds[SH_REDUCE_EXACT][at] / seconds[SH_REDUCE_FAST][at];
     }
-    double pairs = sh_bench_comm_median(ratio, n);
+    double pairs = sh_bench_median(ratio, n);
 
     if (sh_comm_rank(b->comm) == 0)
-        print_steps(b, sh_bench_comm_median(seconds[SH_REDUCE_EXACT], n),
-                    sh_bench_comm_median(seconds[SH_REDUCE_FAST], n), pairs,
-                    sh_bench_comm_median(reduce, n), sh_bench_comm_median(update, n));
+        print_steps(b, sh_bench_median(seconds[SH_REDUCE_EXACT], n),
+                    sh_bench_median(seconds[SH_REDUCE_FAST], n), pairs, sh_bench_median(reduce, n),
+                    sh_bench_median(update, n));
 out:
     return st;
 }

@@ -12,6 +12,7 @@
 #include "base/file.h"
 #include "base/rng.h"
 #include "dataio/synth.h"
+#include "trainer/bench_nodes.h"
 #include "trainer/commands.h"
 #include "trainer/config.h"
 
@@ -45,13 +46,6 @@ typedef struct result {
     double core_per_second, wall_per_second, cached_per_second;
     sh_loader_stats stats;
 } result;
-
-static int compare_doubles(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-
-    return (x > y) - (x < y);
-}
 
 /* A pack of synthetic fish, open and already without a name. */
 static sh_status open_synthetic(bench *b, int threads)
@@ -215,8 +209,7 @@ static sh_status compare_decoding(bench *b, result *r)
         bare_best = i == 0 || bare < bare_best ? bare : bare_best;
         ours_best = i == 0 || ours < ours_best ? ours : ours_best;
     }
-    qsort(ratio, N_PAIRS, sizeof(*ratio), compare_doubles);
-    r->ratio = (ratio[N_PAIRS / 2 - 1] + ratio[N_PAIRS / 2]) / 2;
+    r->ratio = sh_bench_median(ratio, N_PAIRS); /* orders them */
     r->ratio_low = ratio[INTERVAL_LOW];
     r->ratio_high = ratio[INTERVAL_HIGH];
     r->bare_per_second = (double)b->n_crops / bare_best;
