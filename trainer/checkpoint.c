@@ -8,7 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/clock.h"
 #include "base/file.h"
 #include "base/hash.h"
 #include "base/log.h"
@@ -135,7 +134,6 @@ struct sh_checkpointer {
     pthread_t thread;
     sh_status result;
     char message[2048];
-    double seconds;
 };
 
 sh_status sh_checkpointer_create(const char *run, const sh_run_lock *lock, int keep,
@@ -269,15 +267,17 @@ static int newest_first(const void *a, const void *b)
     return (x < y) - (x > y);
 }
 
-/* Steps of the folders named step-N, newest first; *steps is malloc'd. */
-static sh_status list_checkpoints(const char *folder, int64_t **steps, int *n_steps)
+sh_status sh_checkpoint_list(const char *run, int64_t **steps, int *n_steps)
 {
     sh_status st = SH_OK;
+    char folder[SH_RUN_PATH];
     int64_t *list = NULL;
     int n = 0;
     struct dirent *entry;
-    DIR *dir = opendir(folder);
+    DIR *dir = NULL;
 
+    SH_TRY(sh_run_path(run, "checkpoints", folder));
+    dir = opendir(folder);
     while (dir != NULL && (entry = readdir(dir)) != NULL) {
         int64_t step;
         int used = 0;
@@ -301,7 +301,7 @@ out:
     return st;
 }
 
-static sh_status checkpoint_path(const char *run, int64_t step, char *path)
+sh_status sh_checkpoint_path(const char *run, int64_t step, char *path)
 {
     char name[NAME_BYTES];
 
@@ -313,14 +313,13 @@ static sh_status checkpoint_path(const char *run, int64_t step, char *path)
 static sh_status prune(const sh_checkpointer *c)
 {
     sh_status st = SH_OK;
-    char folder[SH_RUN_PATH], path[SH_RUN_PATH];
+    char path[SH_RUN_PATH];
     int64_t *steps = NULL;
     int n = 0;
 
-    SH_TRY(sh_run_path(c->run, "checkpoints", folder));
-    SH_TRY(list_checkpoints(folder, &steps, &n));
+    SH_TRY(sh_checkpoint_list(c->run, &steps, &n));
     for (int i = c->keep; i < n; i++) {
-        SH_TRY(checkpoint_path(c->run, steps[i], path));
+        SH_TRY(sh_checkpoint_path(c->run, steps[i], path));
         SH_TRY(sh_file_remove_tree(path));
     }
 out:
@@ -358,7 +357,7 @@ static sh_status write_checkpoint(const sh_checkpointer *c)
     snprintf(name, sizeof(name), "checkpoints/" UNFINISHED "%lld",
              (long long)sh_run_lock_incarnation(c->lock));
     SH_TRY(sh_run_path(c->run, name, temp));
-    SH_TRY(checkpoint_path(c->run, c->progress.step, path));
+    SH_TRY(sh_checkpoint_path(c->run, c->progress.step, path));
     SH_TRY(sh_file_remove_tree(temp));
     SH_TRY(sh_file_make_dirs(temp));
     SH_TRY(write_files(c, temp));
@@ -412,7 +411,6 @@ sh_status sh_checkpointer_save(sh_checkpointer *c, const sh_progress *progress,
                                const sh_snapshot *best)
 {
     sh_status st = SH_OK;
-    double start = sh_clock_seconds();
 
     SH_TRY(sh_checkpointer_wait(c));
     c->progress = *progress;
@@ -431,14 +429,8 @@ sh_status sh_checkpointer_save(sh_checkpointer *c, const sh_progress *progress,
     SH_CHECK(pthread_create(&c->thread, NULL, writer_thread, c) == 0, SH_ERR_NO_MEMORY,
              "checkpoint writer thread");
     c->writing = true;
-    c->seconds += sh_clock_seconds() - start;
 out:
     return st;
-}
-
-double sh_checkpointer_seconds(const sh_checkpointer *c)
-{
-    return c->seconds;
 }
 
 /* ---- loading ---- */
@@ -576,10 +568,9 @@ sh_status sh_checkpoint_load(const char *run, sh_store *store, sh_optim *optim, 
     int n = 0;
 
     *found = false;
-    SH_TRY(sh_run_path(run, "checkpoints", folder));
-    SH_TRY(list_checkpoints(folder, &steps, &n));
+    SH_TRY(sh_checkpoint_list(run, &steps, &n));
     for (int i = 0; i < n && !*found; i++) {
-        SH_TRY(checkpoint_path(run, steps[i], folder));
+        SH_TRY(sh_checkpoint_path(run, steps[i], folder));
         sh_status loaded = load_folder(folder, store, optim, best, progress);
 
         *found = loaded == SH_OK;
@@ -605,12 +596,11 @@ sh_status sh_checkpoint_peek(const char *run, sh_progress *progress, int n, int 
     int n_steps = 0;
 
     *n_found = 0;
-    SH_TRY(sh_run_path(run, "checkpoints", folder));
-    SH_TRY(list_checkpoints(folder, &steps, &n_steps));
+    SH_TRY(sh_checkpoint_list(run, &steps, &n_steps));
     for (int i = 0; i < n_steps && *n_found < n; i++) {
         json_t *state = NULL;
 
-        SH_TRY(checkpoint_path(run, steps[i], folder));
+        SH_TRY(sh_checkpoint_path(run, steps[i], folder));
         if (read_state(folder, &state, &progress[*n_found]) == SH_OK)
             (*n_found)++;
         else

@@ -73,12 +73,16 @@ SH_MUST_CHECK sh_status sh_checkpointer_save(sh_checkpointer *checkpointer,
 /** Wait for the write under way and report its failure. */
 SH_MUST_CHECK sh_status sh_checkpointer_wait(sh_checkpointer *checkpointer);
 
-/** Seconds that saving kept the caller: snapshots, and waits for earlier writes. */
-double sh_checkpointer_seconds(const sh_checkpointer *checkpointer);
-
 /** Remove what other processes left half-written, or are writing still: they have been replaced.
  *  After the lock is taken and before checkpoints are looked for. */
 SH_MUST_CHECK sh_status sh_checkpoint_clear_unfinished(const char *run);
+
+/** Steps of a run's checkpoints, whole or damaged, newest first; the caller frees *steps. No
+ * folder: none. */
+SH_MUST_CHECK sh_status sh_checkpoint_list(const char *run, int64_t **steps, int *n_steps);
+
+/** RUN/checkpoints/step-N into path[SH_RUN_PATH], whether it is there or not. */
+SH_MUST_CHECK sh_status sh_checkpoint_path(const char *run, int64_t step, char *path);
 
 /** Load the newest whole checkpoint into store, optim and best; damaged ones are warned of by name
  *  and skipped. *found = false: there is none, nothing was touched. */

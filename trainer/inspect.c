@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "trainer/inspect.h"
 
-#include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/file.h"
+#include "trainer/checkpoint.h"
 #include "trainer/library.h"
 #include "trainer/run.h"
 
@@ -29,28 +29,21 @@ out:
     return st;
 }
 
-static int is_step(const struct dirent *entry)
-{
-    return strncmp(entry->d_name, "step-", 5) == 0;
-}
-
-/* state.json of the newest checkpoint: names sort by step. */
+/* state.json of the newest checkpoint. */
 static sh_status add_state(const char *run, json_t *root)
 {
     sh_status st = SH_OK;
-    char folder[SH_RUN_PATH], name[600];
-    struct dirent **entries = NULL;
+    char folder[SH_RUN_PATH];
+    int64_t *steps = NULL;
     int n = 0;
 
-    SH_TRY(sh_run_path(run, "checkpoints", folder));
-    n = scandir(folder, &entries, is_step, alphasort);
-    if (n <= 0) goto out;
-    snprintf(name, sizeof(name), "checkpoints/%s/state.json", entries[n - 1]->d_name);
-    SH_TRY(add_document(run, name, "state", root));
+    SH_TRY(sh_checkpoint_list(run, &steps, &n));
+    if (n == 0) goto out;
+    SH_TRY(sh_checkpoint_path(run, steps[0], folder));
+    SH_TRY(add_document(folder, "state.json", "state", root));
     json_object_del(json_object_get(root, "state"), "files");
 out:
-    for (int i = 0; i < n; i++) free(entries[i]);
-    free(entries);
+    free(steps);
     return st;
 }
 

@@ -66,7 +66,7 @@ static sh_status read_checkpoints(const char *run, const sh_config *config, sh_r
 {
     sh_status st = SH_OK;
     sh_progress p[2] = {0};
-    char path[SH_RUN_PATH], name[64];
+    char folder[SH_RUN_PATH], path[SH_RUN_PATH];
     int n = 0;
     struct stat info;
 
@@ -76,8 +76,8 @@ static sh_status read_checkpoints(const char *run, const sh_config *config, sh_r
     v->checkpoint_step = p[0].step;
     if (v->step < p[0].step) v->step = p[0].step;
     *finished = p[0].finished[0] != '\0';
-    snprintf(name, sizeof(name), "checkpoints/step-%09lld/state.json", (long long)p[0].step);
-    SH_TRY(sh_run_path(run, name, path));
+    SH_TRY(sh_checkpoint_path(run, p[0].step, folder));
+    SH_TRY(sh_path_join(folder, "state.json", path, sizeof(path)));
     if (stat(path, &info) == 0) v->checkpoint_age = difftime(time(NULL), info.st_mtime);
     /* With one checkpoint, p[1] is the beginning of the run. */
     double seconds = p[0].seconds - p[1].seconds;
