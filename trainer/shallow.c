@@ -48,7 +48,7 @@ static sh_status is_result(sh_step *step, const float *weights, bool *out)
     sh_snapshot result = {0};
 
     SH_TRY(sh_snapshot_create(store, &result));
-    SH_TRY(sh_snapshot_take(&result, store, sh_step_optim(step)));
+    SH_TRY(sh_snapshot_take_result(&result, store, sh_step_optim(step)));
     *out = true;
     for (int i = 0; i < sh_step_n_feature_slots(step); i++) {
         const sh_slot *slot = sh_store_slot(store, i);

@@ -220,7 +220,7 @@ static sh_status score_result(loop *l, sh_snapshot *result, double *score)
 
     *score = -1;
     SH_TRY(sh_snapshot_create(store, result));
-    SH_TRY(sh_snapshot_take(result, store, sh_step_optim(s->step)));
+    SH_TRY(sh_snapshot_take_result(result, store, sh_step_optim(s->step)));
     SH_TRY(sh_eval_select(s->dataset, s->split.part, SH_PART_VAL, &crops, &n));
     if (n == 0) goto out;
     SH_TRY(sh_snapshot_create(store, &training));
@@ -538,7 +538,7 @@ static sh_status finish(loop *l, const char *reason)
         SH_TRY(write_model(l, &s->best));
     } else {
         SH_TRY(sh_snapshot_create(sh_step_store(s->step), &last));
-        SH_TRY(sh_snapshot_take(&last, sh_step_store(s->step), sh_step_optim(s->step)));
+        SH_TRY(sh_snapshot_take_result(&last, sh_step_store(s->step), sh_step_optim(s->step)));
         SH_TRY(write_model(l, &last));
     }
     snprintf(s->progress.finished, sizeof(s->progress.finished), "%s", reason);
