@@ -42,23 +42,6 @@ out:
     return st;
 }
 
-/* A run that began earlier goes on only with the settings that it began with. */
-static sh_status check_run(const char *run, const sh_config *wanted)
-{
-    sh_status st = SH_OK;
-    char path[SH_RUN_PATH];
-    sh_config *stored = calloc(1, sizeof(*stored));
-
-    SH_CHECK(stored != NULL, SH_ERR_NO_MEMORY, "configuration");
-    SH_TRY(sh_run_path(run, "config.yaml", path));
-    if (!sh_file_exists(path)) goto out;
-    SH_TRY(sh_run_load_config(run, stored));
-    SH_TRY(sh_options_check_resume(sh_config_options(), stored, wanted));
-out:
-    free(stored);
-    return st;
-}
-
 static sh_status check_data(const sh_config *config)
 {
     sh_status st = SH_OK;
@@ -80,31 +63,17 @@ static sh_status check_request(const submit_args *args, const sh_site *site,
     sh_status st = SH_OK;
     int64_t ranks = sh_submit_ranks(&args->request, site);
     int shards = sh_config_shards(config);
+    bool exists;
 
     SH_TRY(sh_submit_check(&args->request));
-    SH_CHECK(config->steps > 0 || config->minutes > 0, SH_ERR_USAGE,
-             "no limit: give steps=N or minutes=M");
     SH_CHECK(ranks <= shards, SH_ERR_USAGE,
              "%lld ranks for %d shards: at most one rank per shard; ask for fewer nodes, or for "
              "more shards (shards=%lld) where the run has not begun",
              (long long)ranks, shards, (long long)ranks);
     SH_TRY(check_data(config));
-    if (sh_submit_n_runs(&args->request) == 1) SH_TRY(check_run(args->request.run, config));
+    if (sh_submit_n_runs(&args->request) == 1)
+        SH_TRY(sh_run_check_config(args->request.run, config, &exists));
 out:
-    return st;
-}
-
-/* The configuration as it is now: what is edited while the job waits changes nothing. */
-static sh_status write_experiment(const char *path, const sh_config *config)
-{
-    sh_status st = SH_OK;
-    char *text = NULL;
-    size_t n_bytes = 0;
-
-    SH_TRY(sh_options_write(sh_config_options(), config, &text, &n_bytes));
-    SH_TRY(sh_file_put(path, text, n_bytes));
-out:
-    free(text);
     return st;
 }
 
@@ -136,7 +105,8 @@ static sh_status submit(const submit_args *args, const sh_site *site, const sh_c
     }
     SH_TRY(sh_submit_check_idle(r));
     SH_TRY(sh_file_make_dirs(r->run));
-    SH_TRY(write_experiment(r->experiment, config));
+    /* As it is now: what is edited while the job waits changes nothing. */
+    SH_TRY(sh_run_put_config(r->run, "experiment.yaml", config));
     SH_TRY(sh_submit(r, script, job));
     SH_TRY(sh_submit_log(r, log, sizeof(log)));
     printf("job %s\nlog %s\n", job, log);

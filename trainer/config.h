@@ -138,7 +138,7 @@ const sh_option_table *sh_config_options(void);
 SH_MUST_CHECK sh_status sh_config_load(const char *yaml_path, const char *const *assignments,
                                        int n_assignments, sh_config *out);
 
-/** Checks between options: batch and loss fit, a limit is given, ... */
+/** Checks between options: batch and loss fit, ... */
 SH_MUST_CHECK sh_status sh_config_check(const sh_config *config);
 
 /** Make the paths of `data` and `init` absolute where they exist, so that a run is found complete

@@ -77,6 +77,8 @@ sh_status sh_experiment_load(const sh_experiment *e, sh_config *out)
     bool use_stored = e->yaml == NULL && sh_file_exists(stored);
 
     SH_TRY(sh_config_load(use_stored ? stored : e->yaml, e->assignments, e->n_assignments, out));
+    SH_CHECK(out->steps > 0 || out->minutes > 0, SH_ERR_USAGE,
+             "no limit: give steps=N or minutes=M");
     SH_TRY(resolve_init(out));
     SH_TRY(sh_config_resolve_paths(out));
 out:

@@ -22,7 +22,8 @@ SH_MUST_CHECK sh_status sh_experiment_parse(const sh_string_list *words, const c
 void sh_experiment_clear(sh_experiment *experiment);
 
 /** The configuration that is asked for, with paths and backbones resolved. Where the run exists and
- *  no experiment is given, its own configuration is the base. */
+ *  no experiment is given, its own configuration is the base. Without a limit to the training it is
+ *  SH_ERR_USAGE. */
 SH_MUST_CHECK sh_status sh_experiment_load(const sh_experiment *experiment, sh_config *out);
 
 #endif

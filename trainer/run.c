@@ -34,6 +34,43 @@ out:
     return st;
 }
 
+sh_status sh_run_put_config(const char *run, const char *name, const sh_config *config)
+{
+    sh_status st = SH_OK;
+    char path[SH_RUN_PATH];
+    char *text = NULL;
+    size_t n_bytes = 0;
+
+    SH_TRY(sh_options_write(sh_config_options(), config, &text, &n_bytes));
+    SH_TRY(sh_run_path(run, name, path));
+    SH_TRY(sh_file_put(path, text, n_bytes));
+out:
+    free(text);
+    return st;
+}
+
+sh_status sh_run_check_config(const char *run, const sh_config *wanted, bool *exists)
+{
+    sh_status st = SH_OK;
+    char path[SH_RUN_PATH];
+    sh_config *stored = calloc(1, sizeof(*stored));
+
+    SH_CHECK(stored != NULL, SH_ERR_NO_MEMORY, "configuration");
+    SH_TRY(sh_run_path(run, "config.yaml", path));
+    *exists = sh_file_exists(path);
+    if (!*exists) goto out;
+    SH_TRY(sh_run_load_config(run, stored));
+    SH_TRY(sh_options_check_resume(sh_config_options(), stored, wanted));
+    SH_CHECK(stored->steps == wanted->steps || stored->schedule.kind != SH_SCHEDULE_COSINE,
+             SH_ERR_MISMATCH,
+             "steps may not change when a run with schedule.kind=cosine continues: the run has "
+             "%lld, asked for are %lld",
+             (long long)stored->steps, (long long)wanted->steps);
+out:
+    free(stored);
+    return st;
+}
+
 sh_status sh_run_open_data(const char *run, const sh_config *config, sh_dataset **dataset,
                            sh_split *split)
 {

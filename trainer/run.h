@@ -31,6 +31,14 @@ SH_MUST_CHECK sh_status sh_run_path(const char *run, const char *name, char *pat
  */
 SH_MUST_CHECK sh_status sh_run_load_config(const char *run, sh_config *out);
 
+/** Write a configuration, every option with its value, as the whole file RUN/name. */
+SH_MUST_CHECK sh_status sh_run_put_config(const char *run, const char *name,
+                                          const sh_config *config);
+
+/** May training with `wanted` begin this run, or go on with it? Options that may not change once it
+ *  exists are SH_ERR_MISMATCH, listed with both values. *exists: does it? */
+SH_MUST_CHECK sh_status sh_run_check_config(const char *run, const sh_config *wanted, bool *exists);
+
 /** Open the run's packs and read its split. The caller owns both. */
 SH_MUST_CHECK sh_status sh_run_open_data(const char *run, const sh_config *config,
                                          sh_dataset **dataset, sh_split *split);

@@ -21,33 +21,6 @@ enum { FINGERPRINT_BYTES = 4096 };
 
 /* ---- configuration ---- */
 
-/* Continue with the stored configuration where the run exists; fixed options may not differ. */
-static sh_status settle_config(sh_session *s, const sh_config *wanted)
-{
-    sh_status st = SH_OK;
-    char path[SH_RUN_PATH];
-    sh_config *stored = calloc(1, sizeof(*stored));
-
-    SH_CHECK(stored != NULL, SH_ERR_NO_MEMORY, "configuration");
-    s->config = *wanted;
-    SH_TRY(sh_run_path(s->run, "config.yaml", path));
-    s->resumed = sh_file_exists(path);
-    if (s->resumed) {
-        SH_TRY(sh_run_load_config(s->run, stored));
-        SH_TRY(sh_options_check_resume(sh_config_options(), stored, wanted));
-        SH_CHECK(stored->steps == wanted->steps || stored->schedule.kind != SH_SCHEDULE_COSINE,
-                 SH_ERR_MISMATCH,
-                 "steps may not change when a run with schedule.kind=cosine continues: the run has "
-                 "%lld, asked for are %lld",
-                 (long long)stored->steps, (long long)wanted->steps);
-    }
-    SH_CHECK(s->config.steps > 0 || s->config.minutes > 0, SH_ERR_USAGE,
-             "no limit: give steps=N or minutes=M");
-out:
-    free(stored);
-    return st;
-}
-
 static void set_threads(sh_session *s)
 {
     int cores = sh_comm_cores_per_rank(s->comm);
@@ -342,21 +315,6 @@ out:
     return st;
 }
 
-static sh_status write_config(sh_session *s)
-{
-    sh_status st = SH_OK;
-    char path[SH_RUN_PATH];
-    char *text = NULL;
-    size_t n_bytes = 0;
-
-    SH_TRY(sh_options_write(sh_config_options(), &s->config, &text, &n_bytes));
-    SH_TRY(sh_run_path(s->run, "config.yaml", path));
-    SH_TRY(sh_file_put(path, text, n_bytes));
-out:
-    free(text);
-    return st;
-}
-
 /* Rank 0: what the folder needs before the first step. config.yaml comes last, since its presence
  * is what makes a folder a run. */
 static sh_status prepare_folder(sh_session *s, const char *fingerprint)
@@ -369,7 +327,7 @@ static sh_status prepare_folder(sh_session *s, const char *fingerprint)
         SH_TRY(sh_run_path(s->run, "classes.csv", path));
         SH_TRY(sh_classes_write(s->sampler, s->dataset, path));
     }
-    SH_TRY(write_config(s));
+    SH_TRY(sh_run_put_config(s->run, "config.yaml", &s->config));
     SH_TRY(sh_run_log_open(s->run, "metrics.jsonl", s->progress.metrics_bytes, &s->metrics));
     SH_TRY(sh_run_log_open(s->run, "ledger.csv", s->progress.ledger_bytes, &s->ledger));
     SH_TRY(sh_checkpointer_create(s->run, s->lock, (int)s->config.checkpoint.keep,
@@ -414,7 +372,8 @@ sh_status sh_session_open(sh_comm *comm, const char *run, const sh_config *wante
     s->comm = comm;
     snprintf(s->run, sizeof(s->run), "%s", run);
     SH_TRY(take_lock(s));
-    SH_TRY(sh_comm_agree_ok(comm, settle_config(s, wanted)));
+    s->config = *wanted;
+    SH_TRY(sh_comm_agree_ok(comm, sh_run_check_config(s->run, wanted, &s->resumed)));
     set_threads(s);
     SH_TRY(agree_on_config(s));
     SH_TRY(start_watchdog(s));
