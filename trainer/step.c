@@ -6,363 +6,17 @@
 #include <stdlib.h>
 
 #include "base/clock.h"
-#include "base/cpu.h"
 #include "base/position.h"
-#include "models/trained.h"
-#include "trainer/patterns.h"
-#include "trainer/step_loss.h"
+#include "trainer/step_state.h"
 
-enum {
-    MAX_SIZES = 2,             /* shards differ by at most one image */
-    BUCKET_ELEMS = 512 * 1024, /* 2 MB: large enough to use the wire, small enough to overlap */
-    MAX_BUCKETS = 4096,
-    FAULT_BYTES = 256,
-};
-
-/* The training program for shards of one size. */
-typedef struct sized_program {
-    int64_t n_images;
-    sh_program *program;
-    sh_value input; /* images, or the network's features */
-    sh_step_outputs outputs;
-    int ready[MAX_BUCKETS]; /* node after which each bucket is complete */
-} sized_program;
-
-struct sh_step {
-    sh_step_config config;
-    sh_comm *comm;
-    sh_store *store;
-    sh_optim *optim;
-    int64_t optimizer_begin;
-    sh_step_loss *loss;
-    sh_reducer *reducer;
-    sized_program sizes[MAX_SIZES];
-    int n_sizes;
-    int n_feature_slots;
-    int64_t n_images; /* through the network */
-
-    int shard_begin, shard_end; /* own */
-    bool two_passes;
-    sh_buffer **arenas; /* [n_arenas]: one per own shard, or one for all with two passes */
-    int n_arenas;
-    sh_buffer *reduce;  /* what one shard contributes, in the backend's memory */
-    sh_trained trained; /* what of it is exchanged; buckets are parts of the packed vector */
-    int64_t bucket_bounds[MAX_BUCKETS + 1];
-    int n_buckets;
-};
-
-/* ---- building ---- */
-
-/* What makes the features is read once: nothing of it may be trained then. */
-static sh_status check_frozen(const sh_step *step)
-{
-    sh_status st = SH_OK;
-
-    for (int i = 0; i < step->n_feature_slots; i++)
-        SH_CHECK(!sh_store_slot(step->store, i)->trainable, SH_ERR_USAGE,
-                 "shallow training keeps what the network makes of each crop, but %s is trained: "
-                 "freeze all but the head (freeze=*,!head.*,!loss.*), or train without "
-                 "shallow.views",
-                 sh_store_slot(step->store, i)->name);
-out:
-    return st;
-}
-
-static sh_status build_program(sh_step *step, int64_t n_images)
-{
-    sh_status st = SH_OK;
-    const sh_step_config *c = &step->config;
-    sized_program *s = &step->sizes[step->n_sizes++];
-    sh_program_config config = {.backend = c->backend,
-                                .store = step->store,
-                                .dtype = c->dtype,
-                                .training = true,
-                                .share = (float)n_images / (float)c->batch,
-                                .prefix = ""};
-
-    s->n_images = n_images;
-    SH_TRY(sh_program_create(&config, &s->program));
-    s->input = sh_program_input(s->program, "image",
-                                (int64_t[4]){n_images, c->net->in_channels, c->height, c->width});
-    sh_value features = sh_net_features(s->program, c->net, s->input, &c->head);
-
-    if (step->n_feature_slots == 0) step->n_feature_slots = sh_store_n_slots(step->store);
-    if (c->shallow) {
-        sh_program_cut(s->program, features);
-        s->input = features;
-    }
-    sh_step_loss_build(c, s->program, features, &s->outputs);
-    SH_TRY(sh_patterns_mark(c->freeze, c->lr_scale, step->store));
-    if (c->shallow) SH_TRY(check_frozen(step));
-    SH_TRY(sh_step_loss_differentiate(s->program, &s->outputs));
-    SH_TRY(sh_program_plan(s->program));
-out:
-    return st;
-}
-
-static sized_program *program_of(sh_step *step, int shard)
-{
-    int64_t begin, end;
-
-    sh_step_slots_of_shard(step, shard, &begin, &end);
-    return step->sizes[0].n_images == end - begin ? &step->sizes[0] : &step->sizes[1];
-}
-
-static sh_status build_programs(sh_step *step)
-{
-    sh_status st = SH_OK;
-
-    /* All sizes of the batch, not only the own ones: every rank must find the same slots. */
-    for (int shard = 0; shard < step->config.n_shards; shard++) {
-        int64_t begin, end;
-        bool known = false;
-
-        sh_step_slots_of_shard(step, shard, &begin, &end);
-        for (int i = 0; i < step->n_sizes; i++)
-            known = known || step->sizes[i].n_images == end - begin;
-        if (!known) SH_TRY(build_program(step, end - begin));
-    }
-    SH_TRY(sh_trained_collect(step->store, &step->trained));
-out:
-    return st;
-}
-
-/* Cut what is exchanged into buckets at slot borders; the statistics are the last bucket, ready
- * first, since the reducer exchanges from the last bucket down, as gradients become ready. */
-static void plan_buckets(sh_step *step)
-{
-    int64_t n_params = step->trained.n_params;
-    int64_t begin = 0;
-    int n = 0;
-
-    step->bucket_bounds[0] = 0;
-    for (int i = 0; i < sh_store_n_slots(step->store); i++) {
-        const sh_slot *slot = sh_store_slot(step->store, i);
-
-        int64_t place = sh_trained_place(&step->trained, step->store, i);
-
-        if (slot->kind != SH_SLOT_PARAM || place - begin < BUCKET_ELEMS) continue;
-        if (n + 2 >= MAX_BUCKETS) break;
-        begin = place;
-        step->bucket_bounds[++n] = begin;
-    }
-    step->bucket_bounds[++n] = n_params;
-    if (step->trained.n > n_params) step->bucket_bounds[++n] = step->trained.n;
-    step->n_buckets = n;
-    for (int s = 0; s < step->n_sizes; s++)
-        for (int b = 0; b < n; b++) step->sizes[s].ready[b] = -1;
-    for (int i = 0; i < sh_store_n_slots(step->store); i++) {
-        int64_t place = sh_trained_place(&step->trained, step->store, i);
-        int b = 0;
-
-        if (place < 0) continue;
-        while (place >= step->bucket_bounds[b + 1]) b++;
-        for (int s = 0; s < step->n_sizes; s++) {
-            int node = sh_program_ready_node(step->sizes[s].program, i);
-
-            if (node > step->sizes[s].ready[b]) step->sizes[s].ready[b] = node;
-        }
-    }
-}
-
-/* Keep the activations of all own shards where they fit into half of the memory that is free now.
- */
-static bool needs_two_passes(const sh_step *step, size_t arena_bytes)
-{
-    size_t n_own = (size_t)(step->shard_end - step->shard_begin);
-
-    if (step->config.passes != SH_PASSES_AUTO) return step->config.passes == SH_PASSES_TWO;
-    return n_own > 1 && arena_bytes * n_own > (size_t)sh_cpu_memory_bytes() / 2 /
-                                                  (size_t)sh_comm_local_size(step->comm);
-}
-
-static sh_status reserve_arenas(sh_step *step)
-{
-    sh_status st = SH_OK;
-    const sh_backend *backend = step->config.backend;
-    size_t bytes = 0;
-
-    for (int i = 0; i < step->n_sizes; i++) {
-        size_t b = sh_program_arena_bytes(step->sizes[i].program);
-
-        if (b > bytes) bytes = b;
-    }
-    step->two_passes = needs_two_passes(step, bytes);
-    step->n_arenas = step->two_passes ? 1 : step->shard_end - step->shard_begin;
-    step->arenas = calloc((size_t)step->n_arenas, sizeof(sh_buffer *));
-    SH_CHECK(step->arenas != NULL, SH_ERR_NO_MEMORY, "%d arenas", step->n_arenas);
-    for (int i = 0; i < step->n_arenas; i++) SH_TRY(backend->alloc(bytes, &step->arenas[i]));
-out:
-    return st;
-}
-
-/* Everything that depends on which parameters are trained. */
-static sh_status build(sh_step *step)
-{
-    sh_status st = SH_OK;
-
-    SH_TRY(build_programs(step));
-    plan_buckets(step);
-    SH_TRY(reserve_arenas(step));
-    SH_TRY(sh_reducer_create(step->comm, step->config.reduce, step->config.n_shards,
-                             step->trained.n, step->bucket_bounds, step->n_buckets,
-                             &step->reducer));
-out:
-    return st;
-}
-
-static void tear_down(sh_step *step)
-{
-    for (int i = 0; i < step->n_arenas && step->arenas != NULL; i++)
-        step->config.backend->free(&step->arenas[i]);
-    free(step->arenas);
-    step->arenas = NULL;
-    step->n_arenas = 0;
-    sh_reducer_destroy(&step->reducer);
-    sh_trained_clear(&step->trained);
-    for (int i = 0; i < step->n_sizes; i++) sh_program_destroy(&step->sizes[i].program);
-    step->n_sizes = 0;
-}
-
-static sh_status reserve_store(sh_step *step)
-{
-    sh_status st = SH_OK;
-    int64_t n = sh_store_n_params(step->store) + sh_store_n_states(step->store);
-
-    SH_TRY(sh_store_allocate(step->store));
-    SH_TRY(step->config.backend->alloc((size_t)n * sizeof(float), &step->reduce));
-out:
-    return st;
-}
-
-sh_status sh_step_create(const sh_step_config *config, sh_comm *comm, sh_step **out)
-{
-    sh_status st = SH_OK;
-    sh_step *step = calloc(1, sizeof(*step));
-
-    SH_CHECK(step != NULL, SH_ERR_NO_MEMORY, "training step");
-    step->config = *config;
-    step->comm = comm;
-    SH_CHECK(config->n_shards >= sh_comm_size(comm), SH_ERR_USAGE,
-             "%d ranks but only %d shards: each rank needs at least one; use shards=%d (the result "
-             "then differs from that of %d shards) or fewer ranks",
-             sh_comm_size(comm), config->n_shards, sh_comm_size(comm), config->n_shards);
-    sh_shards_of_rank(config->n_shards, sh_comm_size(comm), sh_comm_rank(comm), &step->shard_begin,
-                      &step->shard_end);
-    SH_TRY(sh_store_create(config->backend, &step->store));
-    SH_TRY(build(step));
-    SH_TRY(reserve_store(step));
-    SH_TRY(sh_step_loss_create(&step->config, comm, step->sizes[0].program, &step->sizes[0].outputs,
-                               &step->loss));
-    SH_TRY(sh_optim_create(&config->optim, step->store, &step->optim));
-    *out = step;
-    step = NULL;
-out:
-    sh_step_destroy(&step);
-    return st;
-}
-
-void sh_step_destroy(sh_step **step)
-{
-    sh_step *s = *step;
-
-    if (s == NULL) return;
-    tear_down(s);
-    if (s->reduce != NULL) s->config.backend->free(&s->reduce);
-    sh_optim_destroy(&s->optim);
-    sh_step_loss_destroy(&s->loss);
-    sh_store_destroy(&s->store);
-    free(s);
-    *step = NULL;
-}
-
-sh_status sh_step_freeze(sh_step *step, const char *freeze, bool shallow, int64_t optimizer_begin)
-{
-    sh_status st = SH_OK;
-
-    tear_down(step);
-    step->config.freeze = freeze;
-    step->config.shallow = shallow;
-    step->optimizer_begin = optimizer_begin;
-    SH_TRY(build(step));
-    SH_TRY(sh_optim_refresh(step->optim));
-out:
-    return st;
-}
-
-/* ---- looking ---- */
-
-sh_store *sh_step_store(sh_step *step)
-{
-    return step->store;
-}
-
-sh_optim *sh_step_optim(sh_step *step)
-{
-    return step->optim;
-}
-
-const sh_step_config *sh_step_get_config(const sh_step *step)
-{
-    return &step->config;
-}
-
-int sh_step_n_feature_slots(const sh_step *step)
-{
-    return step->n_feature_slots;
-}
-
-int64_t sh_step_n_images(const sh_step *step)
-{
-    return step->n_images;
-}
-
-void sh_step_own_shards(const sh_step *step, int *begin, int *end)
-{
-    *begin = step->shard_begin;
-    *end = step->shard_end;
-}
-
-void sh_step_slots_of_shard(const sh_step *step, int shard, int64_t *begin, int64_t *end)
-{
-    sh_items_of_shard(step->config.batch, step->config.n_shards, shard, begin, end);
-}
-
-sh_tensor_desc sh_step_input_desc(const sh_step *step, int shard)
-{
-    const sized_program *s = program_of((sh_step *)step, shard);
-
-    return sh_program_desc(s->program, s->input);
-}
-
-sh_program *sh_step_program(sh_step *step, int shard)
-{
-    return program_of(step, shard)->program;
-}
-
-static sh_buffer *arena_of(sh_step *step, int shard)
-{
-    return step->arenas[step->two_passes ? 0 : shard - step->shard_begin];
-}
-
-sh_run_args sh_step_run_args(sh_step *step, int shard)
-{
-    int64_t begin, end;
-
-    sh_step_slots_of_shard(step, shard, &begin, &end);
-    return (sh_run_args){.arena = arena_of(step, shard),
-                         .reduce = step->reduce,
-                         .scalars = {.seed = step->config.seed, .first_slot = begin}};
-}
-
-/* ---- running ---- */
+enum { FAULT_BYTES = 256 };
 
 /* Images or features in, embeddings and logits out: one own shard's forward. */
 static sh_status forward_shard(sh_step *step, int shard, int64_t number, sh_step_input input,
                                void *context, bool read_outputs)
 {
     sh_status st = SH_OK;
-    sized_program *s = program_of(step, shard);
+    sh_sized_program *s = sh_step_program_of(step, shard);
     sh_run_args args = sh_step_run_args(step, shard);
     const void *data = NULL;
 
@@ -383,7 +37,7 @@ out:
 /* Hands finished buckets of the last own shard to the reducer while its backward goes on. */
 typedef struct hand_over {
     sh_step *step;
-    const sized_program *size;
+    const sh_sized_program *size;
     float *leaf;
     int next_bucket;
 } hand_over;
@@ -427,7 +81,7 @@ out:
 static sh_status backward_shard(sh_step *step, int shard, int64_t number)
 {
     sh_status st = SH_OK;
-    sized_program *s = program_of(step, shard);
+    sh_sized_program *s = sh_step_program_of(step, shard);
     sh_run_args args = sh_step_run_args(step, shard);
     hand_over h = {.step = step,
                    .size = s,
@@ -484,7 +138,7 @@ static sh_status locate_bad_gradient(sh_step *step, int64_t number, sh_step_inpu
     name[0] = '\0';
     SH_CHECK(gradient != NULL, SH_ERR_NO_MEMORY, "a gradient to look into");
     for (int shard = step->shard_begin; shard < step->shard_end && name[0] == '\0'; shard++) {
-        sized_program *s = program_of(step, shard);
+        sh_sized_program *s = sh_step_program_of(step, shard);
         sh_run_args args = sh_step_run_args(step, shard);
 
         args.scalars.step = (uint64_t)number;
