@@ -161,6 +161,29 @@ out:
 
 /* ---- network ---- */
 
+/* A pattern like *.running_* means the statistics of the weights that were loaded; it freezes those
+ * of a new batch norm as well, which have never been measured. */
+static void warn_of_frozen_statistics(const sh_session *s, const sh_weights *weights)
+{
+    const sh_store *store = sh_step_store(s->step);
+    const char *first = NULL;
+    int n = 0;
+
+    for (int i = 0; i < sh_store_n_slots(store); i++) {
+        const sh_slot *slot = sh_store_slot(store, i);
+
+        if (slot->kind != SH_SLOT_STATE || slot->trainable) continue;
+        if (weights != NULL && sh_weights_find(weights, slot->name) != NULL) continue;
+        if (n++ == 0) first = slot->name;
+    }
+    if (n > 0 && sh_comm_rank(s->comm) == 0)
+        sh_log_warning(
+            "%d running statistics from %s on are frozen, but no weights were loaded for "
+            "them: they stay at mean 0 and variance 1. Take them back (freeze: a later "
+            "pattern with !), or give weights that have them (init)",
+            n, first);
+}
+
 static sh_status load_init(sh_session *s)
 {
     sh_status st = SH_OK;
@@ -175,6 +198,7 @@ static sh_status load_init(sh_session *s)
                                false, report));
         sh_log_info("init: %d tensors from %s; %s", report->n_loaded, s->config.init, report->text);
     }
+    warn_of_frozen_statistics(s, weights);
     SH_TRY(sh_optim_start_average(sh_step_optim(s->step)));
 out:
     sh_weights_destroy(&weights);

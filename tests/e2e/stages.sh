@@ -46,6 +46,10 @@ cmp -s whole/model.safetensors plain/model.safetensors && fail "freezing changed
 staged 1 kept steps=6 stages.2.fresh_optimizer=false
 cmp -s whole/model.safetensors kept/model.safetensors && fail "a fresh optimizer changed nothing"
 
+# Frozen statistics that came from nowhere are warned of.
+grep -q "warning: .* running statistics from features.* are frozen, but no weights were loaded" whole.log || fail "no warning of frozen statistics"
+if grep -q "warning: .* running statistics" plain.log; then fail "a warning of statistics that are not frozen"; fi
+
 # A misspelt pattern is refused with near names, and may not change on resume.
 if staged 1 typo steps=1 "freeze=faetures.*" 2> /dev/null; then fail "a pattern without a match was accepted"; fi
 grep -q 'matches no parameter; near names: features.0.0.weight' typo.log || fail "no near names"
