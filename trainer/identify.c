@@ -60,8 +60,10 @@ typedef struct tally {
     int64_t image_row, gallery_row, query_row;
 } tally;
 
-static void add_image(const sh_identify_input *in, int64_t row, tally *tallies)
+/* Is the image in the gallery itself? */
+static bool add_image(const sh_identify_input *in, int64_t row, tally *tallies)
 {
+    bool repeated = false;
     const sh_eval_data *g = in->gallery;
     const float *query = in->queries + row * g->dim;
 
@@ -78,6 +80,7 @@ static void add_image(const sh_identify_input *in, int64_t row, tally *tallies)
     for (int i = 0; i < g->n_individuals; i++) {
         tally *t = &tallies[i];
 
+        repeated |= t->image == 0;
         t->sum += t->image;
         if (t->image < t->nearest) {
             t->nearest = t->image;
@@ -85,6 +88,7 @@ static void add_image(const sh_identify_input *in, int64_t row, tally *tallies)
             t->query_row = row;
         }
     }
+    return repeated;
 }
 
 static void list_matches(const tally *tallies, int n_individuals, int64_t n_images, int top,
@@ -114,7 +118,8 @@ static void answer(const sh_identify_input *in, sh_identity *out, int64_t t, tal
     sh_match *matches = out->matches + t * in->top;
 
     for (int i = 0; i < in->gallery->n_individuals; i++) tallies[i] = (tally){.nearest = INFINITY};
-    for (int64_t k = 0; k < a->n_images; k++) add_image(in, out->order[a->first + k], tallies);
+    for (int64_t k = 0; k < a->n_images; k++)
+        a->n_repeats += add_image(in, out->order[a->first + k], tallies);
     list_matches(tallies, in->gallery->n_individuals, a->n_images, in->top, matches, &a->n_matches);
     a->verdict =
         a->n_matches > 0 ? sh_verdict_of(matches[0].distance, in->thresholds) : SH_VERDICT_UNKNOWN;

@@ -36,7 +36,8 @@ typedef struct sh_match {
 typedef struct sh_answer {
     int64_t first; /* its images: rows first .. first + n_images - 1 of sh_identity.order */
     int64_t n_images;
-    int n_matches; /* fish listed, at most `top` */
+    int64_t n_repeats; /* images at distance 0 of one of the gallery: the same picture */
+    int n_matches;     /* fish listed, at most `top` */
     sh_verdict verdict;
 } sh_answer;
 

@@ -130,7 +130,7 @@ out:
 }
 
 static void write_summary(FILE *f, const sh_identify_report *r, const int64_t counts[3],
-                          int64_t max_answers)
+                          int64_t n_repeats, int64_t max_answers)
 {
     int64_t n = r->identity->n;
 
@@ -150,6 +150,11 @@ static void write_summary(FILE *f, const sh_identify_report *r, const int64_t co
         fputs("The run has no threshold: its split has no validation fish. Every answer has to be "
               "looked at.",
               f);
+    if (n_repeats > 0)
+        fprintf(f,
+                " %lld of the images asked about are in the gallery too, at distance 0: their "
+                "answers say nothing about how well new pictures are known.",
+                (long long)n_repeats);
     if (n > max_answers)
         fprintf(f,
                 " The first %lld are shown, those to look at before the others; all are in the "
@@ -167,12 +172,15 @@ sh_status sh_identify_write_html(const sh_identify_report *report, int64_t max_a
     static const sh_verdict shown_first[] = {SH_VERDICT_LOOK, SH_VERDICT_UNKNOWN, SH_VERDICT_KNOWN};
     const sh_identity *id = report->identity;
     bool all = id->n <= max_answers; /* then in their own order */
-    int64_t counts[3] = {0}, n_shown = 0;
+    int64_t counts[3] = {0}, n_repeats = 0, n_shown = 0;
     sh_page page = {0};
 
-    for (int64_t t = 0; t < id->n; t++) counts[id->answers[t].verdict]++;
+    for (int64_t t = 0; t < id->n; t++) {
+        counts[id->answers[t].verdict]++;
+        n_repeats += id->answers[t].n_repeats;
+    }
     SH_TRY(sh_page_begin("Who is it?", &page));
-    write_summary(page.file, report, counts, max_answers);
+    write_summary(page.file, report, counts, n_repeats, max_answers);
     for (size_t pass = 0; pass < (all ? 1 : SH_COUNT(shown_first)); pass++) {
         for (int64_t t = 0; t < id->n && n_shown < max_answers; t++) {
             if (!all && id->answers[t].verdict != shown_first[pass]) continue;

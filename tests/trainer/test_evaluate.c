@@ -373,6 +373,29 @@ static void identify__answers_per_image_and_per_track(void **state)
     sh_identity_clear(&by_track);
 }
 
+static void identify__counts_images_that_the_gallery_holds(void **state)
+{
+    (void)state;
+    float e[N * DIM], queries[3 * DIM];
+    int32_t track[3] = {0, 0, 1};
+    sh_identity id = {0};
+
+    make_embeddings(0.01f, e);
+    memcpy(queries, e, sizeof(queries));
+    queries[1 * DIM] += 0.001f; /* another picture of the same fish */
+    w.data.embeddings = e;
+    w.data.dim = DIM;
+
+    sh_identify_input in = {
+        .gallery = &w.data, .queries = queries, .track = track, .n_queries = 3, .top = 1};
+
+    assert_int_equal(sh_identify(&in, &id), SH_OK);
+    w.data.embeddings = NULL;
+    assert_int_equal(id.answers[0].n_repeats, 1);
+    assert_int_equal(id.answers[1].n_repeats, 1);
+    sh_identity_clear(&id);
+}
+
 static void identify__lists_no_more_fish_than_there_are(void **state)
 {
     (void)state;
@@ -550,6 +573,7 @@ int main(void)
         cmocka_unit_test(sections__cover_sides_time_and_gallery),
         cmocka_unit_test(individuals__name_the_fish_that_one_is_taken_for),
         cmocka_unit_test(identify__answers_per_image_and_per_track),
+        cmocka_unit_test(identify__counts_images_that_the_gallery_holds),
         cmocka_unit_test(identify__lists_no_more_fish_than_there_are),
         cmocka_unit_test(data__without_recordings_is_marked_as_within_recording),
         cmocka_unit_test(data__counts_one_photograph_once),
