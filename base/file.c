@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -347,11 +348,26 @@ out:
 sh_status sh_path_program(char *out, size_t size)
 {
     sh_status st = SH_OK;
-    ssize_t n = readlink("/proc/self/exe", out, size);
+    char self[PATH_MAX];
+    ssize_t n = readlink("/proc/self/exe", self, sizeof(self));
 
-    SH_CHECK(n > 0 && (size_t)n < size, SH_ERR_IO, "cannot tell where this program lies: %s",
-             n < 0 ? strerror(errno) : "path too long");
-    out[n] = '\0';
+    SH_CHECK(n > 0 && (size_t)n < sizeof(self), SH_ERR_IO,
+             "cannot tell where this program lies: %s", n < 0 ? strerror(errno) : "path too long");
+    self[n] = '\0';
+    char *name = strrchr(self, '/') + 1, *folder = NULL;
+
+    /* A bundle starts its own loader as the program, and is itself started by a script. */
+    if (strncmp(name, "ld-", 3) == 0) {
+        name[-1] = '\0';
+        folder = strrchr(self, '/');
+    }
+    if (folder != NULL) {
+        *folder = '\0';
+        SH_TRY(sh_path_join(self, "bin/shoal", out, size));
+        goto out;
+    }
+    SH_CHECK((size_t)snprintf(out, size, "%s", self) < size, SH_ERR_IO,
+             "the path of this program is too long: %s", self);
 out:
     return st;
 }

@@ -68,7 +68,8 @@ SH_MUST_CHECK sh_status sh_path_join(const char *a, const char *b, char *out, si
  *  out[size]. */
 SH_MUST_CHECK sh_status sh_path_home(const char *name, char *out, size_t size);
 
-/** Path of the program that runs, into out[size]. */
+/** Path of the program that runs, into out[size]: what to start it by again. In a bundle
+ *  (scripts/bundle) that is its bin/shoal. */
 SH_MUST_CHECK sh_status sh_path_program(char *out, size_t size);
 
 /** Tests only: the n-th fault point passed from now on (0 = the next) fails with EIO, or kills the

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /** `shoal`: find the subcommand, run it, print what went wrong, choose the exit code. */
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -7,6 +8,7 @@
 
 #include "base/cli.h"
 #include "base/exit_codes.h"
+#include "base/file.h"
 #include "base/log.h"
 #include "trainer/commands.h"
 
@@ -78,11 +80,13 @@ static void wait_passively(int argc, char **argv)
 {
     static const char *const embedding[] = {"embed", "eval", "identify"};
     const char *spins = "1000";
+    char self[PATH_MAX];
 
     if (getenv("OMP_WAIT_POLICY") != NULL || getenv("GOMP_SPINCOUNT") != NULL) return;
     for (size_t i = 0; argc > 1 && i < SH_COUNT(embedding); i++)
         if (strcmp(argv[1], embedding[i]) == 0) spins = "100000";
-    if (setenv("GOMP_SPINCOUNT", spins, 1) == 0) execv("/proc/self/exe", argv);
+    if (sh_path_program(self, sizeof(self)) == SH_OK && setenv("GOMP_SPINCOUNT", spins, 1) == 0)
+        execv(self, argv);
 }
 
 int main(int argc, char **argv)
