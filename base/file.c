@@ -263,7 +263,7 @@ out:
     return st;
 }
 
-sh_status sh_file_make_dirs(const char *path)
+static sh_status make_dirs(const char *path, mode_t last_mode)
 {
     sh_status st = SH_OK;
     char part[PATH_BYTES];
@@ -274,8 +274,10 @@ sh_status sh_file_make_dirs(const char *path)
         char end = *p;
 
         if (end != '/' && end != '\0') continue;
+        bool last = p[strspn(p, "/")] == '\0';
+
         *p = '\0';
-        SH_CHECK(mkdir(part, 0777) == 0 || errno == EEXIST, SH_ERR_IO,
+        SH_CHECK(mkdir(part, last ? last_mode : 0777) == 0 || errno == EEXIST, SH_ERR_IO,
                  "cannot create folder %s: %s", part, strerror(errno));
         *p = end;
         if (end == '\0') break;
@@ -283,6 +285,16 @@ sh_status sh_file_make_dirs(const char *path)
     SH_CHECK(sh_file_is_dir(path), SH_ERR_IO, "%s exists and is not a folder", path);
 out:
     return st;
+}
+
+sh_status sh_file_make_dirs(const char *path)
+{
+    return make_dirs(path, 0777);
+}
+
+sh_status sh_file_make_private_dir(const char *path)
+{
+    return make_dirs(path, 0700);
 }
 
 sh_status sh_file_remove_tree(const char *path)

@@ -49,6 +49,11 @@ SH_MUST_CHECK sh_status sh_file_read_at(int fd, const char *path, uint64_t offse
 /** Create a folder and its parents; existing is fine. */
 SH_MUST_CHECK sh_status sh_file_make_dirs(const char *path);
 
+/** The same, and if the folder itself is made now, only its owner may look into it (its parents are
+ *  as the user's umask says). One that exists keeps its rights: opening it to others is the owner's
+ *  to do. */
+SH_MUST_CHECK sh_status sh_file_make_private_dir(const char *path);
+
 /** Rename with both folders synced; passes fault points. */
 SH_MUST_CHECK sh_status sh_file_rename(const char *from, const char *to);
 

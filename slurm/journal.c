@@ -20,7 +20,7 @@ sh_status sh_journal_append(const char *run, json_t *event)
     int fd = -1;
 
     SH_CHECK(event != NULL, SH_ERR_NO_MEMORY, "journal of %s", run);
-    SH_TRY(sh_file_make_dirs(run));
+    SH_TRY(sh_file_make_private_dir(run));
     SH_TRY(sh_path_join(run, "jobs.jsonl", path, sizeof(path)));
     json_object_set_new(event, "time", json_integer((json_int_t)time(NULL)));
     line = json_dumps(event, JSON_COMPACT | JSON_PRESERVE_ORDER);

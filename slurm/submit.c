@@ -285,7 +285,7 @@ sh_status sh_submit(const sh_submit_request *r, const char *script, char job[SH_
     sh_status st = SH_OK;
     char path[PATH_BYTES], run[PATH_BYTES], options[PATH_BYTES], task[2 * SH_JOB_TEXT];
 
-    SH_TRY(sh_file_make_dirs(r->run));
+    SH_TRY(sh_file_make_private_dir(r->run));
     SH_TRY(sh_path_join(r->run, "job.sbatch", path, sizeof(path)));
     SH_TRY(sh_file_put(path, script, strlen(script)));
     SH_TRY(sh_queue_submit(path, NULL, NULL, job));

@@ -104,7 +104,7 @@ static sh_status submit(const submit_args *args, const sh_site *site, const sh_c
         goto out;
     }
     SH_TRY(sh_submit_check_idle(r));
-    SH_TRY(sh_file_make_dirs(r->run));
+    SH_TRY(sh_file_make_private_dir(r->run));
     /* As it is now: what is edited while the job waits changes nothing. */
     SH_TRY(sh_run_put_config(r->run, "experiment.yaml", config));
     SH_TRY(sh_submit(r, script, job));

@@ -378,7 +378,7 @@ static sh_status take_lock(sh_session *s)
     sh_status st = SH_OK;
 
     if (sh_comm_rank(s->comm) == 0) {
-        SH_TRY(sh_file_make_dirs(s->run));
+        SH_TRY(sh_file_make_private_dir(s->run));
         SH_TRY(sh_run_lock_take(s->run, &s->lock));
         SH_TRY(sh_checkpoint_clear_unfinished(s->run));
     }

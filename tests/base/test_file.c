@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -174,6 +175,25 @@ static void read_at__names_a_truncated_file(void **state)
     fclose(f);
 }
 
+static void make_private_dir__closes_the_last_folder_only(void **state)
+{
+    struct stat info;
+    mode_t before = umask(022);
+
+    (void)state;
+    snprintf(path, sizeof(path), "%s/runs/one/", folder);
+    assert_int_equal(sh_file_make_private_dir(path), SH_OK);
+    assert_int_equal(stat(path, &info), 0);
+    assert_int_equal(info.st_mode & 0777, 0700);
+    snprintf(path, sizeof(path), "%s/runs", folder);
+    assert_int_equal(stat(path, &info), 0);
+    assert_int_equal(info.st_mode & 0777, 0755);
+    assert_int_equal(sh_file_make_private_dir(path), SH_OK);
+    assert_int_equal(stat(path, &info), 0);
+    assert_int_equal(info.st_mode & 0777, 0755);
+    umask(before);
+}
+
 int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
@@ -185,6 +205,7 @@ int main(void)
         TEST(writer__leaves_nothing_behind_when_abandoned),
         TEST(get__names_missing_and_oversized_files),
         TEST(read_at__names_a_truncated_file),
+        TEST(make_private_dir__closes_the_last_folder_only),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

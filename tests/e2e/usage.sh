@@ -34,6 +34,7 @@ expect 1 "no such backend" "$SHOAL" train --run r data="$PACK" steps=1 device=cu
 # shellcheck disable=SC2086
 base="$SHOAL train --run run data=$PACK $small_config shards=2"
 expect 0 "done: 2 steps" $base steps=2
+[ "$(stat -c %a run)" = 700 ] || fail "the run is open to others"
 expect 0 "is finished" $base steps=2
 expect 1 "optimizer.lr: the run has" $base steps=3 optimizer.lr=1
 expect 0 "continuing run from step 2" $base steps=3
