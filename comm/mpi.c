@@ -87,6 +87,15 @@ static int promised_ranks(const char **launcher)
     return 1;
 }
 
+/* Did the launcher start all ranks on this host? */
+static bool on_one_host(void)
+{
+    int n = env_int("OMPI_COMM_WORLD_SIZE");
+
+    return n > 0 ? env_int("OMPI_COMM_WORLD_LOCAL_SIZE") == n
+                 : env_int("SLURM_STEP_NUM_NODES") == 1;
+}
+
 /* Can MPI_Init find its peers? Asked first, since it may end a process that has none. */
 static bool peers_reachable(void)
 {
@@ -128,6 +137,8 @@ static sh_status start_mpi(sh_comm *comm)
     if (!started) {
         /* Ranks that share cores must not spin inside MPI either. */
         setenv("OMPI_MCA_mpi_yield_when_idle", "1", 0);
+        /* Its TCP ports believe whoever connects: none where memory is shared. */
+        if (on_one_host()) setenv("OMPI_MCA_btl", "self,vader", 0);
         SH_MPI(MPI_Init_thread(NULL, NULL, MPI_THREAD_FUNNELED, &provided));
         comm->owns_mpi = true;
         SH_CHECK(provided >= MPI_THREAD_FUNNELED, SH_ERR_UNSUPPORTED,

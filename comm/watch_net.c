@@ -86,7 +86,7 @@ out:
     return st;
 }
 
-static sh_status listen_to_all(sh_watch_net *net)
+static sh_status start_listening(sh_watch_net *net, bool one_host)
 {
     sh_status st = SH_OK;
     char endpoint[ADDRESS_TEXT];
@@ -101,14 +101,14 @@ static sh_status listen_to_all(sh_watch_net *net)
     SH_TRY(set_int(net->listener, ZMQ_ROUTER_HANDOVER, 1));
     ZMQ(zmq_setsockopt(net->listener, ZMQ_MAXMSGSIZE, &(int64_t){MAX_FRAME}, sizeof(int64_t)));
     ZMQ(zmq_setsockopt(net->listener, ZMQ_CURVE_SECRETKEY, net->keys.server_secret, 41));
-    ZMQ(zmq_bind(net->listener, "tcp://*:*"));
+    ZMQ(zmq_bind(net->listener, one_host ? "tcp://127.0.0.1:*" : "tcp://*:*"));
     ZMQ(zmq_getsockopt(net->listener, ZMQ_LAST_ENDPOINT, endpoint, &n_endpoint));
     net->card.port = (uint16_t)atoi(strrchr(endpoint, ':') + 1);
 out:
     return st;
 }
 
-sh_status sh_watch_net_open(int rank, const sh_watch_keys *keys, sh_watch_card *card,
+sh_status sh_watch_net_open(int rank, bool one_host, const sh_watch_keys *keys, sh_watch_card *card,
                             sh_watch_net **out)
 {
     sh_status st = SH_OK;
@@ -125,7 +125,7 @@ sh_status sh_watch_net_open(int rank, const sh_watch_keys *keys, sh_watch_card *
                          zmq_ctx_get(net->context, ZMQ_SOCKET_LIMIT)) == 0,
              SH_ERR_COMM, "watchdog: %s", zmq_strerror(zmq_errno()));
     SH_TRY(list_addresses(&net->card));
-    SH_TRY(listen_to_all(net));
+    SH_TRY(start_listening(net, one_host));
     *card = net->card;
     *out = net;
     net = NULL;

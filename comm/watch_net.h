@@ -32,9 +32,10 @@ typedef struct sh_watch_net sh_watch_net;
 /** New keys for a run. */
 SH_MUST_CHECK sh_status sh_watch_make_keys(sh_watch_keys *keys);
 
-/** Listen; `card` says where, its host apart. The caller owns *out. */
-SH_MUST_CHECK sh_status sh_watch_net_open(int rank, const sh_watch_keys *keys, sh_watch_card *card,
-                                          sh_watch_net **out);
+/** Listen, for ranks of this host only if there are no others; `card` says where, its host apart.
+ *  The caller owns *out. */
+SH_MUST_CHECK sh_status sh_watch_net_open(int rank, bool one_host, const sh_watch_keys *keys,
+                                          sh_watch_card *card, sh_watch_net **out);
 
 /** Says nothing to anybody; what was sent is given half a second to leave. */
 void sh_watch_net_close(sh_watch_net **net);

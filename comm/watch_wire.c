@@ -6,6 +6,7 @@
 #include "comm/watch.h"
 
 static const uint8_t magic[4] = {'s', 'h', 'W', '1'};
+static const uint64_t longest_ms = UINT64_C(1) << 52; /* seconds in f64 and back are the same */
 
 static uint8_t *put(uint8_t *at, uint64_t value, int n_bytes)
 {
@@ -50,7 +51,7 @@ bool sh_watch_decode(const uint8_t *data, size_t n_bytes, int n_ranks, sh_watch_
                           .position = {.activity = (sh_activity)activity, .n_moves = get(&at, 8)}};
 
     if (kind < SH_WATCH_BEAT || kind >= SH_WATCH_KIND_END || activity >= SH_AT_COUNT ||
-        rank >= (uint64_t)n_ranks || n_text >= SH_POSITION_TEXT ||
+        rank >= (uint64_t)n_ranks || still_ms > longest_ms || n_text >= SH_POSITION_TEXT ||
         n_bytes != SH_WATCH_HEAD_BYTES + n_text)
         return false;
     for (uint64_t i = 0; i < n_text; i++)

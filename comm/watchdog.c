@@ -197,7 +197,8 @@ static void *run_thread(void *context)
 
     ask_for_priority();
     if (w->watch.n_ranks > 1)
-        st = sh_watch_net_open(w->watch.self, &w->keys, &w->cards[w->watch.self], &w->net);
+        st = sh_watch_net_open(w->watch.self, w->comm->local_size == w->comm->size, &w->keys,
+                               &w->cards[w->watch.self], &w->net);
     if (st != SH_OK) fail(w, st);
     sem_post(&w->opened);
     while (sem_wait(&w->may_connect) != 0) continue;
