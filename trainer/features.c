@@ -16,7 +16,7 @@
 #include "base/log.h"
 #include "base/position.h"
 
-enum { BLOCKS_AHEAD = 2, KEY_BYTES = 32 };
+enum { KEY_BYTES = 32 };
 
 /* A file begins with this; rows follow it, aligned to its 64 bytes. */
 typedef struct header {
@@ -138,9 +138,8 @@ typedef struct worker {
     sh_comm *comm;
     sh_infer *infer;
     int64_t dim;
-    uint8_t *pixels[BLOCKS_AHEAD];
-    float *block;   /* [SH_INFER_BLOCK, dim] */
     uint8_t *rows;  /* [SH_FEATURES_PIECE] of all ranks */
+    uint8_t *own;   /* of them, this rank's in the piece under way */
     int64_t n_left; /* rows to compute, over all pieces and ranks */
     int64_t n_done; /* of finished pieces */
     double start;
@@ -156,60 +155,18 @@ static void show_progress(const worker *w, int64_t own_done)
                     (long long)done, (long long)w->n_left, rate, (double)(w->n_left - done) / rate);
 }
 
-static void store_rows(const worker *w, int64_t n, uint8_t *out)
+/* What the network gives, in its dtype. */
+static sh_status store_rows(void *context, int64_t first, int64_t m, const float *rows)
 {
-    if (w->c->infer.dtype == SH_F32) {
-        memcpy(out, w->block, (size_t)(n * w->dim) * sizeof(float));
-        return;
-    }
-    for (int64_t i = 0; i < n * w->dim; i++) ((uint16_t *)out)[i] = sh_bf16_from_f32(w->block[i]);
-}
+    const worker *w = context;
+    uint8_t *out = w->own + (size_t)first * w->c->row_bytes;
 
-/* Ask for a block of the crops [first, end) of a piece, the last one repeated to fill it. The key
- * of a view's draws is crop and view. */
-static sh_status request_block(const worker *w, sh_loader *loader, const piece *p, int64_t first,
-                               int64_t end, uint8_t *pixels)
-{
-    sh_slot_plan slots[SH_INFER_BLOCK] = {0};
-
-    for (int64_t i = 0; i < SH_INFER_BLOCK; i++) {
-        int64_t crop = w->c->crops[first + i < end ? first + i : end - 1];
-
-        slots[i].crop = crop;
-        slots[i].draw = (uint64_t)p->view << 40 | (uint64_t)crop;
-    }
-    return sh_loader_request(loader, slots, SH_INFER_BLOCK, pixels);
-}
-
-/* Features of the crops at positions [begin, end) into rows. */
-static sh_status compute_rows(worker *w, const piece *p, int64_t begin, int64_t end, uint8_t *rows)
-{
-    sh_status st = SH_OK;
-    sh_loader *loader = NULL;
-    sh_loader_config config = *sh_infer_loader(w->infer);
-    int64_t n_blocks = (end - begin + SH_INFER_BLOCK - 1) / SH_INFER_BLOCK;
-
-    sh_position_enter(SH_AT_FILES, "features of %s crops, view %d", w->c->name, p->view);
-    if (n_blocks == 0) goto out;
-    config.augment = w->c->augment[p->view];
-    SH_TRY(sh_loader_create(&config, w->c->dataset, &loader));
-    for (int64_t b = 0; b < n_blocks && b < BLOCKS_AHEAD; b++)
-        SH_TRY(request_block(w, loader, p, begin + b * SH_INFER_BLOCK, end, w->pixels[b]));
-    for (int64_t b = 0; b < n_blocks; b++) {
-        int64_t first = begin + b * SH_INFER_BLOCK, next = first + BLOCKS_AHEAD * SH_INFER_BLOCK;
-        int64_t n = end - first < SH_INFER_BLOCK ? end - first : SH_INFER_BLOCK;
-        uint8_t *pixels = w->pixels[b % BLOCKS_AHEAD];
-
-        SH_TRY(sh_loader_wait(loader));
-        SH_TRY(sh_infer_run_block(w->infer, pixels, n, w->block));
-        store_rows(w, n, rows + (size_t)(first - begin) * w->c->row_bytes);
-        if (next < end) SH_TRY(request_block(w, loader, p, next, end, pixels));
-        show_progress(w, first + n - begin);
-    }
-out:
-    sh_loader_destroy(&loader);
-    sh_position_leave();
-    return st;
+    if (w->c->infer.dtype == SH_F32)
+        memcpy(out, rows, (size_t)m * w->c->row_bytes);
+    else
+        for (int64_t i = 0; i < m * w->dim; i++) ((uint16_t *)out)[i] = sh_bf16_from_f32(rows[i]);
+    show_progress(w, first + m);
+    return SH_OK;
 }
 
 static sh_status write_piece(const worker *w, const sh_features *f, const piece *p)
@@ -238,9 +195,11 @@ static sh_status compute_piece(worker *w, const sh_features *f, const piece *p)
     int64_t begin, end;
 
     sh_comm_own_items(w->comm, p->n, &begin, &end);
-    uint8_t *own = w->rows + (size_t)begin * f->row_bytes;
-
-    st = compute_rows(w, p, p->first + begin, p->first + end, own);
+    w->own = w->rows + (size_t)begin * f->row_bytes;
+    sh_position_enter(SH_AT_FILES, "features of %s crops, view %d", w->c->name, p->view);
+    st = sh_infer_run_view(w->infer, w->c->dataset, &w->c->augment[p->view], p->view,
+                           w->c->crops + p->first + begin, end - begin, store_rows, w);
+    sh_position_leave();
     SH_TRY(sh_comm_agree_ok(w->comm, st));
     SH_TRY(sh_comm_gather_items(w->comm, p->n, f->row_bytes, w->rows));
     sh_position_enter(SH_AT_FILES, "features in %s", w->c->folder);
@@ -261,18 +220,8 @@ static sh_status open_worker(worker *w, sh_features_stats *stats)
     SH_CHECK((size_t)w->dim * sh_dtype_size(w->c->infer.dtype) == w->c->row_bytes, SH_ERR_INTERNAL,
              "features of %lld numbers do not fill rows of %zu bytes", (long long)w->dim,
              w->c->row_bytes);
-    const sh_loader_config *loader = sh_infer_loader(w->infer);
-    const sh_tensor_desc desc = {loader->dtype,
-                                 loader->layout,
-                                 {SH_INFER_BLOCK, loader->channels, loader->height, loader->width}};
-
-    for (int i = 0; i < BLOCKS_AHEAD; i++) {
-        w->pixels[i] = calloc(1, sh_tensor_bytes(&desc));
-        SH_CHECK(w->pixels[i] != NULL, SH_ERR_NO_MEMORY, "images for features");
-    }
-    w->block = malloc((size_t)(SH_INFER_BLOCK * w->dim) * sizeof(float));
     w->rows = malloc(SH_FEATURES_PIECE * w->c->row_bytes);
-    SH_CHECK(w->block && w->rows, SH_ERR_NO_MEMORY, "rows of features");
+    SH_CHECK(w->rows != NULL, SH_ERR_NO_MEMORY, "rows of features");
     w->n_left = stats->n_computed;
     w->start = sh_clock_seconds();
 out:
@@ -282,8 +231,6 @@ out:
 static void close_worker(worker *w)
 {
     sh_infer_destroy(&w->infer);
-    for (int i = 0; i < BLOCKS_AHEAD; i++) free(w->pixels[i]);
-    free(w->block);
     free(w->rows);
 }
 

@@ -118,32 +118,28 @@ int sh_infer_dim(const sh_infer *infer)
     return (int)infer->dim;
 }
 
-const sh_loader_config *sh_infer_loader(const sh_infer *infer)
-{
-    return &infer->config.loader;
-}
-
 int64_t sh_infer_n_images(const sh_infer *infer)
 {
     return infer->n_images;
 }
 
-sh_status sh_infer_run_block(sh_infer *infer, const void *input, int64_t n, float *out)
+/* One block of images or features, [SH_INFER_BLOCK, ...], to infer->block; n of them count. */
+static sh_status run_block(sh_infer *infer, const void *input, int64_t n)
 {
     sh_status st = SH_OK;
     sh_run_args args = {.arena = infer->arena};
 
     SH_TRY(sh_program_write(infer->program, infer->arena, infer->input, input));
     SH_TRY(sh_program_run(infer->program, SH_PHASE_FORWARD, &args));
-    SH_TRY(sh_program_read(infer->program, infer->arena, infer->output, out));
+    SH_TRY(sh_program_read(infer->program, infer->arena, infer->output, infer->block));
     if (infer->config.part != SH_INFER_HEAD) infer->n_images += n;
 out:
     return st;
 }
 
-/* Ask for block `b`: its crops, the last one repeated to fill the block. */
-static sh_status request_block(sh_infer *infer, sh_loader *loader, const int64_t *crops, int64_t n,
-                               int64_t b)
+/* Ask for block `b` of a view: its crops, the last one repeated to fill the block. */
+static sh_status request_block(sh_infer *infer, sh_loader *loader, int view, const int64_t *crops,
+                               int64_t n, int64_t b)
 {
     sh_slot_plan slots[SH_INFER_BLOCK] = {0};
 
@@ -151,23 +147,46 @@ static sh_status request_block(sh_infer *infer, sh_loader *loader, const int64_t
         int64_t k = b * SH_INFER_BLOCK + i;
 
         slots[i].crop = crops[k < n ? k : n - 1];
+        slots[i].draw = (uint64_t)view << 40 | (uint64_t)slots[i].crop;
     }
     return sh_loader_request(loader, slots, SH_INFER_BLOCK, infer->pixels[b % BLOCKS_AHEAD]);
 }
 
-static sh_loader_config loader_of_view(const sh_infer *infer, int view)
+sh_status sh_infer_run_view(sh_infer *infer, const sh_dataset *dataset, const sh_augment *augment,
+                            int view, const int64_t *crops, int64_t n, sh_infer_sink sink,
+                            void *context)
 {
-    sh_loader_config loader = infer->config.loader;
+    sh_status st = SH_OK;
+    sh_loader *loader = NULL;
+    sh_loader_config config = infer->config.loader;
+    int64_t n_blocks = (n + SH_INFER_BLOCK - 1) / SH_INFER_BLOCK;
 
-    loader.augment = sh_infer_view(view);
-    return loader;
+    if (n == 0) goto out;
+    config.augment = *augment;
+    SH_TRY(sh_loader_create(&config, dataset, &loader));
+    for (int64_t b = 0; b < n_blocks && b < BLOCKS_AHEAD; b++)
+        SH_TRY(request_block(infer, loader, view, crops, n, b));
+    for (int64_t b = 0; b < n_blocks; b++) {
+        int64_t first = b * SH_INFER_BLOCK;
+        int64_t m = n - first < SH_INFER_BLOCK ? n - first : SH_INFER_BLOCK;
+
+        SH_TRY(sh_loader_wait(loader));
+        SH_TRY(run_block(infer, infer->pixels[b % BLOCKS_AHEAD], m));
+        if (b + BLOCKS_AHEAD < n_blocks)
+            SH_TRY(request_block(infer, loader, view, crops, n, b + BLOCKS_AHEAD));
+        SH_TRY(sink(context, first, m, infer->block));
+    }
+out:
+    sh_loader_destroy(&loader);
+    return st;
 }
 
-/* Add n embeddings of the block to sums; the first view begins them. */
-static void add_block(const sh_infer *infer, int view, int64_t n, float *sums)
+/* ---- views of a crop, added up ---- */
+
+/* Add n embeddings to sums; the first view begins them. */
+static void add_rows(const sh_infer *infer, int view, int64_t n, const float *rows, float *sums)
 {
-    for (int64_t i = 0; i < n * infer->dim; i++)
-        sums[i] = view == 0 ? infer->block[i] : sums[i] + infer->block[i];
+    for (int64_t i = 0; i < n * infer->dim; i++) sums[i] = view == 0 ? rows[i] : sums[i] + rows[i];
 }
 
 static void finish_views(const sh_infer *infer, int64_t n, float *sums)
@@ -186,39 +205,30 @@ static void finish_views(const sh_infer *infer, int64_t n, float *sums)
     }
 }
 
-static sh_status run_view(sh_infer *infer, const sh_dataset *dataset, const int64_t *crops,
-                          int64_t n, int view, const char *progress, float *sums)
+/* The view under way of all crops. */
+typedef struct summing {
+    const sh_infer *infer;
+    int view;
+    int64_t n;
+    const char *progress;
+    double start;
+    float *sums;
+} summing;
+
+static sh_status add_block(void *context, int64_t first, int64_t m, const float *rows)
 {
-    sh_status st = SH_OK;
-    sh_loader *loader = NULL;
-    const sh_loader_config config = loader_of_view(infer, view);
-    int64_t n_blocks = (n + SH_INFER_BLOCK - 1) / SH_INFER_BLOCK;
-    double start = sh_clock_seconds();
+    const summing *a = context;
+    int views = a->infer->config.views;
 
-    SH_TRY(sh_loader_create(&config, dataset, &loader));
-    for (int64_t b = 0; b < n_blocks && b < BLOCKS_AHEAD; b++)
-        SH_TRY(request_block(infer, loader, crops, n, b));
-    for (int64_t b = 0; b < n_blocks; b++) {
-        int64_t first = b * SH_INFER_BLOCK;
-        int64_t m = n - first < SH_INFER_BLOCK ? n - first : SH_INFER_BLOCK;
+    add_rows(a->infer, a->view, m, rows, a->sums + first * a->infer->dim);
+    if (a->progress != NULL && first / SH_INFER_BLOCK % 8 == 7) {
+        double rate = (double)(first + m) / (sh_clock_seconds() - a->start);
+        int64_t done = a->view * a->n + first + m, all = views * a->n;
 
-        SH_TRY(sh_loader_wait(loader));
-        SH_TRY(sh_infer_run_block(infer, infer->pixels[b % BLOCKS_AHEAD], m, infer->block));
-        add_block(infer, view, m, sums + first * infer->dim);
-        if (b + BLOCKS_AHEAD < n_blocks)
-            SH_TRY(request_block(infer, loader, crops, n, b + BLOCKS_AHEAD));
-        if (progress != NULL && b % 8 == 7) {
-            double rate = (double)(first + m) / (sh_clock_seconds() - start);
-            int64_t left = n - first - m + (infer->config.views - 1 - view) * n;
-
-            sh_log_progress("%s: %lld of %lld crops, %.0f crops/s, %.0f s left", progress,
-                            (long long)(view * n + first + m), (long long)(infer->config.views * n),
-                            rate, (double)left / rate);
-        }
+        sh_log_progress("%s: %lld of %lld crops, %.0f crops/s, %.0f s left", a->progress,
+                        (long long)done, (long long)all, rate, (double)(all - done) / rate);
     }
-out:
-    sh_loader_destroy(&loader);
-    return st;
+    return SH_OK;
 }
 
 sh_status sh_infer_run(sh_infer *infer, const sh_dataset *dataset, const int64_t *crops, int64_t n,
@@ -227,8 +237,12 @@ sh_status sh_infer_run(sh_infer *infer, const sh_dataset *dataset, const int64_t
     sh_status st = SH_OK;
 
     if (n == 0) goto out;
-    for (int view = 0; view < infer->config.views; view++)
-        SH_TRY(run_view(infer, dataset, crops, n, view, progress, out));
+    for (int view = 0; view < infer->config.views; view++) {
+        const sh_augment augment = sh_infer_view(view);
+        summing a = {infer, view, n, progress, sh_clock_seconds(), out};
+
+        SH_TRY(sh_infer_run_view(infer, dataset, &augment, view, crops, n, add_block, &a));
+    }
     finish_views(infer, n, out);
     if (progress != NULL) sh_log_progress_end();
 out:
@@ -248,8 +262,8 @@ sh_status sh_infer_run_rows(sh_infer *infer, int64_t n, sh_infer_row row, const 
             for (int64_t i = 0; i < m; i++)
                 memcpy(infer->pixels[0] + (size_t)i * row_bytes, row(context, first + i, view),
                        row_bytes);
-            SH_TRY(sh_infer_run_block(infer, infer->pixels[0], m, infer->block));
-            add_block(infer, view, m, out + first * infer->dim);
+            SH_TRY(run_block(infer, infer->pixels[0], m));
+            add_rows(infer, view, m, infer->block, out + first * infer->dim);
         }
     }
     finish_views(infer, n, out);
@@ -262,11 +276,12 @@ sh_status sh_infer_run_image(sh_infer *infer, const sh_image *image, float *out)
     sh_status st = SH_OK;
 
     for (int view = 0; view < infer->config.views; view++) {
-        const sh_loader_config config = loader_of_view(infer, view);
+        sh_loader_config config = infer->config.loader;
 
+        config.augment = sh_infer_view(view);
         SH_TRY(sh_loader_render(&config, image, 0, infer->pixels[0], SH_INFER_BLOCK, 0));
-        SH_TRY(sh_infer_run_block(infer, infer->pixels[0], 1, infer->block));
-        add_block(infer, view, 1, out);
+        SH_TRY(run_block(infer, infer->pixels[0], 1));
+        add_rows(infer, view, 1, infer->block, out);
     }
     finish_views(infer, 1, out);
 out:

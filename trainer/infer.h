@@ -50,7 +50,6 @@ SH_MUST_CHECK sh_status sh_infer_create(const sh_infer_config *config, sh_store 
 void sh_infer_destroy(sh_infer **infer);
 
 int sh_infer_dim(const sh_infer *infer); /* of what comes out: embeddings or features */
-const sh_loader_config *sh_infer_loader(const sh_infer *infer);
 
 /** Images that went through the network so far. */
 int64_t sh_infer_n_images(const sh_infer *infer);
@@ -61,11 +60,14 @@ SH_MUST_CHECK sh_status sh_infer_run(sh_infer *infer, const sh_dataset *dataset,
                                      const int64_t *crops, int64_t n, const char *progress,
                                      float *out);
 
-/** One block that the caller prepared: images as sh_infer_loader says, or features, whole rows in
- *  the network's dtype, [SH_INFER_BLOCK, ...], into out [SH_INFER_BLOCK, dim]. Views are the
- *  caller's. n of them count as images. */
-SH_MUST_CHECK sh_status sh_infer_run_block(sh_infer *infer, const void *input, int64_t n,
-                                           float *out);
+/** One view of crops[n] (dataset indices) through the network, in order; `sink` gets the rows of
+ *  `m` crops from position `first` on, [m, dim], as they are done. augment says how the view
+ * differs from the crop; its draws are keyed by view and crop. config.views is the caller's affair.
+ */
+typedef sh_status (*sh_infer_sink)(void *context, int64_t first, int64_t m, const float *rows);
+SH_MUST_CHECK sh_status sh_infer_run_view(sh_infer *infer, const sh_dataset *dataset,
+                                          const sh_augment *augment, int view, const int64_t *crops,
+                                          int64_t n, sh_infer_sink sink, void *context);
 
 /** Embed n crops, of which `row` gives the features of each view, into out [n, dim].
  *  SH_INFER_HEAD. */
