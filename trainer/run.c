@@ -8,11 +8,14 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "base/position.h"
 
 enum { MAX_JSON_BYTES = 256 << 20, LOCK_BYTES = 512 };
+
+static const double turn_seconds = 10; /* for a process that takes the run at the same instant */
 
 sh_status sh_run_path(const char *run, const char *name, char *path)
 {
@@ -99,13 +102,32 @@ out:
  * the newest process that took the run: one that no longer finds its own text there has been
  * replaced, and writes nothing more. The second holds where the first cannot: on file systems
  * without locks, and where a batch system starts a job again whose first copy it only believes to
- * be dead. */
+ * be dead.
+ *
+ * Two bytes are locked: LIVES for as long as the process lives, TAKES while it looks who has the
+ * run and writes its own text. So the text that is found is whole and is that of whoever lives,
+ * though several processes take the run at the same instant. */
 struct sh_run_lock {
     char path[SH_RUN_PATH];
     char text[LOCK_BYTES]; /* what this process wrote; no newline */
     int fd;
     int64_t incarnation;
 };
+
+typedef enum lock_byte { LIVES, TAKES } lock_byte;
+
+/* 0, or the errno for which it was not locked. */
+static int lock_byte_of(int fd, lock_byte byte, short type)
+{
+    struct flock range = {.l_type = type, .l_whence = SEEK_SET, .l_start = (off_t)byte, .l_len = 1};
+
+    return fcntl(fd, F_OFD_SETLK, &range) == 0 ? 0 : errno;
+}
+
+static bool is_held(int error)
+{
+    return error == EAGAIN || error == EACCES;
+}
 
 /* The first line of the lock file; "" where it has none. */
 static void read_lock(int fd, char text[LOCK_BYTES])
@@ -131,20 +153,35 @@ static bool is_own_job(const char *text)
     return job != NULL && strcmp(own_job(), "-") != 0 && strcmp(job + 1, own_job()) == 0;
 }
 
+/* Whoever takes the run at this instant is done soon, or was stopped while it did: then it is not
+ * waited for any longer, and of the two the one that writes its text last has the run. */
+static void await_turn(const sh_run_lock *lock)
+{
+    double begin = sh_clock_seconds();
+    int error;
+
+    while (is_held(error = lock_byte_of(lock->fd, TAKES, F_WRLCK))) {
+        if (sh_clock_seconds() - begin > turn_seconds) {
+            sh_log_warning("%s: another process has been taking this run for %.0f s; going on "
+                           "without waiting for it",
+                           lock->path, turn_seconds);
+            break;
+        }
+        sh_clock_sleep(0.02);
+    }
+    if (error != 0 && !is_held(error))
+        sh_log_warning("%s: this file system has no locks (%s); a second process that writes this "
+                       "run is noticed later, at its first checkpoint",
+                       lock->path, strerror(error));
+}
+
 /* The kernel's lock, or the right to do without. */
 static sh_status exclude_others(const sh_run_lock *lock, const char *run)
 {
     sh_status st = SH_OK;
     char text[LOCK_BYTES];
-    struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
 
-    if (fcntl(lock->fd, F_OFD_SETLK, &whole) == 0) goto out;
-    if (errno != EAGAIN && errno != EACCES) {
-        sh_log_warning("%s: this file system has no locks (%s); a second process that writes this "
-                       "run is noticed later, at its first checkpoint",
-                       lock->path, strerror(errno));
-        goto out;
-    }
+    if (!is_held(lock_byte_of(lock->fd, LIVES, F_WRLCK))) goto out;
     read_lock(lock->fd, text);
     SH_CHECK(
         is_own_job(text), SH_ERR_MISMATCH,
@@ -158,18 +195,13 @@ out:
     return st;
 }
 
-sh_status sh_run_lock_take(const char *run, sh_run_lock **out)
+/* This process as the newest that took the run. Written over and then cut: a reader finds the old
+ * line or the new one. */
+static sh_status sign(sh_run_lock *lock)
 {
     sh_status st = SH_OK;
     char host[256] = "unknown host";
-    sh_run_lock *lock = calloc(1, sizeof(*lock));
 
-    SH_CHECK(lock != NULL, SH_ERR_NO_MEMORY, "run lock");
-    lock->fd = -1;
-    SH_TRY(sh_run_path(run, "lock", lock->path));
-    lock->fd = open(lock->path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
-    SH_CHECK(lock->fd >= 0, SH_ERR_IO, "cannot open %s: %s", lock->path, strerror(errno));
-    SH_TRY(exclude_others(lock, run));
     read_lock(lock->fd, lock->text);
     lock->incarnation =
         strtoll(lock->text, NULL, 10) + 1; /* an empty or foreign file counts as 0 */
@@ -177,11 +209,28 @@ sh_status sh_run_lock_take(const char *run, sh_run_lock **out)
     int n = snprintf(lock->text, sizeof(lock->text), "%lld %s %ld %.64s\n",
                      (long long)lock->incarnation, host, (long)getpid(), own_job());
 
-    /* Written over and then cut: a reader finds the old line or the new one. */
     SH_CHECK(pwrite(lock->fd, lock->text, (size_t)n, 0) == n && ftruncate(lock->fd, n) == 0 &&
                  fsync(lock->fd) == 0,
              SH_ERR_IO, "cannot write %s: %s", lock->path, strerror(errno));
     lock->text[n - 1] = '\0';
+out:
+    return st;
+}
+
+sh_status sh_run_lock_take(const char *run, sh_run_lock **out)
+{
+    sh_status st = SH_OK;
+    sh_run_lock *lock = calloc(1, sizeof(*lock));
+
+    SH_CHECK(lock != NULL, SH_ERR_NO_MEMORY, "run lock");
+    lock->fd = -1;
+    SH_TRY(sh_run_path(run, "lock", lock->path));
+    lock->fd = open(lock->path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+    SH_CHECK(lock->fd >= 0, SH_ERR_IO, "cannot open %s: %s", lock->path, strerror(errno));
+    await_turn(lock);
+    SH_TRY(exclude_others(lock, run));
+    SH_TRY(sign(lock));
+    sh_run_lock_thaw(lock);
     *out = lock;
     lock = NULL;
 out:
@@ -210,9 +259,27 @@ sh_status sh_run_lock_check(const sh_run_lock *lock)
              "a newer process has taken over this run (incarnation, host, process, job: %s; this "
              "one is %s): nothing more is written here",
              text, lock->text);
+    /* A process that took the run over holds its lock as soon as the one before has ended. */
+    lock_byte_of(lock->fd, LIVES, F_WRLCK);
 out:
     if (fd >= 0) close(fd);
     return st;
+}
+
+sh_status sh_run_lock_freeze(const sh_run_lock *lock)
+{
+    sh_status st = SH_OK;
+
+    await_turn(lock);
+    SH_TRY(sh_run_lock_check(lock));
+out:
+    if (st != SH_OK) sh_run_lock_thaw(lock);
+    return st;
+}
+
+void sh_run_lock_thaw(const sh_run_lock *lock)
+{
+    lock_byte_of(lock->fd, TAKES, F_UNLCK);
 }
 
 int64_t sh_run_lock_incarnation(const sh_run_lock *lock)
@@ -224,16 +291,17 @@ sh_status sh_run_lock_look(const char *run, bool *held)
 {
     sh_status st = SH_OK;
     char path[SH_RUN_PATH];
-    struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    struct flock range = {
+        .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = (off_t)LIVES, .l_len = 1};
     int fd = -1;
 
     *held = false;
     SH_TRY(sh_run_path(run, "lock", path));
     fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0 && errno == ENOENT) goto out; /* nobody ever took it */
-    SH_CHECK(fd >= 0 && fcntl(fd, F_OFD_GETLK, &whole) == 0, SH_ERR_IO, "cannot look at %s: %s",
+    SH_CHECK(fd >= 0 && fcntl(fd, F_OFD_GETLK, &range) == 0, SH_ERR_IO, "cannot look at %s: %s",
              path, strerror(errno));
-    *held = whole.l_type != F_UNLCK;
+    *held = range.l_type != F_UNLCK;
 out:
     if (fd >= 0) close(fd);
     return st;

@@ -48,13 +48,21 @@ typedef struct sh_run_lock sh_run_lock;
 
 /** Take the lock: refuses, naming host and process, while another process holds it; raises the
  *  incarnation number. A process of the same batch job (SLURM_JOB_ID) is replaced instead, with a
- *  warning: the batch system believes it dead. The caller owns *out; releasing it gives it back. */
+ *  warning: the batch system believes it dead. Processes that take the run at the same instant do
+ * so one after the other. The caller owns *out; releasing it gives it back. */
 SH_MUST_CHECK sh_status sh_run_lock_take(const char *run, sh_run_lock **out);
 void sh_run_lock_release(sh_run_lock **lock);
 
 /** Is this still the newest incarnation? SH_ERR_MISMATCH if a later one has taken the run over, or
  *  the folder is gone. To be asked before anything is renamed into the run. */
 SH_MUST_CHECK sh_status sh_run_lock_check(const sh_run_lock *lock);
+
+/** Check, and let no other process take the run until thawed (for 10 s at most): for what every
+ * start writes anew, so that one that was just replaced does not write it over that of the newer
+ * one. */
+SH_MUST_CHECK sh_status sh_run_lock_freeze(const sh_run_lock *lock);
+void sh_run_lock_thaw(const sh_run_lock *lock);
+
 int64_t sh_run_lock_incarnation(const sh_run_lock *lock);
 
 /** Does a process hold the lock of this run? Asked without taking it. */

@@ -345,7 +345,10 @@ static sh_status prepare_folder(sh_session *s, const char *fingerprint)
 {
     sh_status st = SH_OK;
     char path[SH_RUN_PATH];
+    bool frozen = false;
 
+    SH_TRY(sh_run_lock_freeze(s->lock));
+    frozen = true;
     SH_TRY(write_manifest(s, fingerprint));
     if (sh_config_classes(&s->config).kind != SH_CLASS_NONE) {
         SH_TRY(sh_run_path(s->run, "classes.csv", path));
@@ -358,6 +361,7 @@ static sh_status prepare_folder(sh_session *s, const char *fingerprint)
                                   sh_step_store(s->step), sh_step_optim(s->step),
                                   &s->checkpointer));
 out:
+    if (frozen) sh_run_lock_thaw(s->lock);
     return st;
 }
 

@@ -44,4 +44,25 @@ for attempt in 1 2 3; do
     cmp whole/ledger.csv $run/ledger.csv || fail "$run: the ledger differs"
     cmp whole/metrics.jsonl $run/metrics.jsonl || fail "$run: the metrics differ"
 done
+
+# Two starts of one job at the same instant: one of them trains the run, the other one is replaced.
+start twins first.log
+twins=$job
+start twins second.log
+twins="$twins $job"
+codes=
+for process in $twins; do
+    code=0
+    wait "$process" || code=$?
+    codes="$codes $code"
+done
+case $codes in
+    " 0 1") replaced=second.log ;;
+    " 1 0") replaced=first.log ;;
+    *) cat first.log second.log >&2; fail "two starts at once ended with$codes" ;;
+esac
+grep -q "a newer process has taken over this run" $replaced || { cat $replaced >&2; fail "the message of the replaced one"; }
+same_model whole twins
+cmp whole/ledger.csv twins/ledger.csv || fail "twins: the ledger differs"
+cmp whole/metrics.jsonl twins/metrics.jsonl || fail "twins: the metrics differ"
 echo "fence: 3 processes came back, none wrote"
