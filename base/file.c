@@ -13,9 +13,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/hash.h"
 
-enum { BUFFER_BYTES = 1 << 20, PATH_BYTES = 4096 };
+/* One write hands over so much at most, so that slow storage is seen to get on. */
+enum { BUFFER_BYTES = 1 << 20, WRITE_BYTES = 32 << 20, PATH_BYTES = 4096 };
 
 struct sh_file_writer {
     char path[PATH_BYTES];
@@ -31,12 +33,14 @@ struct sh_file_writer {
 static _Atomic int64_t points_passed = 0;
 static _Atomic int64_t fault_at = -1; /* absolute count of the point that fails */
 static _Atomic bool fault_dies = false;
+static double slow_seconds = 0; /* set once */
 static pthread_once_t fault_once = PTHREAD_ONCE_INIT;
 
 static void arm_from_environment(void)
 {
-    const char *text = getenv("SHOAL_FAULT");
+    const char *text = getenv("SHOAL_FAULT"), *slow = getenv("SHOAL_SLOW_FILES");
 
+    if (slow != NULL) slow_seconds = strtod(slow, NULL);
     if (text != NULL) {
         fault_at = strtoll(text, NULL, 10);
         fault_dies = strstr(text, ",die") != NULL;
@@ -54,10 +58,16 @@ void sh_file_set_fault(int64_t n, bool die)
 static int pass_fault_point(void)
 {
     pthread_once(&fault_once, arm_from_environment);
+    if (slow_seconds > 0) sh_clock_sleep(slow_seconds);
     if (points_passed++ != fault_at) return 0;
     if (fault_dies) _exit(137);
     errno = EIO;
     return -1;
+}
+
+int64_t sh_file_operations(void)
+{
+    return points_passed;
 }
 
 static sh_status write_all(int fd, const char *path, const void *data, size_t n_bytes)
@@ -66,7 +76,8 @@ static sh_status write_all(int fd, const char *path, const void *data, size_t n_
     const uint8_t *p = data;
 
     while (n_bytes > 0) {
-        ssize_t n = pass_fault_point() == 0 ? write(fd, p, n_bytes) : -1;
+        size_t part = n_bytes < WRITE_BYTES ? n_bytes : WRITE_BYTES;
+        ssize_t n = pass_fault_point() == 0 ? write(fd, p, part) : -1;
 
         if (n < 0 && errno == EINTR) continue;
         SH_CHECK(n >= 0, SH_ERR_IO, "cannot write %s: %s", path, strerror(errno));

@@ -77,8 +77,13 @@ SH_MUST_CHECK sh_status sh_path_home(const char *name, char *out, size_t size);
  *  (scripts/bundle) that is its bin/shoal. */
 SH_MUST_CHECK sh_status sh_path_program(char *out, size_t size);
 
+/** Writes, syncs and renames that this process has begun. Whoever waits for another thread's files
+ *  sees by it whether they get on. Thread-safe. */
+int64_t sh_file_operations(void);
+
 /** Tests only: the n-th fault point passed from now on (0 = the next) fails with EIO, or kills the
- *  process without cleanup if `die`. n < 0 disarms. Also armed by SHOAL_FAULT=<n>[,die]. */
+ *  process without cleanup if `die`. n < 0 disarms. Also armed by SHOAL_FAULT=<n>[,die]. With
+ *  SHOAL_SLOW_FILES=<seconds> every fault point takes so long first. */
 void sh_file_set_fault(int64_t n, bool die);
 
 SH_C_END

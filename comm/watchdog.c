@@ -247,6 +247,7 @@ static sh_status open_here(sh_watchdog *w)
     sem_init(&w->may_connect, 0, 0);
     SH_CHECK(pthread_create(&w->thread, NULL, run_thread, w) == 0, SH_ERR_NO_MEMORY,
              "watchdog thread");
+    pthread_setname_np(w->thread, "watchdog"); /* for who measures what it takes */
     w->running = true;
     while (sem_wait(&w->opened) != 0) continue;
     SH_CHECK(w->result == SH_OK, w->result, "%s", w->message);

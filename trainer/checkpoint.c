@@ -2,14 +2,19 @@
 #include "trainer/checkpoint.h"
 
 #include <dirent.h>
+#include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/file.h"
+#include "base/position.h"
 #include "models/weights/weights.h"
 
 enum { NAME_BYTES = 64, MAX_FILES = 3 };
+
+static const double look_seconds = 0.005; /* between two looks at a write that is waited for */
 
 #define UNFINISHED "unfinished-" /* and the incarnation that writes it */
 
@@ -30,6 +35,8 @@ struct sh_checkpointer {
     pthread_t thread;
     sh_status result;
     char message[2048];
+    double thread_seconds; /* of a core, of that write */
+    double write_seconds;  /* of all writes so far */
 };
 
 sh_status sh_checkpointer_create(const char *run, const sh_run_lock *lock, int keep,
@@ -63,12 +70,26 @@ out:
     return st;
 }
 
+/* Storage may be slow, as long as it gets on: the watchdog is told so. */
+static void join_writer(sh_checkpointer *c)
+{
+    int64_t seen = sh_file_operations();
+
+    while (pthread_tryjoin_np(c->thread, NULL) == EBUSY) {
+        sh_clock_sleep(look_seconds);
+        int64_t now = sh_file_operations();
+
+        if (now != seen) sh_position_move();
+        seen = now;
+    }
+}
+
 void sh_checkpointer_destroy(sh_checkpointer **checkpointer)
 {
     sh_checkpointer *c = *checkpointer;
 
     if (c == NULL) return;
-    if (c->writing) pthread_join(c->thread, NULL);
+    if (c->writing) join_writer(c);
     sh_snapshot_clear(&c->weights);
     sh_snapshot_clear(&c->best);
     for (int a = 0; a < SH_OPTIM_ARENA_COUNT; a++) free(c->arenas[a]);
@@ -193,6 +214,28 @@ out:
     return st;
 }
 
+static sh_status replace_damaged(const sh_checkpointer *c, const char *temp, const char *path)
+{
+    sh_status st = SH_OK;
+
+    SH_TRY(sh_run_lock_check(c->lock));
+    SH_TRY(sh_file_remove_tree(path));
+    SH_TRY(sh_file_rename(temp, path));
+out:
+    return st;
+}
+
+/* A damaged checkpoint of the same step is in the way; but not one that a newer process has written
+ * since the lock was asked: that one removed `temp` first. */
+static sh_status put_in_place(const sh_checkpointer *c, const char *temp, const char *path)
+{
+    sh_status st = sh_file_rename(temp, path);
+
+    if (st == SH_OK || !sh_file_exists(path) || !sh_file_exists(temp)) return st;
+    sh_error_clear();
+    return replace_damaged(c, temp, path);
+}
+
 /* The folder is this incarnation's own. A newer one removes it before it looks for checkpoints, so
  * that a rename that passed the lock just before still finds nothing to put in place. */
 static sh_status write_checkpoint(const sh_checkpointer *c)
@@ -210,8 +253,7 @@ static sh_status write_checkpoint(const sh_checkpointer *c)
     SH_TRY(write_files(c, temp));
     SH_TRY(sh_file_sync_dir(temp));
     SH_TRY(sh_run_lock_check(c->lock));
-    SH_TRY(sh_file_remove_tree(path)); /* a damaged one of the same step, if any */
-    SH_TRY(sh_file_rename(temp, path));
+    SH_TRY(put_in_place(c, temp, path));
     SH_TRY(prune(c));
 out:
     return st;
@@ -238,6 +280,7 @@ static void *writer_thread(void *context)
     c->result = write_checkpoint(c);
     if (c->result != SH_OK) c->result = clean_up(c, c->result);
     if (c->result != SH_OK) snprintf(c->message, sizeof(c->message), "%s", sh_error_message());
+    c->thread_seconds = sh_clock_thread_cpu_seconds();
     return NULL;
 }
 
@@ -246,8 +289,9 @@ sh_status sh_checkpointer_wait(sh_checkpointer *c)
     sh_status st = SH_OK;
 
     if (!c->writing) goto out;
-    pthread_join(c->thread, NULL);
+    join_writer(c);
     c->writing = false;
+    c->write_seconds += c->thread_seconds;
     SH_CHECK(c->result == SH_OK, c->result, "checkpoint of step %lld: %s",
              (long long)c->progress.step, c->message);
 out:
@@ -280,4 +324,9 @@ sh_status sh_checkpointer_save(sh_checkpointer *c, const sh_progress *progress,
     c->writing = true;
 out:
     return st;
+}
+
+double sh_checkpointer_write_seconds(const sh_checkpointer *c)
+{
+    return c->write_seconds;
 }

@@ -49,6 +49,9 @@ SH_MUST_CHECK sh_status sh_checkpointer_save(sh_checkpointer *checkpointer,
 /** Wait for the write under way and report its failure. */
 SH_MUST_CHECK sh_status sh_checkpointer_wait(sh_checkpointer *checkpointer);
 
+/** Seconds of a core that the background writes took which have been waited for. */
+double sh_checkpointer_write_seconds(const sh_checkpointer *checkpointer);
+
 /** Remove what other processes left half-written, or are writing still: they have been replaced.
  *  After the lock is taken and before checkpoints are looked for. */
 SH_MUST_CHECK sh_status sh_checkpoint_clear_unfinished(const char *run);

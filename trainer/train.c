@@ -52,6 +52,10 @@ typedef struct loop {
     double step_seconds;   /* smoothed, for the progress line; 0: no step yet */
     sh_empty_steps empty;
     epoch_meter meter;
+    struct {
+        int64_t n_checkpoints;
+        double checkpoint_seconds, agree_seconds;
+    } safety; /* what being able to go on has cost the loop */
 } loop;
 
 /* ---- records ---- */
@@ -211,10 +215,14 @@ out:
 
 static sh_status checkpoint_now(loop *l)
 {
+    double start = sh_clock_seconds();
     sh_status marked = mark_logs(l);
+    sh_status st = marked == SH_OK ? save_checkpoint(l) : survive_disk(l, marked);
 
     l->checkpoint_age = 0;
-    return marked == SH_OK ? save_checkpoint(l) : survive_disk(l, marked);
+    l->safety.n_checkpoints++;
+    l->safety.checkpoint_seconds += sh_clock_seconds() - start;
+    return st;
 }
 
 /* What has been trained so far, on disk; at worst as far as the newest checkpoint that the disk
@@ -248,8 +256,10 @@ static sh_status agree(loop *l, verdict *v)
     int64_t values[3] = {stop_wanted(),
                          l->is_root && c->minutes > 0 && l->s->progress.seconds >= c->minutes * 60,
                          l->is_root && checkpoint_due(l)};
+    double start = sh_clock_seconds();
     sh_status st = sh_comm_max(l->s->comm, values, 3);
 
+    l->safety.agree_seconds += sh_clock_seconds() - start;
     *v = (verdict){.stop = values[0], .time_up = values[1], .checkpoint = values[2]};
     return st;
 }
@@ -396,6 +406,17 @@ out:
     return st;
 }
 
+/* What scripts/measure-safety adds up. */
+static void show_safety(const loop *l, double seconds)
+{
+    if (!l->is_root || l->safety.n_checkpoints == 0) return;
+    sh_log_info(
+        "safety: %lld checkpoints kept training for %.3f s and a core for %.3f s, agreement "
+        "on each step for %.3f s, of %.1f s",
+        (long long)l->safety.n_checkpoints, l->safety.checkpoint_seconds,
+        sh_checkpointer_write_seconds(l->s->checkpointer), l->safety.agree_seconds, seconds);
+}
+
 /* A finished run stays finished unless its limit was raised. */
 static bool is_finished(const sh_session *s)
 {
@@ -430,8 +451,13 @@ sh_status sh_train(sh_session *session)
     if (session->resumed)
         sh_log_info("continuing %s from step %lld", session->run,
                     (long long)session->progress.step);
+    double before = session->progress.seconds;
+
     SH_TRY(run_loop(&l, &reason));
     if (session->go_back) goto out;
+    SH_TRY(survive_disk(&l, await_checkpoint(&l)));
+    sh_log_progress_end();
+    show_safety(&l, session->progress.seconds - before);
     SH_TRY(finish(&l, reason));
 out:
     return st;

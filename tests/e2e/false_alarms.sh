@@ -1,0 +1,37 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# A run that is slow but healthy hears nothing from the watchdog: checkpoints on slow storage, steps of
+# two passes, a rank that is stopped and goes on. Budgets and times are scaled down alike: a checkpoint
+# and a step take several times what the watchdog allows without any progress.
+# timeout: 300
+# label: slow
+[ ! -w /dev/shm ] || export TMPDIR=/dev/shm # the only slow storage here is the one that is asked for
+source "$(dirname "$0")/lib.bash"
+PACK=$(small_pack)
+options="shards=2 checkpoint.every_steps=2 watchdog.files_seconds=2 watchdog.compute_seconds=3 watchdog.collective_seconds=3"
+
+healthy() { # RUN
+    ! grep -q watchdog "$1.log" || { cat "$1.log" >&2; fail "the watchdog spoke about a healthy run"; }
+}
+# shellcheck disable=SC2086
+train 2 whole $options steps=5
+
+begin=$(date +%s%N)
+# shellcheck disable=SC2086
+SHOAL_SLOW_FILES=0.12 train 2 slow $options steps=5
+took=$((($(date +%s%N) - begin) / 1000000))
+healthy slow
+same_model whole slow
+# 3 checkpoints of some 25 operations, and the start's and the result's files.
+[ $took -ge 9000 ] || fail "the storage was not slow: $took ms"
+echo "slow storage: $took ms in all, no verdict"
+
+# The step computes for several seconds, over programs whose nodes take milliseconds.
+"$SHOAL" synth -o many.h5 --individuals 32 --images 10 --recordings 2 --size 64x32 --seed 3 > synth.log 2>&1
+PACK=many.h5
+train 2 passes shards=16 size=224 sampling.individuals=18 sampling.images=10 passes=two steps=1 \
+    watchdog.compute_seconds=2 watchdog.collective_seconds=2
+healthy passes
+took=$(grep -o '"seconds": *[0-9]*' passes/checkpoints/step-*/state.json | grep -o '[0-9]*$')
+[ "$took" -ge 3 ] || fail "the step took $took s only"
+echo "a step of two passes: $took s, no verdict"
