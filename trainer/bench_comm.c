@@ -198,13 +198,57 @@ static void print_result(const bench *b, const result *r)
     printf("  limit: the copies and additions that each rank must do, as measured in this run\n");
 }
 
+static void clear(bench *b)
+{
+    sh_reducer_destroy(&b->reducers[SH_REDUCE_EXACT]);
+    sh_reducer_destroy(&b->reducers[SH_REDUCE_FAST]);
+    free(b->copy_from);
+    free(b->copy_to);
+}
+
+sh_status sh_bench_comm_sum(sh_comm *comm, int64_t n_elems, int64_t repeats, double *seconds,
+                            double *copied_bytes_per_s)
+{
+    sh_status st = SH_OK;
+    bench b = {.comm = comm,
+               .n_elems = n_elems,
+               .shards = sh_comm_size(comm),
+               .repeats = repeats,
+               .rows = sh_comm_size(comm),
+               .dim = 1};
+    result r;
+
+    SH_TRY(prepare(&b));
+    SH_TRY(measure(&b, &r));
+    *seconds = 1e-3 * r.exact_ms;
+    *copied_bytes_per_s = 0.5e9 * r.copy_gb_per_s; /* which counts reading and writing */
+out:
+    clear(&b);
+    return st;
+}
+
+static sh_status run_steps(bench *b)
+{
+    sh_status st = SH_OK;
+    sh_bench_ranks_result steps;
+
+    SH_TRY(sh_bench_comm_step(b->comm, &b->step, &steps));
+    if (b->step.predict > 0) {
+        SH_TRY(sh_bench_comm_predict(b->comm, &b->step, &steps));
+    } else if (sh_comm_rank(b->comm) == 0) {
+        sh_bench_comm_print_step(sh_comm_size(b->comm), &b->step, &steps);
+    }
+out:
+    return st;
+}
+
 static sh_status run(bench *b)
 {
     sh_status st = SH_OK;
     result r = {0};
 
     if (b->step.options.net != NULL) {
-        SH_TRY(sh_bench_comm_step(b->comm, &b->step));
+        SH_TRY(run_steps(b));
         goto out;
     }
     SH_TRY(prepare(b));
@@ -213,10 +257,7 @@ static sh_status run(bench *b)
 out:
     /* Peers that did not fail stand in another call: end them with the message. */
     if (st != SH_OK && sh_comm_size(b->comm) > 1) sh_comm_abort(b->comm, 1, sh_error_message());
-    sh_reducer_destroy(&b->reducers[SH_REDUCE_EXACT]);
-    sh_reducer_destroy(&b->reducers[SH_REDUCE_FAST]);
-    free(b->copy_from);
-    free(b->copy_to);
+    clear(b);
     return st;
 }
 
@@ -246,15 +287,24 @@ sh_status sh_bench_comm(int argc, char **argv)
          "with --net: threads per rank (default: the cores granted to it)"},
         {"--dtype", NULL, SH_FLAG_STRING, &b.step.options.dtype, "TYPE",
          "with --net: f32 or bf16 (default f32)"},
+        {"--predict", NULL, SH_FLAG_INT, &b.step.predict, "RANKS",
+         "with --net: predict steps on up to so many ranks (docs/scaling.md)"},
+        {"--link", NULL, SH_FLAG_REAL, &b.step.link_gbit, "GBIT/S",
+         "with --predict: of a host's link (default: as measured between hosts)"},
+        {"--latency", NULL, SH_FLAG_REAL, &b.step.latency_us, "US",
+         "with --predict: of a round of messages (default: as measured)"},
+        {"--load-rate", NULL, SH_FLAG_INT, &b.step.load_rate, "N",
+         "with --predict: images/s of a rank's loader (shoal bench data)"},
         {"--json", NULL, SH_FLAG_BOOL, &b.json, NULL, "print one JSON object"},
     };
     const sh_cli cli = {
-        .usage = "shoal bench comm [--mb 14] [--shards S] [--net NAME]",
+        .usage = "shoal bench comm [--mb 14] [--shards S] [--net NAME [--predict RANKS]]",
         .summary = "Times the sum over shards, exact and fast, and the gathering of embeddings.",
         .flags = flags,
         .n_flags = SH_COUNT(flags),
         .epilogue = "  mpirun -n 2 shoal bench comm --shards 4\n"
-                    "  mpirun -n 2 shoal bench comm --net mobilenet_v2 --size 175 --threads 1\n",
+                    "  mpirun -n 2 shoal bench comm --net mobilenet_v2 --size 175 --threads 1\n"
+                    "  srun -N 2 shoal bench comm --net mobilenet_v2 --predict 64\n",
     };
     sh_status st = SH_OK;
     sh_string_list args = {0};

@@ -9,6 +9,7 @@
 #include "trainer/bench_nodes.h"
 
 enum { MAX_STEPS = 1000, WARM_UP = 2 };
+enum { FORWARD, BACKWARD, REDUCE, UPDATE, N_PARTS };
 
 typedef struct bench {
     sh_bench_ranks *config;
@@ -51,37 +52,9 @@ out:
     return st;
 }
 
-static void print_steps(const bench *b, double exact, double fast, double ratio, double reduce,
-                        double update)
+static sh_status measure(bench *b, sh_bench_ranks_result *out)
 {
-    const sh_bench_ranks *c = b->config;
-    const sh_bench_options *o = &c->options;
-    double per_image = 1e3 / (double)o->batch;
-    int size = sh_comm_size(b->comm);
-
-    if (c->json) {
-        printf("{\"ranks\": %d, \"threads\": %lld, \"shards\": %lld, \"batch\": %lld, "
-               "\"net\": \"%s\", \"dtype\": \"%s\", \"ms_per_image\": %.4f, "
-               "\"fast_ms_per_image\": %.4f, \"exact_over_fast\": %.5f, \"reduce_ms\": %.3f, "
-               "\"update_ms\": %.3f}\n",
-               size, (long long)o->threads, (long long)c->shards, (long long)o->batch, o->net,
-               o->dtype, exact * per_image, fast * per_image, ratio, reduce * 1e3, update * 1e3);
-        return;
-    }
-    printf(
-        "%s, %s, batch %lld in %lld shards, %d rank(s) x %lld thread(s), medians of %lld steps\n",
-        o->net, o->dtype, (long long)o->batch, (long long)c->shards, size, (long long)o->threads,
-        (long long)c->repeats);
-    printf("  step, exact sum  %9.3f ms/image (waiting for the sum %.2f ms a step, update %.2f)\n",
-           exact * per_image, reduce * 1e3, update * 1e3);
-    if (size > 1)
-        printf("  step, fast sum   %9.3f ms/image; exact / fast %.4f (median of pairs)\n",
-               fast * per_image, ratio);
-}
-
-static sh_status measure(bench *b)
-{
-    static double seconds[2][MAX_STEPS], ratio[MAX_STEPS], reduce[MAX_STEPS], update[MAX_STEPS];
+    static double seconds[2][MAX_STEPS], ratio[MAX_STEPS], parts[N_PARTS][MAX_STEPS];
     sh_status st = SH_OK;
     int n = (int)b->config->repeats;
 
@@ -94,36 +67,66 @@ static sh_status measure(bench *b)
 
             SH_TRY(time_step(b, mode, &seconds[mode][at], &stats));
             if (mode != SH_REDUCE_EXACT) continue;
-            reduce[at] = stats.seconds_reduce;
-            update[at] = stats.seconds_update;
+            parts[FORWARD][at] = stats.seconds_forward;
+            parts[BACKWARD][at] = stats.seconds_backward;
+            parts[REDUCE][at] = stats.seconds_reduce;
+            parts[UPDATE][at] = stats.seconds_update;
         }
         if (b->n_modes == 1) seconds[SH_REDUCE_FAST][at] = seconds[SH_REDUCE_EXACT][at];
         ratio[at] = seconds[SH_REDUCE_EXACT][at] / seconds[SH_REDUCE_FAST][at];
     }
-    double pairs = sh_bench_median(ratio, n);
-
-    if (sh_comm_rank(b->comm) == 0)
-        print_steps(b, sh_bench_median(seconds[SH_REDUCE_EXACT], n),
-                    sh_bench_median(seconds[SH_REDUCE_FAST], n), pairs, sh_bench_median(reduce, n),
-                    sh_bench_median(update, n));
+    *out = (sh_bench_ranks_result){.exact = sh_bench_median(seconds[SH_REDUCE_EXACT], n),
+                                   .fast = sh_bench_median(seconds[SH_REDUCE_FAST], n),
+                                   .exact_over_fast = sh_bench_median(ratio, n),
+                                   .forward = sh_bench_median(parts[FORWARD], n),
+                                   .backward = sh_bench_median(parts[BACKWARD], n),
+                                   .reduce = sh_bench_median(parts[REDUCE], n),
+                                   .update = sh_bench_median(parts[UPDATE], n)};
+    sh_step_exchanged(b->steps[SH_REDUCE_EXACT], &out->n_elems, &out->n_buckets);
 out:
     return st;
 }
 
-sh_status sh_bench_comm_step(sh_comm *comm, const sh_bench_ranks *config)
+sh_status sh_bench_comm_step(sh_comm *comm, sh_bench_ranks *config, sh_bench_ranks_result *out)
 {
     sh_status st = SH_OK;
-    sh_bench_ranks c = *config;
-    bench b = {.config = &c, .comm = comm, .n_modes = sh_comm_size(comm) > 1 ? 2 : 1};
+    bench b = {.config = config, .comm = comm, .n_modes = sh_comm_size(comm) > 1 ? 2 : 1};
 
-    if (c.options.threads == 0) c.options.threads = sh_comm_cores_per_rank(comm);
-    SH_CHECK(c.shards <= c.options.batch && c.repeats <= MAX_STEPS, SH_ERR_USAGE,
+    if (config->options.threads == 0) config->options.threads = sh_comm_cores_per_rank(comm);
+    SH_CHECK(config->shards <= config->options.batch && config->repeats <= MAX_STEPS, SH_ERR_USAGE,
              "--shards: at most --batch; --repeats: at most %d", MAX_STEPS);
     SH_TRY(create_steps(&b));
-    SH_TRY(measure(&b));
+    SH_TRY(measure(&b, out));
 out:
     sh_step_destroy(&b.steps[SH_REDUCE_EXACT]);
     sh_step_destroy(&b.steps[SH_REDUCE_FAST]);
     sh_bench_batch_clear(&b.images);
     return st;
+}
+
+void sh_bench_comm_print_step(int n_ranks, const sh_bench_ranks *config,
+                              const sh_bench_ranks_result *r)
+{
+    const sh_bench_options *o = &config->options;
+    double per_image = 1e3 / (double)o->batch;
+
+    if (config->json) {
+        printf("{\"ranks\": %d, \"threads\": %lld, \"shards\": %lld, \"batch\": %lld, "
+               "\"net\": \"%s\", \"dtype\": \"%s\", \"ms_per_image\": %.4f, "
+               "\"fast_ms_per_image\": %.4f, \"exact_over_fast\": %.5f, \"reduce_ms\": %.3f, "
+               "\"update_ms\": %.3f}\n",
+               n_ranks, (long long)o->threads, (long long)config->shards, (long long)o->batch,
+               o->net, o->dtype, r->exact * per_image, r->fast * per_image, r->exact_over_fast,
+               r->reduce * 1e3, r->update * 1e3);
+        return;
+    }
+    printf(
+        "%s, %s, batch %lld in %lld shards, %d rank(s) x %lld thread(s), medians of %lld steps\n",
+        o->net, o->dtype, (long long)o->batch, (long long)config->shards, n_ranks,
+        (long long)o->threads, (long long)config->repeats);
+    printf("  step, exact sum  %9.3f ms/image (waiting for the sum %.2f ms a step, update %.2f)\n",
+           r->exact * per_image, r->reduce * 1e3, r->update * 1e3);
+    if (n_ranks > 1)
+        printf("  step, fast sum   %9.3f ms/image; exact / fast %.4f (median of pairs)\n",
+               r->fast * per_image, r->exact_over_fast);
 }

@@ -12,6 +12,7 @@
 #include "base/cpu.h"
 #include "base/rng.h"
 #include "models/loss/loss.h"
+#include "trainer/bench_comm.h"
 #include "trainer/commands.h"
 
 #if defined(__x86_64__)
@@ -242,6 +243,44 @@ static void print_table(const bench *b, const result *results, int n_results)
            1e-6 * (double)sh_cpu_peak_resident_bytes());
 }
 
+static sh_status make_batch(bench *b)
+{
+    sh_status st = SH_OK;
+
+    b->n = b->p * b->k;
+    b->embeddings = malloc((size_t)(b->n * b->dim) * sizeof(float));
+    b->grad = malloc((size_t)(b->n * b->dim) * sizeof(float));
+    b->labels = malloc((size_t)b->n * sizeof(int32_t));
+    SH_CHECK(b->embeddings != NULL && b->grad != NULL && b->labels != NULL, SH_ERR_NO_MEMORY,
+             "no memory for %lld embeddings", (long long)b->n);
+    omp_set_num_threads((int)b->threads);
+    fill_batch(b);
+out:
+    return st;
+}
+
+static void clear_batch(bench *b)
+{
+    free(b->embeddings);
+    free(b->grad);
+    free(b->labels);
+}
+
+sh_status sh_bench_mining_pair(int64_t threads, int64_t dim, double *seconds)
+{
+    sh_status st = SH_OK;
+    bench b = {.p = 256, .k = 8, .dim = dim, .threads = threads, .repeats = 3};
+    result r;
+
+    b.distance = SH_EUCLIDEAN;
+    SH_TRY(make_batch(&b));
+    SH_TRY(measure(&b, SH_LOSS_SEMI_HARD, &r));
+    *seconds = 1e-3 * r.total_ms / ((double)b.n * (double)b.n);
+out:
+    clear_batch(&b);
+    return st;
+}
+
 static sh_status run(bench *b)
 {
     sh_status st = SH_OK;
@@ -253,14 +292,7 @@ static sh_status run(bench *b)
     SH_CHECK(distance >= 0, SH_ERR_USAGE, "--distance euclidean, squared or cosine, not \"%s\"",
              b->distance_name);
     b->distance = (sh_distance)distance;
-    b->n = b->p * b->k;
-    b->embeddings = malloc((size_t)(b->n * b->dim) * sizeof(float));
-    b->grad = malloc((size_t)(b->n * b->dim) * sizeof(float));
-    b->labels = malloc((size_t)b->n * sizeof(int32_t));
-    SH_CHECK(b->embeddings != NULL && b->grad != NULL && b->labels != NULL, SH_ERR_NO_MEMORY,
-             "no memory for %lld embeddings", (long long)b->n);
-    omp_set_num_threads((int)b->threads);
-    fill_batch(b);
+    SH_TRY(make_batch(b));
     b->peak_gflops = measure_peak_gflops((int)b->threads);
     b->copy_gb_per_s = measure_copy_gb_per_s(b);
     for (size_t i = 0; i < SH_COUNT(bench_kinds); i++) {
@@ -323,9 +355,7 @@ sh_status sh_bench_mining(int argc, char **argv)
              SH_ERR_USAGE, "--p x --k 1 .. 65536, --dim 1 .. 65536, --threads 1 .. 1024");
     SH_TRY(run(&b));
 out:
-    free(b.embeddings);
-    free(b.grad);
-    free(b.labels);
+    clear_batch(&b);
     free(args.items);
     return st;
 }

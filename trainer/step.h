@@ -83,6 +83,10 @@ int sh_step_n_feature_slots(const sh_step *step);
  *  twice. Shallow steps have none. */
 int64_t sh_step_n_images(const sh_step *step);
 
+/** What a step sums over the ranks: floats - gradients and statistics - and the buckets in which
+ *  they are exchanged. */
+void sh_step_exchanged(const sh_step *step, int64_t *n_elems, int *n_buckets);
+
 /** The shards of this rank: [*begin, *end). */
 void sh_step_own_shards(const sh_step *step, int *begin, int *end);
 

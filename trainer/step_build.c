@@ -274,6 +274,12 @@ int64_t sh_step_n_images(const sh_step *step)
     return step->n_images;
 }
 
+void sh_step_exchanged(const sh_step *step, int64_t *n_elems, int *n_buckets)
+{
+    *n_elems = step->trained.n;
+    *n_buckets = step->n_buckets;
+}
+
 void sh_step_own_shards(const sh_step *step, int *begin, int *end)
 {
     *begin = step->shard_begin;
