@@ -61,9 +61,9 @@ SH_MUST_CHECK sh_status sh_infer_run(sh_infer *infer, const sh_dataset *dataset,
                                      float *out);
 
 /** One view of crops[n] (dataset indices) through the network, in order; `sink` gets the rows of
- *  `m` crops from position `first` on, [m, dim], as they are done. augment says how the view
- * differs from the crop; its draws are keyed by view and crop. config.views is the caller's affair.
- */
+ *  m crops from position `first` on, [m, dim], as they are done, and its failure ends the run.
+ *  augment: how the view differs from the crop; its draws are keyed by view and crop. config.views
+ *  is the caller's affair. */
 typedef sh_status (*sh_infer_sink)(void *context, int64_t first, int64_t m, const float *rows);
 SH_MUST_CHECK sh_status sh_infer_run_view(sh_infer *infer, const sh_dataset *dataset,
                                           const sh_augment *augment, int view, const int64_t *crops,
