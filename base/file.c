@@ -15,9 +15,10 @@
 
 #include "base/clock.h"
 #include "base/hash.h"
+#include "base/position.h"
 
-/* One write hands over so much at most, so that slow storage is seen to get on. */
-enum { BUFFER_BYTES = 1 << 20, WRITE_BYTES = 32 << 20, PATH_BYTES = 4096 };
+/* One read or write takes so much at most, so that slow storage is seen to get on. */
+enum { BUFFER_BYTES = 1 << 20, PART_BYTES = 32 << 20, PATH_BYTES = 4096 };
 
 struct sh_file_writer {
     char path[PATH_BYTES];
@@ -76,13 +77,14 @@ static sh_status write_all(int fd, const char *path, const void *data, size_t n_
     const uint8_t *p = data;
 
     while (n_bytes > 0) {
-        size_t part = n_bytes < WRITE_BYTES ? n_bytes : WRITE_BYTES;
+        size_t part = n_bytes < PART_BYTES ? n_bytes : PART_BYTES;
         ssize_t n = pass_fault_point() == 0 ? write(fd, p, part) : -1;
 
         if (n < 0 && errno == EINTR) continue;
         SH_CHECK(n >= 0, SH_ERR_IO, "cannot write %s: %s", path, strerror(errno));
         p += n;
         n_bytes -= (size_t)n;
+        sh_position_move();
     }
 out:
     return st;
@@ -261,7 +263,8 @@ sh_status sh_file_read_at(int fd, const char *path, uint64_t offset, void *data,
     size_t left = n_bytes;
 
     while (left > 0) {
-        ssize_t n = pread(fd, p, left, (off_t)(offset + (n_bytes - left)));
+        size_t part = left < PART_BYTES ? left : PART_BYTES;
+        ssize_t n = pread(fd, p, part, (off_t)(offset + (n_bytes - left)));
 
         if (n < 0 && errno == EINTR) continue;
         SH_CHECK(n >= 0, SH_ERR_IO, "cannot read %s: %s", path, strerror(errno));
@@ -269,6 +272,7 @@ sh_status sh_file_read_at(int fd, const char *path, uint64_t offset, void *data,
                  (unsigned long long)(offset + (n_bytes - left)), left);
         p += n;
         left -= (size_t)n;
+        sh_position_move();
     }
 out:
     return st;

@@ -132,20 +132,31 @@ static sh_status write_state(const sh_checkpointer *c, const char *folder,
     const sh_progress *p = &c->progress;
     json_t *files = json_object();
     json_t *state = NULL;
+    char path[SH_RUN_PATH];
+    char *text = NULL;
+    uint32_t sum = 0;
 
     for (int i = 0; i < n_records; i++)
         json_object_set_new(files, records[i].name,
                             json_pack("{s:I, s:I}", "bytes", (json_int_t)records[i].n_bytes,
                                       "crc32c", (json_int_t)records[i].crc32c));
-    state = json_pack(
-        "{s:s, s:i, s:I, s:f, s:I, s:I, s:f, s:I, s:I, s:s, s:O}", "format", "shoal-checkpoint",
-        "version", 1, "step", (json_int_t)p->step, "seconds", p->seconds, "metrics_bytes",
-        (json_int_t)p->metrics_bytes, "ledger_bytes", (json_int_t)p->ledger_bytes, "best_score",
-        p->best_score, "best_step", (json_int_t)p->best_step, "validations_since_best",
-        (json_int_t)p->validations_since_best, "finished", p->finished, "files", files);
+    state =
+        json_pack("{s:s, s:i, s:I, s:f, s:I, s:I, s:f, s:I, s:I, s:s, s:O}", "format",
+                  "shoal-checkpoint", "version", SH_CHECKPOINT_VERSION, "step", (json_int_t)p->step,
+                  "seconds", p->seconds, "metrics_bytes", (json_int_t)p->metrics_bytes,
+                  "ledger_bytes", (json_int_t)p->ledger_bytes, "best_score", p->best_score,
+                  "best_step", (json_int_t)p->best_step, "validations_since_best",
+                  (json_int_t)p->validations_since_best, "finished", p->finished, "files", files);
     SH_CHECK(state != NULL, SH_ERR_NO_MEMORY, "state.json");
-    SH_TRY(sh_run_put_json(folder, "state.json", state));
+    SH_TRY(sh_checkpoint_sum(state, &sum));
+    json_object_set_new(state, "crc32c", json_integer((json_int_t)sum));
+    /* Every digit: a run that goes on compares its scores with the best one so far. */
+    text = json_dumps(state, JSON_INDENT(2) | JSON_PRESERVE_ORDER | JSON_REAL_PRECISION(17));
+    SH_CHECK(text != NULL, SH_ERR_NO_MEMORY, "state.json");
+    SH_TRY(sh_path_join(folder, "state.json", path, sizeof(path)));
+    SH_TRY(sh_file_put(path, text, strlen(text)));
 out:
+    free(text);
     json_decref(files);
     json_decref(state);
     return st;

@@ -4,7 +4,8 @@
  *   weights.safetensors    parameters and running statistics under their public names
  *   optimizer.safetensors  moments and moving average, as flat arenas
  *   best.safetensors       the best validated weights so far, where there are any
- *   state.json             step, time, log positions; size and CRC-32C of the files; written last
+ *   state.json             step, time, log positions; size and CRC-32C of the files, and its own;
+ *                          written last
  *
  * A save copies everything to host memory and returns; a thread writes into a folder beside, syncs
  * and renames it. So a name step-N is always whole, and a process may die anywhere. Loading takes
@@ -14,10 +15,11 @@
 #ifndef SH_TRAINER_CHECKPOINT_H
 #define SH_TRAINER_CHECKPOINT_H
 
+#include "comm/comm.h"
 #include "trainer/run.h"
 #include "trainer/snapshot.h"
 
-enum { SH_FINISH_TEXT = 64 };
+enum { SH_CHECKPOINT_VERSION = 2, SH_FINISH_TEXT = 64 };
 
 /** Where a run stands, apart from tensors. */
 typedef struct sh_progress {
@@ -63,10 +65,15 @@ SH_MUST_CHECK sh_status sh_checkpoint_list(const char *run, int64_t **steps, int
 /** RUN/checkpoints/step-N into path[SH_RUN_PATH], whether it is there or not. */
 SH_MUST_CHECK sh_status sh_checkpoint_path(const char *run, int64_t step, char *path);
 
-/** Load the newest whole checkpoint into store, optim and best; damaged ones are warned of by name
- *  and skipped. *found = false: there is none, nothing was touched. */
-SH_MUST_CHECK sh_status sh_checkpoint_load(const char *run, sh_store *store, sh_optim *optim,
-                                           sh_snapshot *best, sh_progress *progress, bool *found);
+/** CRC-32C of a state without its own "crc32c", however it is laid out in its file. */
+SH_MUST_CHECK sh_status sh_checkpoint_sum(const json_t *state, uint32_t *out);
+
+/** Load the newest checkpoint that all ranks find whole into store, optim and best; others are
+ *  warned of by name and skipped. *found = false: there is none, nothing was touched. Collective.
+ */
+SH_MUST_CHECK sh_status sh_checkpoint_load(sh_comm *comm, const char *run, sh_store *store,
+                                           sh_optim *optim, sh_snapshot *best,
+                                           sh_progress *progress, bool *found);
 
 /** Where the run's newest checkpoints stand, newest first, into progress[n]; *n_found of them.
  *  Reads their state.json alone; one that cannot be read is left out. For looking at a run from

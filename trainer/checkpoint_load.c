@@ -8,6 +8,7 @@
 #include "base/file.h"
 #include "base/hash.h"
 #include "base/log.h"
+#include "base/position.h"
 #include "models/weights/weights.h"
 #include "trainer/checkpoint.h"
 
@@ -68,6 +69,33 @@ sh_status sh_checkpoint_path(const char *run, int64_t step, char *path)
 
 /* ---- loading ---- */
 
+sh_status sh_checkpoint_sum(const json_t *state, uint32_t *out)
+{
+    sh_status st = SH_OK;
+    char *text = json_dumps(state, JSON_COMPACT | JSON_SORT_KEYS | JSON_REAL_PRECISION(17));
+
+    SH_CHECK(text != NULL, SH_ERR_NO_MEMORY, "state.json");
+    *out = sh_crc32c(0, text, strlen(text));
+out:
+    free(text);
+    return st;
+}
+
+/* Of everything in the state but the sum itself, which is removed. */
+static sh_status check_sum(json_t *state, const char *folder)
+{
+    sh_status st = SH_OK;
+    uint32_t sum = 0;
+    json_int_t expected = json_integer_value(json_object_get(state, "crc32c"));
+
+    json_object_del(state, "crc32c");
+    SH_TRY(sh_checkpoint_sum(state, &sum));
+    SH_CHECK(expected == (json_int_t)sum, SH_ERR_FORMAT,
+             "%s/state.json is damaged: its checksum is wrong", folder);
+out:
+    return st;
+}
+
 static sh_status read_state(const char *folder, json_t **state, sh_progress *p)
 {
     sh_status st = SH_OK;
@@ -82,8 +110,9 @@ static sh_status read_state(const char *folder, json_t **state, sh_progress *p)
                          "metrics_bytes", &metrics, "ledger_bytes", &ledger, "best_score",
                          &p->best_score, "best_step", &best_step, "validations_since_best", &since,
                          "finished", &finished) == 0 &&
-                 strcmp(format, "shoal-checkpoint") == 0 && version == 1,
+                 strcmp(format, "shoal-checkpoint") == 0 && version == SH_CHECKPOINT_VERSION,
              SH_ERR_FORMAT, "%s/state.json is not a checkpoint of this version", folder);
+    SH_TRY(check_sum(s, folder));
     p->step = step;
     p->metrics_bytes = metrics;
     p->ledger_bytes = ledger;
@@ -192,8 +221,46 @@ out:
     return st;
 }
 
-sh_status sh_checkpoint_load(const char *run, sh_store *store, sh_optim *optim, sh_snapshot *best,
-                             sh_progress *progress, bool *found)
+/* Rank 0's list, on all ranks: the others' view of shared storage may lag behind. Collective. */
+static sh_status list_for_all(sh_comm *comm, const char *run, int64_t **steps, int *n_steps)
+{
+    sh_status st = SH_OK;
+    int64_t *list = NULL;
+    int n = 0;
+
+    if (sh_comm_rank(comm) == 0) st = sh_checkpoint_list(run, &list, &n);
+    SH_TRY(sh_comm_agree_ok(comm, st));
+    SH_TRY(sh_comm_bcast(comm, &n, sizeof(n), 0));
+    if (sh_comm_rank(comm) != 0) {
+        list = calloc((size_t)n + 1, sizeof(*list));
+        SH_CHECK(list != NULL, SH_ERR_NO_MEMORY, "list of checkpoints");
+    }
+    if (n > 0) SH_TRY(sh_comm_bcast(comm, list, (size_t)n * sizeof(*list), 0));
+    *steps = list;
+    *n_steps = n;
+    list = NULL;
+out:
+    free(list);
+    return st;
+}
+
+/* Could all ranks load it? Each one that could not says why. Collective. */
+static sh_status loaded_by_all(sh_comm *comm, sh_status mine, bool *all)
+{
+    int64_t failed = mine != SH_OK;
+
+    if (failed) {
+        sh_log_warning("skipping a checkpoint that is not whole: %s", sh_error_message());
+        sh_error_clear();
+    }
+    sh_status st = sh_comm_max(comm, &failed, 1);
+
+    *all = failed == 0;
+    return st;
+}
+
+sh_status sh_checkpoint_load(sh_comm *comm, const char *run, sh_store *store, sh_optim *optim,
+                             sh_snapshot *best, sh_progress *progress, bool *found)
 {
     sh_status st = SH_OK;
     char folder[SH_RUN_PATH];
@@ -201,16 +268,14 @@ sh_status sh_checkpoint_load(const char *run, sh_store *store, sh_optim *optim, 
     int n = 0;
 
     *found = false;
-    SH_TRY(sh_checkpoint_list(run, &steps, &n));
+    SH_TRY(list_for_all(comm, run, &steps, &n));
     for (int i = 0; i < n && !*found; i++) {
         SH_TRY(sh_checkpoint_path(run, steps[i], folder));
+        sh_position_enter(SH_AT_FILES, "reading %s", folder);
         sh_status loaded = load_folder(folder, store, optim, best, progress);
 
-        *found = loaded == SH_OK;
-        if (!*found) {
-            sh_log_warning("skipping a checkpoint that is not whole: %s", sh_error_message());
-            sh_error_clear();
-        }
+        sh_position_leave();
+        SH_TRY(loaded_by_all(comm, loaded, found));
     }
     SH_CHECK(*found || n == 0, SH_ERR_FORMAT,
              "none of the %d checkpoints of %s is whole; move %s/checkpoints away to start again "

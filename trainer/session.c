@@ -13,6 +13,7 @@
 #include "base/file.h"
 #include "base/fingerprint.h"
 #include "base/log.h"
+#include "base/position.h"
 #include "comm/watchdog.h"
 #include "models/weights/weights.h"
 #include "trainer/classes.h"
@@ -266,7 +267,6 @@ out:
 static sh_status make_step(sh_session *s)
 {
     sh_status st = SH_OK;
-    bool found = false;
     sh_step_config step;
     sh_infer_config infer;
     float *class_weights = NULL;
@@ -287,16 +287,26 @@ static sh_status make_step(sh_session *s)
     SH_TRY(sh_infer_configure(&s->config, (int)s->config.loader.threads, &infer));
     SH_TRY(sh_infer_create(&infer, sh_step_store(s->step), &s->infer));
     SH_TRY(sh_snapshot_create(sh_step_store(s->step), &s->best));
+out:
+    free(class_weights);
+    free(class_fish);
+    return st;
+}
+
+/* Weights, moments and progress: the newest checkpoint's, or the first. Collective. */
+static sh_status load_state(sh_session *s)
+{
+    sh_status st = SH_OK;
+    bool found = false;
+
     s->progress = (sh_progress){.best_score = -1};
     if (s->resumed)
-        SH_TRY(sh_checkpoint_load(s->run, sh_step_store(s->step), sh_step_optim(s->step), &s->best,
-                                  &s->progress, &found));
+        SH_TRY(sh_checkpoint_load(s->comm, s->run, sh_step_store(s->step), sh_step_optim(s->step),
+                                  &s->best, &s->progress, &found));
     if (!found) SH_TRY(load_init(s));
     s->first_step = s->progress.step;
     SH_TRY(build_stage(s));
 out:
-    free(class_weights);
-    free(class_fish);
     return st;
 }
 
@@ -402,18 +412,26 @@ sh_status sh_session_open(sh_comm *comm, const char *run, const sh_config *wante
     SH_TRY(take_lock(s));
     s->config = *wanted;
     SH_TRY(sh_comm_agree_ok(comm, sh_run_check_config(s->run, wanted, &s->resumed)));
+    /* As rank 0 sees it: the others' view of shared storage may lag behind. */
+    SH_TRY(sh_comm_bcast(comm, &s->resumed, sizeof(s->resumed), 0));
     set_threads(s);
     SH_TRY(agree_on_config(s));
     SH_TRY(start_watchdog(s));
     SH_TRY(sh_comm_agree_ok(comm, describe_machine(s, fingerprint)));
     SH_TRY(
         sh_comm_agree_text(comm, "hardware and libraries", fingerprint, !s->config.same_hardware));
-    SH_TRY(sh_comm_agree_ok(comm, open_data(s)));
+    sh_position_enter(SH_AT_FILES, "opening the packs of %s", s->run);
+    st = open_data(s);
+    sh_position_leave();
+    SH_TRY(sh_comm_agree_ok(comm, st));
     if (sh_comm_rank(comm) == 0) st = write_split(s);
     if (st == SH_OK) st = make_sampler(s);
     SH_TRY(sh_comm_agree_ok(comm, st));
     SH_TRY(sh_comm_agree_ok(comm, make_step(s)));
+    SH_TRY(sh_comm_agree_ok(comm, load_state(s)));
+    sh_position_enter(SH_AT_FILES, "files of %s", s->run);
     if (sh_comm_rank(comm) == 0) st = prepare_folder(s, fingerprint);
+    sh_position_leave();
     SH_TRY(sh_comm_agree_ok(comm, st));
     SH_TRY(sh_skips_load(comm, s->run, &s->skips));
 out:

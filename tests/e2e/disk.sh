@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# A disk that is full for a while, a folder of checkpoints that is removed, a folder that becomes
-# read-only: a message says so, the run goes on or continues, and ends with the bytes of an
-# undisturbed one. A run folder that is gone ends the run.
+# A disk that is full for a while, also when a stop is asked for, a folder of checkpoints that is
+# removed, a folder that becomes read-only, a file system that vanishes or hangs: a message says so, the
+# run goes on or continues, and ends with the bytes of an undisturbed one. A run folder that is gone ends
+# the run.
 # timeout: 600
 # label: slow
 if [ -z "${SHOAL_IN_NAMESPACE:-}" ]; then
@@ -42,6 +43,22 @@ echo "full: ok"
 cmp whole/ledger.csv small/full/ledger.csv || fail "the ledger differs"
 rm -rf small/full
 
+start small/asked
+await_checkpoint small/asked
+cp "$PACK" small/filler
+head -c 64m /dev/zero > small/more 2> /dev/null || true
+await 'no checkpoint: .*No space left on device' small/asked.log
+kill -TERM $job
+code=0
+wait $job || code=$?
+[ $code = 75 ] || { cat small/asked.log >&2; fail "SIGTERM on a full disk: exit code $code"; }
+rm small/filler small/more
+run small/asked || { cat small/asked.log >&2; fail "going on after a stop on a full disk"; }
+same_model whole small/asked
+cmp whole/ledger.csv small/asked/ledger.csv || fail "the ledger differs"
+echo "asked: ok"
+rm -rf small/asked
+
 start removed
 await 'step [0-9]*/' removed.log
 await_checkpoint removed
@@ -74,3 +91,32 @@ wait $job || code=$?
 [ $code = 1 ] && grep -q "was the run's folder removed" gone.log || { cat gone.log >&2; fail "exit code $code without a run folder"; }
 [ ! -e gone ] || fail "a removed run folder was made again"
 echo "gone: ok"
+
+mkdir store there
+mount --bind store there
+start there/vanished
+await_checkpoint there/vanished
+umount -l there
+code=0
+wait $job || code=$?
+[ $code = 1 ] && grep -q "was the run's folder removed" store/vanished.log || { cat store/vanished.log >&2; fail "exit code $code when the file system vanished"; }
+[ -z "$(ls -A there)" ] || fail "something was written where the file system had been"
+mount --bind store there
+run there/vanished || { cat there/vanished.log >&2; fail "going on when the file system is back"; }
+umount there
+same_model whole store/vanished
+cmp whole/ledger.csv store/vanished/ledger.csv || fail "the ledger differs"
+echo "vanished: ok"
+
+# Each write takes longer than it may: from the first one of the start.
+start hung
+await_checkpoint hung
+kill -TERM $job
+wait $job || true
+code=0
+# shellcheck disable=SC2086
+SHOAL_SLOW_FILES=20 "$SHOAL" train --run hung data="$PACK" $options watchdog.files_seconds=2 > hung.log 2>&1 || code=$?
+[ $code = 76 ] && grep -q 'watchdog: rank 0 .* is stuck: .* files of hung' hung.log || { cat hung.log >&2; fail "exit code $code on storage that hangs"; }
+run hung || { cat hung.log >&2; fail "going on when storage does not hang"; }
+same_model whole hung
+echo "hung: ok"
