@@ -33,6 +33,7 @@ typedef struct sh_kernel_args {
     const void *const *in; /* node->n_inputs device pointers, in the op's documented order */
     void *const *out;      /* node->n_outputs device pointers */
     void *scratch;         /* scratch_bytes of device memory, 64-byte aligned, contents undefined */
+    void *packed;          /* packed_bytes, aligned likewise, as pack left them */
     const sh_run_scalars *scalars;
 } sh_kernel_args;
 
@@ -55,6 +56,14 @@ typedef struct sh_kernel {
 
     /** Optional. Build what run needs (JIT code, packed tables). *state is the kernel's own. */
     sh_status (*prepare)(const sh_node_desc *desc, void **state, size_t *scratch_bytes);
+
+    /** Optional, with pack: how many bytes it fills; 0: nothing to pack. */
+    size_t (*packed_bytes)(const void *state);
+
+    /** Optional. Bring the weights (operand SH_CONV_W of forward ops) into args->packed; run reads
+     *  them only there. Comes before every run of a program that trains; for inference, once until
+     *  parameters change. */
+    sh_status (*pack)(const sh_node_desc *desc, void *state, const sh_kernel_args *args);
 
     /** Required. No allocation, no look-ups, no decisions. state is NULL without prepare. */
     sh_status (*run)(const sh_node_desc *desc, void *state, const sh_kernel_args *args);

@@ -37,9 +37,11 @@ static void *locate(const sh_program *p, const homes *at, sh_value v)
     return at->base[p->values[v].home] + p->values[v].offset;
 }
 
+/** Pack the node's weights, run it, or first the one and then the other. */
 static sh_status run_node(const sh_program *p, const sh_node *node, const homes *at,
-                          const sh_run_scalars *scalars)
+                          const sh_run_scalars *scalars, bool packs, bool runs)
 {
+    sh_status st = SH_OK;
     const sh_backend *backend = p->config.backend;
     const void *in[SH_NODE_INPUTS];
     void *out[SH_NODE_OUTPUTS];
@@ -49,10 +51,25 @@ static sh_status run_node(const sh_program *p, const sh_node *node, const homes 
     const sh_kernel_args args = {.in = in,
                                  .out = out,
                                  .scratch = at->base[SH_HOME_ARENA] + node->scratch_offset,
+                                 .packed = at->base[SH_HOME_ARENA] + node->packed_offset,
                                  .scalars = scalars};
     if (backend->enter != NULL) backend->enter();
-    sh_status st = node->kernel->run(&node->desc, node->state, &args);
+    if (packs && node->packed_bytes > 0) st = node->kernel->pack(&node->desc, node->state, &args);
+    if (runs && st == SH_OK) st = node->kernel->run(&node->desc, node->state, &args);
     if (backend->leave != NULL) backend->leave();
+    return st;
+}
+
+static sh_status make_constants(sh_program *p, const homes *at, const sh_run_scalars *scalars)
+{
+    sh_status st = SH_OK;
+
+    for (int i = 0; p->keeps_constants && i < p->n_nodes; i++) {
+        const sh_node *node = &p->nodes[i];
+        SH_TRY(run_node(p, node, at, scalars, true, node->phase == SH_PHASE_CONSTANTS));
+    }
+    p->wants_constants = false;
+out:
     return st;
 }
 
@@ -62,13 +79,20 @@ sh_status sh_program_run(sh_program *p, sh_phase phase, const sh_run_args *args)
     homes at;
 
     SH_TRY(find_homes(p, args, &at));
+    if (phase == SH_PHASE_CONSTANTS) {
+        SH_TRY(make_constants(p, &at, &args->scalars));
+        goto out;
+    }
     SH_CHECK(args->reduce != NULL || phase == SH_PHASE_FORWARD, SH_ERR_USAGE,
              "a backward phase needs memory for the gradients");
+    SH_CHECK(!p->wants_constants, SH_ERR_USAGE,
+             "the program goes forward before SH_PHASE_CONSTANTS was run");
     int begin = phase == SH_PHASE_FORWARD ? 0 : p->n_forward;
     int end = phase == SH_PHASE_FORWARD ? p->n_forward : p->n_nodes;
     for (int i = begin; i < end; i++) {
+        if (p->nodes[i].phase != phase) continue;
         sh_position_node(i, sh_op_name(p->nodes[i].op));
-        SH_TRY(run_node(p, &p->nodes[i], &at, &args->scalars));
+        SH_TRY(run_node(p, &p->nodes[i], &at, &args->scalars, !p->keeps_constants, true));
         if (args->after_node != NULL) SH_TRY(args->after_node(args->context, i));
     }
 out:
@@ -82,9 +106,10 @@ sh_status sh_program_run_node(sh_program *p, int node, const sh_run_args *args)
 
     SH_TRY(find_homes(p, args, &at));
     SH_CHECK(node >= 0 && node < p->n_nodes, SH_ERR_USAGE, "node %d of %d", node, p->n_nodes);
-    SH_CHECK(args->reduce != NULL || p->nodes[node].phase == SH_PHASE_FORWARD, SH_ERR_USAGE,
+    SH_CHECK(args->reduce != NULL || p->nodes[node].phase != SH_PHASE_BACKWARD, SH_ERR_USAGE,
              "node %d belongs to the backward phase; give it memory for gradients", node);
-    SH_TRY(run_node(p, &p->nodes[node], &at, &args->scalars));
+    bool packs = !p->keeps_constants || p->nodes[node].phase == SH_PHASE_CONSTANTS;
+    SH_TRY(run_node(p, &p->nodes[node], &at, &args->scalars, packs, true));
 out:
     return st;
 }

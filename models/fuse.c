@@ -352,14 +352,22 @@ static const sh_kernel *kernel_for(const sh_program *p, sh_node node)
     return NULL;
 }
 
-/** The convolution that gives v for one reader alone, if it may end with `act`. */
-static sh_node *open_conv(sh_program *p, sh_value v, sh_act act)
+/** Is nothing learned, so that no gradient asks for what a convolution puts out, and may values
+ *  have other bytes than in training? */
+static bool infers(const sh_program *p)
+{
+    const sh_program_config *c = &p->config;
+
+    return !c->training && !c->unfolded && p->n_nodes <= p->n_forward;
+}
+
+/** The convolution that gives v for one reader alone and may end with what follows. */
+static sh_node *open_conv(sh_program *p, sh_value v)
 {
     sh_node *conv = producer_of(p, v, SH_OP_CONV);
 
     if (conv == NULL || conv->attrs.y_act != SH_ACT_NONE || p->values[v].is_pinned) return NULL;
     if (conv->out[SH_CONV_Y] != v || output(conv, SH_CONV_Y_MEAN) != SH_NO_VALUE) return NULL;
-    if (act != SH_ACT_NONE && input(conv, SH_CONV_MEAN) != SH_NO_VALUE) return NULL;
     return sh_graph_n_uses(p, v) == 1 ? conv : NULL;
 }
 
@@ -367,7 +375,7 @@ static sh_node *open_conv(sh_program *p, sh_value v, sh_act act)
 static bool act_into_conv(sh_program *p, sh_node *act)
 {
     if (act->op != SH_OP_ACT) return false;
-    sh_node *conv = open_conv(p, act->in[0], act->attrs.act);
+    sh_node *conv = open_conv(p, act->in[0]);
     if (conv == NULL) return false;
     sh_node merged = *conv;
     merged.attrs.y_act = act->attrs.act;
@@ -379,16 +387,32 @@ static bool act_into_conv(sh_program *p, sh_node *act)
     return true;
 }
 
+/** ADD(conv, r) -> CONV with residual r, where nothing is learned and it costs no kernel. */
+static bool add_into_conv(sh_program *p, sh_node *add)
+{
+    if (add->op != SH_OP_ADD || !infers(p)) return false;
+    for (int k = 0; k < 2; k++) {
+        sh_node *conv = open_conv(p, add->in[k]);
+        if (conv == NULL || input(conv, SH_CONV_RESIDUAL) != SH_NO_VALUE) continue;
+        sh_node merged = *conv;
+        set_input(&merged, SH_CONV_RESIDUAL, add->in[1 - k]);
+        merged.out[SH_CONV_Y] = add->out[0];
+        if (!accepted(p, merged) || kernel_for(p, merged) != kernel_for(p, *conv)) continue;
+        remove_node(conv);
+        *add = merged; /* stands where the residual is ready */
+        set_output(p, add, SH_CONV_Y, merged.out[SH_CONV_Y]);
+        return true;
+    }
+    return false;
+}
+
 /** BN_APPLY(conv) -> CONV with folded weights, where nothing is learned and it costs no kernel. The
- *  folding is a node in front: one pass over the weight, and never out of date. A batch norm that
- *  the next convolution does on load has gone before. */
+ *  folding is a node in front, of the constants phase. */
 static bool bn_into_weights(sh_program *p, sh_node *bn)
 {
-    const sh_program_config *c = &p->config;
-    if (bn->op != SH_OP_BN_APPLY || c->training || c->unfolded || p->n_nodes > p->n_forward)
-        return false;
-    sh_node *conv = open_conv(p, bn->in[0], bn->attrs.act);
-    if (conv == NULL || input(bn, 5) != SH_NO_VALUE) return false;
+    if (bn->op != SH_OP_BN_APPLY || !infers(p)) return false;
+    sh_node *conv = open_conv(p, bn->in[0]);
+    if (conv == NULL || input(conv, SH_CONV_RESIDUAL) != SH_NO_VALUE) return false;
     const sh_tensor_desc w = p->values[conv->in[SH_CONV_W]].desc;
     const sh_tensor_desc bias = p->values[bn->in[4]].desc;
     sh_value folded[2] = {sh_graph_value(p, &w, sh_graph_label(p, conv)), SH_NO_VALUE};
@@ -397,6 +421,7 @@ static bool bn_into_weights(sh_program *p, sh_node *bn)
     sh_node merged = *conv, fold = *conv;
     merged.in[SH_CONV_W] = folded[0];
     set_input(&merged, SH_CONV_BIAS, folded[1]);
+    if (input(bn, 5) != SH_NO_VALUE) set_input(&merged, SH_CONV_RESIDUAL, bn->in[5]);
     merged.attrs.y_act = bn->attrs.act;
     merged.out[SH_CONV_Y] = bn->out[0];
     if (!accepted(p, merged) || kernel_for(p, merged) != kernel_for(p, *conv)) return false;
@@ -426,9 +451,10 @@ static const struct rule {
     {"bn + act by its input", act_into_bn},
     {"conv + bn_stats", stats_into_conv},
     {"conv_grad_w + conv_grad_x", join_conv_grads},
-    {"bn + conv", bn_into_prologue},
-    {"conv + act", act_into_conv},
     {"conv + bn, folded", bn_into_weights},
+    {"bn + conv", bn_into_prologue},
+    {"conv + add", add_into_conv},
+    {"conv + act", act_into_conv},
     {"conv_grad + bn_grad_reduce", reduce_into_conv_grad},
     {"bn_grad_apply + conv_grad", apply_into_conv_grad},
 };

@@ -7,6 +7,8 @@
  * - Nodes are in execution order. Nodes [0, n_forward) are the forward phase; later ones backward.
  *   n_forward is fixed by the first sh_program_differentiate, or by plan.
  * - A value has one producer (node index) or is an input, a parameter or a state (producer -1).
+ * - An inference program's nodes of the constants phase stand among those of the forward phase,
+ *   before whatever reads them.
  * - Values live in one of five homes. Offsets are bytes within the home and final after plan.
  * - Fusion and recomputation edit the node list before placement; a removed node has op
  *   SH_OP_COUNT until the list is compacted.
@@ -56,7 +58,7 @@ typedef struct sh_node {
     sh_node_desc desc;
     const sh_kernel *kernel;
     void *state;
-    size_t scratch_bytes, scratch_offset;
+    size_t scratch_bytes, scratch_offset, packed_bytes, packed_offset;
     char *refusals; /* malloc'd, or NULL */
 } sh_node;
 
@@ -73,7 +75,9 @@ struct sh_program {
     sh_value deriving; /* becomes their `about` */
     size_t arena_bytes;
     bool planned;
-    sh_status status; /* first failure of the building */
+    bool keeps_constants; /* inference: the constants phase leaves them for every forward */
+    bool wants_constants; /* it has not run yet */
+    sh_status status;     /* first failure of the building */
     char error[512];
 };
 

@@ -22,11 +22,12 @@
 SH_C_BEGIN
 
 typedef enum sh_op {
-    /* Cross-correlation, y = y_act(conv(a, w) + bias) with a = x, or with the prologue a batch norm
-     * of x on the fly, a = act((x - mean) / sqrt(var + eps) * gamma + beta); zero padding is of a.
-     * H' = floor((H + top + bottom - dilation (kh - 1) - 1) / stride) + 1. Operands: sh_conv_in,
-     * sh_conv_out. The prologue's four operands come together, and so do the two statistics;
-     * attrs.y_act, which only fusion sets, does not stand with them. */
+    /* Cross-correlation, y = y_act(conv(a, w) + bias + residual) with a = x, or with the prologue a
+     * batch norm of x on the fly, a = act((x - mean) / sqrt(var + eps) * gamma + beta); zero
+     * padding is of a. H' = floor((H + top + bottom - dilation (kh - 1) - 1) / stride) + 1.
+     * Operands: sh_conv_in, sh_conv_out. The prologue's four operands come together, and so do the
+     * two statistics; attrs.y_act and the residual, which only fusion sets, do not stand with the
+     * statistics. */
     SH_OP_CONV,
     SH_OP_CONV_GRAD_X, /* in: dy, w; out: dx */
     SH_OP_CONV_GRAD_W, /* in: x, dy; out: dw f32, ?dbias f32 */
@@ -157,11 +158,12 @@ typedef enum sh_op {
 enum sh_conv_in {
     SH_CONV_X,
     SH_CONV_W,
-    SH_CONV_BIAS,  /* ? */
-    SH_CONV_MEAN,  /* ? [C] of x, with the next three */
-    SH_CONV_VAR,   /* ? */
-    SH_CONV_GAMMA, /* ? */
-    SH_CONV_BETA,  /* ? */
+    SH_CONV_BIAS,     /* ? */
+    SH_CONV_MEAN,     /* ? [C] of x, with the next three */
+    SH_CONV_VAR,      /* ? */
+    SH_CONV_GAMMA,    /* ? */
+    SH_CONV_BETA,     /* ? */
+    SH_CONV_RESIDUAL, /* ? shaped as y */
     SH_CONV_INPUTS
 };
 

@@ -10,7 +10,8 @@ enum { ARENA_ALIGN_BYTES = 64 };
 typedef struct block {
     size_t n_bytes, offset;
     int first, last;
-    int owner; /* value, or -1 - node for a node's scratch */
+    int owner;  /* value, or negative: a node's scratch or packed weights */
+    size_t *to; /* where the offset is wanted */
 } block;
 
 static size_t aligned(size_t n_bytes)
@@ -44,8 +45,53 @@ static sh_status choose_kernel(const sh_program *p, sh_node *node)
     if (node->kernel->prepare != NULL) {
         SH_TRY(node->kernel->prepare(&node->desc, &node->state, &node->scratch_bytes));
     }
+    if (node->kernel->packed_bytes != NULL)
+        node->packed_bytes = node->kernel->packed_bytes(node->state);
 out:
     return st;
+}
+
+/* ---- constants ---- */
+
+static bool is_constant(const sh_program *p, const sh_node *node)
+{
+    for (int k = 0; k < node->n_in; k++) {
+        if (node->in[k] == SH_NO_VALUE) continue;
+        const sh_value_info *v = &p->values[node->in[k]];
+        bool is_made = v->producer >= 0 && p->nodes[v->producer].phase == SH_PHASE_CONSTANTS;
+        if (v->home != SH_HOME_PARAMS && v->home != SH_HOME_STATES && !is_made) return false;
+    }
+    return node->n_in > 0;
+}
+
+static void find_constants(sh_program *p)
+{
+    p->keeps_constants = !p->config.training && p->n_forward == p->n_nodes;
+    for (int i = 0; p->keeps_constants && i < p->n_nodes; i++) {
+        sh_node *node = &p->nodes[i];
+        if (is_constant(p, node)) node->phase = SH_PHASE_CONSTANTS;
+        p->wants_constants |= node->phase == SH_PHASE_CONSTANTS || node->packed_bytes > 0;
+    }
+}
+
+/** Constants that a forward reads live for ever; of those that are packed, the packed form does. */
+static void keep_constants(sh_program *p)
+{
+    for (int i = 0; i < p->n_nodes; i++) {
+        const sh_node *node = &p->nodes[i];
+        for (int k = 0; k < node->n_in && node->phase != SH_PHASE_CONSTANTS; k++) {
+            bool is_packed = k == SH_CONV_W && node->packed_bytes > 0;
+            if (node->in[k] == SH_NO_VALUE || is_packed) continue;
+            sh_value_info *v = &p->values[node->in[k]];
+            if (v->producer < 0 || p->nodes[v->producer].phase != SH_PHASE_CONSTANTS) continue;
+            v->first = -1;
+            v->last = p->n_nodes;
+        }
+        for (int k = 0; k < node->n_out && node->phase == SH_PHASE_CONSTANTS; k++) {
+            sh_value_info *v = &p->values[node->out[k]];
+            if (v->is_pinned) v->first = -1;
+        }
+    }
 }
 
 /* ---- lifetimes ---- */
@@ -65,6 +111,7 @@ static void find_lifetimes(sh_program *p)
             if (in != SH_NO_VALUE && p->values[in].last < i) p->values[in].last = i;
         }
     }
+    keep_constants(p);
 }
 
 /** Let an elementwise output take over the memory of an input that dies in the same node. */
@@ -73,7 +120,7 @@ static void share_in_place(sh_program *p)
     for (int i = 0; i < p->n_nodes; i++) {
         const sh_node *node = &p->nodes[i];
         int slot = sh_op_table[node->op].in_place;
-        if (slot < 0) continue;
+        if (slot < 0 || node->phase == SH_PHASE_CONSTANTS) continue;
         sh_value_info *in = &p->values[node->in[slot]], *out = &p->values[node->out[0]];
         int n_same = 0;
         for (int k = 0; k < node->n_in; k++) n_same += node->in[k] == node->in[slot];
@@ -107,23 +154,34 @@ static int by_offset(const void *a, const void *b)
     return (*x)->offset < (*y)->offset ? -1 : (*x)->offset > (*y)->offset;
 }
 
-static int collect_blocks(const sh_program *p, block *blocks)
+static int collect_blocks(sh_program *p, block *blocks)
 {
     int n = 0;
 
     for (int i = 0; i < p->n_values; i++) {
-        const sh_value_info *v = &p->values[i];
+        sh_value_info *v = &p->values[i];
         bool is_used = v->is_input || v->producer >= 0;
         if (v->home != SH_HOME_ARENA || v->alias != SH_NO_VALUE || !is_used) continue;
         blocks[n++] = (block){.n_bytes = aligned(sh_tensor_bytes(&v->desc)),
                               .first = v->first,
                               .last = v->last,
-                              .owner = i};
+                              .owner = i,
+                              .to = &v->offset};
     }
     for (int i = 0; i < p->n_nodes; i++) {
-        if (p->nodes[i].scratch_bytes == 0) continue;
-        blocks[n++] = (block){
-            .n_bytes = aligned(p->nodes[i].scratch_bytes), .first = i, .last = i, .owner = -1 - i};
+        sh_node *node = &p->nodes[i];
+        block scratch = {.n_bytes = aligned(node->scratch_bytes),
+                         .first = i,
+                         .last = i,
+                         .owner = -1 - i,
+                         .to = &node->scratch_offset};
+        block packed = {.n_bytes = aligned(node->packed_bytes),
+                        .first = p->keeps_constants ? -1 : i,
+                        .last = p->keeps_constants ? p->n_nodes : i,
+                        .owner = -1 - p->n_nodes - i,
+                        .to = &node->packed_offset};
+        if (scratch.n_bytes > 0) blocks[n++] = scratch;
+        if (packed.n_bytes > 0) blocks[n++] = packed;
     }
     return n;
 }
@@ -158,7 +216,7 @@ static size_t place_blocks(block *blocks, int n, const block **alive)
 static sh_status place(sh_program *p)
 {
     sh_status st = SH_OK;
-    uint32_t n_max = (uint32_t)p->n_values + (uint32_t)p->n_nodes;
+    uint32_t n_max = (uint32_t)p->n_values + 2 * (uint32_t)p->n_nodes;
     block *blocks = calloc(n_max, sizeof(*blocks));
     const block **alive = calloc(n_max, sizeof(*alive));
 
@@ -171,12 +229,7 @@ static sh_status place(sh_program *p)
     int n = collect_blocks(p, blocks);
     p->arena_bytes = place_blocks(blocks, n, alive);
     if (p->arena_bytes == 0) p->arena_bytes = ARENA_ALIGN_BYTES;
-    for (int i = 0; i < n; i++) {
-        if (blocks[i].owner >= 0)
-            p->values[blocks[i].owner].offset = blocks[i].offset;
-        else
-            p->nodes[-1 - blocks[i].owner].scratch_offset = blocks[i].offset;
-    }
+    for (int i = 0; i < n; i++) *blocks[i].to = blocks[i].offset;
     for (int i = 0; i < p->n_values; i++) {
         if (p->values[i].alias != SH_NO_VALUE) {
             p->values[i].offset = p->values[root_of(p, i)].offset;
@@ -201,6 +254,7 @@ sh_status sh_program_plan(sh_program *p)
         sh_graph_describe(p, node);
         SH_TRY(choose_kernel(p, node));
     }
+    find_constants(p);
     find_lifetimes(p);
     share_in_place(p);
     SH_TRY(place(p));

@@ -16,6 +16,10 @@
  * Inputs keep what was written to them through both phases; a cotangent is written after forward,
  * which may use its memory. Outputs and wanted gradients stay readable to the end of backward.
  *
+ * A program that does not train and was not differentiated infers: what is made of parameters alone
+ * (folded batch norms, weights in the order of the kernels) is made by a phase of its own,
+ * SH_PHASE_CONSTANTS, to be run once for an arena and again whenever parameters have changed.
+ *
  * Which slots are trainable is read when a program is differentiated, or planned without that:
  * mark slots between building and that. A parameter that is not trainable gets no gradient, and
  * nothing upstream of the last trainable one is differentiated, nor has stochastic depth there; a
@@ -40,7 +44,7 @@ typedef struct sh_program_config {
     sh_store *store;    /* not owned; slots are added to it */
     sh_dtype dtype;     /* of activations: SH_F32 or SH_BF16 */
     bool training;      /* batch statistics and dropout; false: running statistics, no dropout */
-    bool unfolded;      /* not training: batch norms are not folded into weights, so that values
+    bool unfolded;      /* not training: batch norms and sums are not folded, so that values
                            have the bytes of a training program in which all of it is frozen */
     float share;        /* images of this shard / images of the global batch; 1 when alone */
     const char *prefix; /* put before every parameter's name; "" for none */
@@ -158,7 +162,7 @@ SH_MUST_CHECK sh_status sh_program_plan(sh_program *p);
 
 /* ---- running ---- */
 
-typedef enum sh_phase { SH_PHASE_FORWARD, SH_PHASE_BACKWARD } sh_phase;
+typedef enum sh_phase { SH_PHASE_FORWARD, SH_PHASE_BACKWARD, SH_PHASE_CONSTANTS } sh_phase;
 
 typedef struct sh_run_args {
     sh_buffer *arena;  /* sh_program_arena_bytes; one per shard that is in flight */
@@ -173,6 +177,9 @@ typedef struct sh_run_args {
 } sh_run_args;
 
 size_t sh_program_arena_bytes(const sh_program *p);
+
+/** SH_ERR_USAGE where an inference program goes forward before its constants were made. The
+ *  constants phase of a program that trains does nothing. */
 SH_MUST_CHECK sh_status sh_program_run(sh_program *p, sh_phase phase, const sh_run_args *args);
 
 /** How the host must lay out what it writes to, or reads from, a value. */

@@ -113,6 +113,13 @@ void sh_infer_destroy(sh_infer **infer)
     *infer = NULL;
 }
 
+/* Take the store's weights of now. */
+static sh_status refresh(sh_infer *infer)
+{
+    return sh_program_run(infer->program, SH_PHASE_CONSTANTS,
+                          &(sh_run_args){.arena = infer->arena});
+}
+
 int sh_infer_dim(const sh_infer *infer)
 {
     return (int)infer->dim;
@@ -162,6 +169,7 @@ sh_status sh_infer_run_view(sh_infer *infer, const sh_dataset *dataset, const sh
     int64_t n_blocks = (n + SH_INFER_BLOCK - 1) / SH_INFER_BLOCK;
 
     if (n == 0) goto out;
+    SH_TRY(refresh(infer));
     config.augment = *augment;
     SH_TRY(sh_loader_create(&config, dataset, &loader));
     for (int64_t b = 0; b < n_blocks && b < BLOCKS_AHEAD; b++)
@@ -255,6 +263,7 @@ sh_status sh_infer_run_rows(sh_infer *infer, int64_t n, sh_infer_row row, const 
     sh_status st = SH_OK;
     size_t row_bytes = sh_tensor_bytes(&infer->desc) / SH_INFER_BLOCK;
 
+    SH_TRY(refresh(infer));
     for (int view = 0; view < infer->config.views; view++) {
         for (int64_t first = 0; first < n; first += SH_INFER_BLOCK) {
             int64_t m = n - first < SH_INFER_BLOCK ? n - first : SH_INFER_BLOCK;
@@ -275,6 +284,7 @@ sh_status sh_infer_run_image(sh_infer *infer, const sh_image *image, float *out)
 {
     sh_status st = SH_OK;
 
+    SH_TRY(refresh(infer));
     for (int view = 0; view < infer->config.views; view++) {
         sh_loader_config config = infer->config.loader;
 

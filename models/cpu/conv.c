@@ -10,6 +10,7 @@ sh_cpu_conv sh_cpu_conv_of(const sh_node_desc *d)
     case SH_OP_LINEAR:
         c.x = d->in[SH_CONV_X], c.w = d->in[SH_CONV_W], c.y = d->out[SH_CONV_Y];
         c.has_norm = sh_cpu_in(d, SH_CONV_MEAN) != NULL;
+        c.has_residual = sh_cpu_in(d, SH_CONV_RESIDUAL) != NULL;
         c.wants_stats = sh_cpu_out(d, SH_CONV_Y_MEAN) != NULL;
         break;
     case SH_OP_CONV_GRAD_X:
@@ -67,6 +68,7 @@ sh_cpu_conv_data sh_cpu_conv_locate(const sh_node_desc *d, const sh_kernel_args 
         return (sh_cpu_conv_data){.x = args->in[SH_CONV_X],
                                   .w = args->in[SH_CONV_W],
                                   .bias = sh_cpu_arg(d, args, SH_CONV_BIAS),
+                                  .residual = sh_cpu_arg(d, args, SH_CONV_RESIDUAL),
                                   .x_mean = sh_cpu_arg(d, args, SH_CONV_MEAN),
                                   .x_var = sh_cpu_arg(d, args, SH_CONV_VAR),
                                   .x_gamma = sh_cpu_arg(d, args, SH_CONV_GAMMA),
@@ -117,12 +119,23 @@ sh_cpu_conv_norms sh_cpu_conv_norms_make(const sh_cpu_conv *c, const sh_cpu_conv
     return n;
 }
 
+sh_cpu_finish sh_cpu_conv_finish(const sh_cpu_conv *c, const float *bias, const void *residual)
+{
+    sh_cpu_finish f = {.bias = bias, .residual = residual, .silu = c->attrs->y_act == SH_ACT_SILU};
+
+    (void)sh_cpu_act_bounds(c->attrs->y_act, &f.lo, &f.hi);
+    return f;
+}
+
 const char *sh_cpu_conv_why_not(const sh_cpu_conv *c)
 {
     if (!sh_cpu_is_blocked(c->x) || !sh_cpu_is_blocked(c->y)) return "not in blocks of 16 channels";
     if (c->has_grad && c->wants_dbias) return "no bias gradient beside a batch norm";
     if (c->x->dtype != c->y->dtype) return "input and output differ in dtype";
-    if (c->attrs->y_act != SH_ACT_NONE) return "an activation of its result";
+    if (!sh_cpu_norm_has_act(c->attrs->y_act))
+        return "an activation of its result that is neither a clamp nor SiLU";
+    if (c->wants_stats && (c->has_residual || c->attrs->y_act != SH_ACT_NONE))
+        return "statistics of a finished result";
     if (c->has_norm && !sh_cpu_norm_has_act(c->attrs->act))
         return "the fused activation is neither a clamp nor SiLU";
     return NULL;

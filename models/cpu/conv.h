@@ -13,12 +13,13 @@ typedef struct sh_cpu_conv {
     bool has_norm; /* x is normalised on load */
     bool has_grad; /* dy is a g + b y + c */
     bool has_sums; /* dx is masked by the norm's activation, and summed */
+    bool has_residual;
     bool wants_stats, wants_dx, wants_dw, wants_dbias;
 } sh_cpu_conv;
 
 /** Where its operands are. Absent ones are NULL. */
 typedef struct sh_cpu_conv_data {
-    const void *x, *y, *dy;
+    const void *x, *y, *dy, *residual;
     const float *w, *bias;
     const float *x_mean, *x_var, *x_gamma, *x_beta;
     const float *y_mean, *y_var, *y_gamma, *y_dgamma, *y_dbeta;
@@ -37,6 +38,9 @@ typedef struct sh_cpu_conv_norms {
 size_t sh_cpu_conv_norm_bytes(const sh_cpu_conv *c);
 sh_cpu_conv_norms sh_cpu_conv_norms_make(const sh_cpu_conv *c, const sh_cpu_conv_data *data,
                                          void *scratch);
+
+/** What ends the convolution's result; bias and residual at its first element, or NULL. */
+sh_cpu_finish sh_cpu_conv_finish(const sh_cpu_conv *c, const float *bias, const void *residual);
 
 /** Reasons that hold for every kernel on blocked activations, or NULL. */
 const char *sh_cpu_conv_why_not(const sh_cpu_conv *c);

@@ -13,8 +13,8 @@ typedef struct plan {
     sh_cpu_dw dw;
     int64_t n_images, n_blocks, n_taps;
     int n_threads;
-    /* scratch */
-    size_t weights_at, norms_at, records_at, dw_at, threads_at, thread_bytes;
+    size_t packed_bytes; /* weights as the kernels read them */
+    size_t bias_at, norms_at, records_at, dw_at, threads_at, thread_bytes;
 } plan;
 
 static const char *why_not(const sh_node_desc *d)
@@ -26,8 +26,9 @@ static const char *why_not(const sh_node_desc *d)
         return "not depthwise";
     if (side != c.w->dims[3] || (side != 3 && side != 5)) return "the kernel is not 3x3 or 5x5";
     if (c.attrs->stride[0] > 8 || c.attrs->stride[1] > 8) return "the stride is above 8";
-    if (d->op == SH_OP_CONV && sh_cpu_in(d, SH_CONV_BIAS)) return "has a bias";
     if (c.wants_dbias) return "has a bias";
+    if (c.has_residual) return "adds a residual";
+    if (c.wants_stats && sh_cpu_in(d, SH_CONV_BIAS)) return "statistics beside a bias";
     return sh_cpu_conv_why_not(&c);
 }
 
@@ -69,7 +70,8 @@ static sh_status prepare(const sh_node_desc *d, void **state, size_t *scratch_by
     size_t taps = (size_t)(p->n_blocks * p->n_taps) * 16 * sizeof(float);
     size_t records = (size_t)(p->n_images * p->n_blocks);
     p->thread_bytes = sh_cpu_align((size_t)p->simd->dw_rows(&p->dw) * sizeof(float));
-    p->weights_at = take(&at, taps);
+    p->packed_bytes = p->conv.wants_dx || !p->conv.wants_dw ? taps : 0;
+    p->bias_at = take(&at, (size_t)p->n_blocks * 16 * sizeof(float));
     p->norms_at = take(&at, sh_cpu_conv_norm_bytes(&p->conv));
     p->records_at = take(&at, records * sizeof(sh_cpu_moments));
     p->dw_at = take(&at, p->conv.wants_dw ? (size_t)p->n_images * taps : 0);
@@ -85,19 +87,28 @@ typedef struct run {
     sh_cpu_conv_data data;
     sh_cpu_conv_norms norms;
     char *scratch;
-    float *weights, *dweights;
+    const float *weights, *bias; /* bias: [16 n_blocks], or NULL */
+    float *dweights;
 } run;
 
-/** Weights [C][taps] to [block][tap][16]. */
-static void turn_weights(const run *r)
+static size_t packed_bytes(const void *state)
 {
-    const plan *p = r->p;
+    return ((const plan *)state)->packed_bytes;
+}
+
+/** Weights [C][taps] to [block][tap][16]. */
+static sh_status pack(const sh_node_desc *d, void *state, const sh_kernel_args *args)
+{
+    const plan *p = state;
+    const float *w = sh_cpu_conv_locate(d, args).w;
+    float *packed = args->packed;
     int64_t n_channels = p->conv.x->dims[1];
 
     for (int64_t c = 0; c < p->n_blocks * 16; c++)
         for (int64_t k = 0; k < p->n_taps; k++)
-            r->weights[(c / 16 * p->n_taps + k) * 16 + c % 16] =
-                c < n_channels ? r->data.w[c * p->n_taps + k] : 0;
+            packed[(c / 16 * p->n_taps + k) * 16 + c % 16] =
+                c < n_channels ? w[c * p->n_taps + k] : 0;
+    return SH_OK;
 }
 
 static run start(const sh_node_desc *d, const plan *p, const sh_kernel_args *args)
@@ -105,9 +116,14 @@ static run start(const sh_node_desc *d, const plan *p, const sh_kernel_args *arg
     run r = {.p = p, .data = sh_cpu_conv_locate(d, args), .scratch = args->scratch};
 
     r.norms = sh_cpu_conv_norms_make(&p->conv, &r.data, r.scratch + p->norms_at);
-    r.weights = (float *)(r.scratch + p->weights_at);
+    r.weights = args->packed;
     r.dweights = (float *)(r.scratch + p->dw_at);
-    if (r.data.w) turn_weights(&r);
+    if (r.data.bias) {
+        float *bias = (float *)(r.scratch + p->bias_at);
+        memset(bias, 0, (size_t)p->n_blocks * 16 * sizeof(float));
+        memcpy(bias, r.data.bias, (size_t)p->conv.y->dims[1] * sizeof(float));
+        r.bias = bias;
+    }
     return r;
 }
 
@@ -128,6 +144,7 @@ static sh_status run_forward(const sh_node_desc *d, void *state, const sh_kernel
         int64_t block = i % p->n_blocks;
         size_t at = p->threads_at + (size_t)omp_get_thread_num() * p->thread_bytes;
         dw.norm = sh_cpu_norm_block(&r.norms.x, block);
+        dw.finish = sh_cpu_conv_finish(&p->conv, r.bias ? r.bias + block * 16 : NULL, NULL);
         records[i].count = 0;
         p->simd->dw_forward(&dw, slab(p, r.data.x, i, dw.h * dw.w),
                             r.weights + block * p->n_taps * 16,
@@ -199,7 +216,7 @@ static sh_status run_backward(const sh_node_desc *d, void *state, const sh_kerne
 #define DEPTHWISE(kernel_op, function)                                                             \
     {                                                                                              \
         .name = "cpu:depthwise", .op = kernel_op, .why_not = why_not, .prepare = prepare,          \
-        .run = function, .release = free                                                           \
+        .packed_bytes = packed_bytes, .pack = pack, .run = function, .release = free               \
     }
 const sh_kernel sh_cpu_conv_depthwise = DEPTHWISE(SH_OP_CONV, run_forward);
 const sh_kernel sh_cpu_conv_grad_x_depthwise = DEPTHWISE(SH_OP_CONV_GRAD_X, run_backward);

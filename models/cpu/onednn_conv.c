@@ -137,6 +137,7 @@ static const char *why_not_shapes(const sh_node_desc *d, const shapes *s)
     if (!is_ready) return "oneDNN does not start";
     if (d->op == SH_OP_CONV && (sh_cpu_in(d, SH_CONV_MEAN) || sh_cpu_out(d, SH_CONV_Y_MEAN)))
         return "fused batch norm";
+    if (d->op == SH_OP_CONV && sh_cpu_in(d, SH_CONV_RESIDUAL)) return "adds a residual";
     if (s->x->dtype != s->y->dtype) return "input and output differ in dtype";
     if (s->x->dtype != SH_F32 && s->x->dtype != SH_BF16) return "neither f32 nor bf16";
     bool is_depthwise = d->attrs->groups == s->x->dims[1] && s->w->dims[0] == s->x->dims[1];
@@ -272,6 +273,7 @@ typedef struct plan {
     reorder x_in, y_in, w_in, out; /* out: of y, dx or dw */
     /* scratch; SIZE_MAX: the operand is used where it stands */
     size_t x_at, y_at, w_at, w_plain_at, bias_at, scratchpad_at;
+    size_t packed_bytes; /* of w as the primitive reads it */
     bool pads_weights;
 } plan;
 
@@ -382,8 +384,10 @@ static sh_status prepare(const sh_node_desc *d, bool any, void **state, size_t *
     for (int i = 0; i < s->w_rank; i++) plain *= (size_t)s->w_dims[i];
     p->pads_weights =
         stored_channels(s->x) != s->x->dims[1] || stored_channels(s->y) != s->y->dims[1];
-    p->w_plain_at = take(&at, plain);
-    p->w_at = take(&at, dnnl_memory_desc_get_size(&found.w));
+    p->w_plain_at = p->pads_weights ? take(&at, plain) : SIZE_MAX;
+    bool reads_w = s->pass != BACKWARD_W;
+    p->packed_bytes = reads_w ? dnnl_memory_desc_get_size(&found.w) : 0;
+    p->w_at = reads_w ? SIZE_MAX : take(&at, dnnl_memory_desc_get_size(&found.w));
     p->bias_at = take(&at, (size_t)s->y_dims[1] * sizeof(float));
     bool is_out[3] = {p->shapes.pass == BACKWARD_X, false, p->shapes.pass == FORWARD};
     bool x_moves = p->x_in.primitive || (is_out[0] && p->out.primitive);
@@ -482,22 +486,42 @@ out:
     return st;
 }
 
+static size_t packed_bytes(const void *state)
+{
+    return ((const plan *)state)->packed_bytes;
+}
+
+static sh_status pack(const sh_node_desc *d, void *state, const sh_kernel_args *args)
+{
+    sh_status st = SH_OK;
+    const plan *p = state;
+    char *plain = (char *)args->scratch + p->w_plain_at;
+    void *w = (void *)args->in[1];
+
+    (void)d;
+    if (p->pads_weights) copy_weights(&p->shapes, (float *)plain, w, true);
+    if (p->pads_weights) w = plain;
+    if (p->w_in.primitive)
+        SH_TRY(run_reorder(&p->w_in, w, args->packed));
+    else
+        memcpy(args->packed, w, p->packed_bytes);
+out:
+    return st;
+}
+
 static sh_status run_forward(const sh_node_desc *d, void *state, const sh_kernel_args *args)
 {
     sh_status st = SH_OK;
     const plan *p = state;
-    char *scratch = args->scratch, *plain = scratch + p->w_plain_at;
+    char *scratch = args->scratch;
     bool is_forward = p->shapes.pass == FORWARD;
     void *x = is_forward ? (void *)args->in[SH_CONV_X] : args->out[0];
     void *y = is_forward ? args->out[SH_CONV_Y] : (void *)args->in[0];
     const float *bias = is_forward ? sh_cpu_arg(d, args, SH_CONV_BIAS) : NULL;
-    places at = {.x = x, .y = y, .bias = scratch + p->bias_at};
+    places at = {.x = x, .y = y, .w = args->packed, .bias = scratch + p->bias_at};
 
     SH_TRY(bring(&p->x_in, x, scratch + p->x_at, &at.x));
     SH_TRY(bring(&p->y_in, y, scratch + p->y_at, &at.y));
-    if (p->pads_weights) copy_weights(&p->shapes, (float *)plain, (void *)args->in[1], true);
-    SH_TRY(
-        bring(&p->w_in, p->pads_weights ? plain : (void *)args->in[1], scratch + p->w_at, &at.w));
     if (bias) {
         memset(at.bias, 0, (size_t)p->shapes.y_dims[1] * sizeof(float));
         memcpy(at.bias, bias, (size_t)p->shapes.y->dims[1] * sizeof(float));
@@ -539,7 +563,8 @@ static const char *describe(void *state)
 #define ONEDNN(kernel_op, variant, function)                                                       \
     {                                                                                              \
         .name = "cpu:onednn_" #variant, .op = kernel_op, .why_not = why_not_##variant,             \
-        .prepare = prepare_##variant, .run = function, .release = release, .describe = describe    \
+        .prepare = prepare_##variant, .packed_bytes = packed_bytes, .pack = pack, .run = function, \
+        .release = release, .describe = describe                                                   \
     }
 const sh_kernel sh_cpu_conv_onednn = ONEDNN(SH_OP_CONV, direct, run_forward);
 const sh_kernel sh_cpu_conv_grad_x_onednn = ONEDNN(SH_OP_CONV_GRAD_X, direct, run_forward);

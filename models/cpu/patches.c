@@ -133,10 +133,25 @@ static sh_status run(const sh_node_desc *d, void *state, const sh_kernel_args *a
     return p->kernel->run(&p->desc, p->state, &inner);
 }
 
+static size_t packed_bytes(const void *state)
+{
+    const plan *p = state;
+
+    return p->kernel->packed_bytes(p->state);
+}
+
+static sh_status pack(const sh_node_desc *d, void *state, const sh_kernel_args *args)
+{
+    const plan *p = state;
+
+    (void)d;
+    return p->kernel->pack(&p->desc, p->state, args);
+}
+
 #define PATCHES(kernel_op)                                                                         \
     {                                                                                              \
         .name = "cpu:patches", .op = kernel_op, .why_not = why_not, .prepare = prepare,            \
-        .run = run, .release = release                                                             \
+        .packed_bytes = packed_bytes, .pack = pack, .run = run, .release = release                 \
     }
 
 const sh_kernel sh_cpu_conv_patches = PATCHES(SH_OP_CONV);

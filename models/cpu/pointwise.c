@@ -72,6 +72,8 @@ static void lay_out_scratch(plan *p, size_t *scratch_bytes)
     const sh_cpu_conv *c = &p->conv;
     size_t element = sh_dtype_size(p->tile), pixels = (size_t)p->max_pixels * 16;
     size_t weights = (size_t)(p->in_blocks * p->out_blocks) * 256;
+
+    p->panels_bytes = c->wants_dx || !c->wants_dw ? weights * element : 0;
     int64_t record_blocks = c->wants_stats ? p->out_blocks : p->in_blocks;
     size_t record = c->wants_stats ? sizeof(sh_cpu_moments) : sizeof(sh_cpu_grad_sums);
     size_t at = 0;
@@ -86,7 +88,6 @@ static void lay_out_scratch(plan *p, size_t *scratch_bytes)
     p->dw_at = p->ahead_at + sh_cpu_align(pieces * sizeof(*((sh_cpu_ahead *)0)->pieces));
     p->thread_bytes = p->dw_at + (c->wants_dw ? weights * sizeof(float) : 0);
 
-    p->panels_at = take(&at, weights * element);
     p->bias_at = take(&at, (size_t)p->out_blocks * 16 * sizeof(float));
     p->norms_at = take(&at, sh_cpu_conv_norm_bytes(c));
     p->records_at = take(&at, (size_t)(p->n_items * record_blocks) * record);
@@ -119,30 +120,47 @@ out:
     return st;
 }
 
-/* ---- one run ---- */
-
-/** Pack the weights as panels, w[out][k] at the given strides. */
-static void pack(const run *r, int64_t n_out, int64_t n_k, int64_t out_stride, int64_t k_stride)
+static size_t packed_bytes(const void *state)
 {
-    const plan *p = r->p;
-    int64_t blocks = sh_cpu_blocks(n_out), step = p->simd->panel_blocks(0, blocks);
+    return ((const plan *)state)->panels_bytes;
+}
+
+/** Weights as panels: of w for y, of its transpose for dx. */
+static sh_status pack(const sh_node_desc *d, void *state, const sh_kernel_args *args)
+{
+    const plan *p = state;
+    const float *w = sh_cpu_conv_locate(d, args).w;
+    int64_t n_in = p->conv.x->dims[1], n_out = p->conv.y->dims[1];
+    int64_t rows = p->conv.wants_dx ? n_in : n_out, depth = p->conv.wants_dx ? n_out : n_in;
+    int64_t row_stride = p->conv.wants_dx ? 1 : n_in, k_stride = p->conv.wants_dx ? n_in : 1;
+    int64_t blocks = sh_cpu_blocks(rows), step = p->simd->panel_blocks(0, blocks);
 
 #pragma omp parallel for schedule(static)
     for (int64_t b = 0; b < blocks; b += step)
-        p->simd->pack(r->data.w, n_out, n_k, out_stride, k_stride, b, r->scratch + p->panels_at,
-                      p->tile);
+        p->simd->pack(w, rows, depth, row_stride, k_stride, b, args->packed, p->tile);
+    return SH_OK;
 }
+
+/* ---- one run ---- */
 
 static const void *panel_at(const run *r, int64_t block, int64_t k_blocks)
 {
-    return r->scratch + r->p->panels_at +
-           (size_t)(block * 16 * k_blocks * 16) * sh_dtype_size(r->p->tile);
+    return r->panels + (size_t)(block * 16 * k_blocks * 16) * sh_dtype_size(r->p->tile);
 }
 
 /** Whole tiles of one image go from registers to memory; others through scratch. */
 static bool stores_directly(const run *r, const tile *t)
 {
     return t->n_images == 1 && r->p->dtype == r->p->tile;
+}
+
+static sh_cpu_finish finish_at(const run *r, int64_t n, int64_t block, int64_t pixel)
+{
+    const plan *p = r->p;
+    const void *residual = r->data.residual;
+
+    if (residual) residual = sh_cpu_pw_pixel(p, residual, p->out_blocks, n, block, pixel);
+    return sh_cpu_conv_finish(&p->conv, r->bias ? r->bias + block * 16 : NULL, residual);
 }
 
 static void store_panel(const run *r, const tile *t, const float *c, int64_t first, int n,
@@ -152,11 +170,13 @@ static void store_panel(const run *r, const tile *t, const float *c, int64_t fir
     int64_t pixels = t->n_images * t->pixels;
 
     for (int64_t k = 0, b = first; k < n; k++, b++) {
-        for (int64_t i = 0; i < t->n_images; i++)
+        for (int64_t i = 0; i < t->n_images; i++) {
+            sh_cpu_finish finish = finish_at(r, t->n + i, b, t->begin);
             p->simd->tile_store(
-                c + (k * pixels + i * t->pixels) * 16, t->pixels, r->bias ? r->bias + b * 16 : NULL,
+                c + (k * pixels + i * t->pixels) * 16, t->pixels, &finish,
                 sh_cpu_pw_pixel(p, r->data.out_y, p->out_blocks, t->n + i, b, t->begin), p->dtype,
                 p->stream, moments ? &moments[b] : NULL);
+        }
     }
 }
 
@@ -177,7 +197,7 @@ static void forward_tile(const run *r, const tile *t, sh_cpu_moments *moments, c
                            : NULL,
             .stride = p->hw * 16,
             .stream = p->stream,
-            .bias = r->bias ? r->bias + b * 16 : NULL,
+            .finish = finish_at(r, t->n, b, t->begin),
             .moments = moments ? &moments[b] : NULL};
         p->simd->tile_product(x, stride, p->in_blocks, panel_at(r, b, p->in_blocks), n, pixels, c,
                               &direct, p->tile, &ahead);
@@ -252,6 +272,7 @@ static void backward_tile(const run *r, const tile *t, sh_cpu_grad_sums *sums, c
             .y = is_direct ? sh_cpu_pw_x(p, r->data.dx, t->n, b, t->begin) : NULL,
             .stride = p->hw * 16,
             .stream = p->stream,
+            .finish = sh_cpu_conv_finish(&p->conv, NULL, NULL),
             .sums = sums ? &sums[b] : NULL,
             .x = sums ? sh_cpu_pw_x(p, r->data.x, t->n, b, t->begin) : NULL,
             .norm = sh_cpu_norm_block(&r->norms.x, b),
@@ -344,7 +365,10 @@ static void finish_dbias(const run *r)
 
 static run start(const sh_node_desc *d, const plan *p, const sh_kernel_args *args)
 {
-    run r = {.p = p, .data = sh_cpu_conv_locate(d, args), .scratch = args->scratch};
+    run r = {.p = p,
+             .data = sh_cpu_conv_locate(d, args),
+             .scratch = args->scratch,
+             .panels = args->packed};
 
     r.norms = sh_cpu_conv_norms_make(&p->conv, &r.data, r.scratch + p->norms_at);
     if (r.data.bias) {
@@ -360,9 +384,7 @@ static sh_status run_forward(const sh_node_desc *d, void *state, const sh_kernel
 {
     const plan *p = state;
     run r = start(d, p, args);
-    int64_t n_in = p->conv.x->dims[1];
 
-    pack(&r, p->conv.y->dims[1], n_in, n_in, 1);
     run_items(&r, true);
     if (p->conv.wants_stats)
         sh_cpu_finish_moments((sh_cpu_moments *)(r.scratch + p->records_at), p->n_items,
@@ -376,7 +398,6 @@ static sh_status run_backward(const sh_node_desc *d, void *state, const sh_kerne
     run r = start(d, p, args);
     int64_t n_in = p->conv.x->dims[1];
 
-    if (p->conv.wants_dx) pack(&r, n_in, p->conv.y->dims[1], 1, n_in);
     run_items(&r, false);
     if (p->conv.wants_dw) finish_dw(&r);
     if (p->conv.wants_dbias) finish_dbias(&r);
@@ -390,7 +411,7 @@ static sh_status run_backward(const sh_node_desc *d, void *state, const sh_kerne
 #define POINTWISE(kernel_op, function)                                                             \
     {                                                                                              \
         .name = "cpu:pointwise", .op = kernel_op, .why_not = why_not, .prepare = prepare,          \
-        .run = function, .release = free                                                           \
+        .packed_bytes = packed_bytes, .pack = pack, .run = function, .release = free               \
     }
 const sh_kernel sh_cpu_conv_pointwise = POINTWISE(SH_OP_CONV, run_forward);
 const sh_kernel sh_cpu_conv_grad_x_pointwise = POINTWISE(SH_OP_CONV_GRAD_X, run_backward);

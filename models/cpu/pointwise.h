@@ -20,8 +20,9 @@ typedef struct sh_cpu_pw_plan {
     int n_threads;
     sh_dtype dtype, tile; /* of tensors, of products */
     bool stream;
+    size_t panels_bytes; /* of packed weights */
     /* scratch */
-    size_t panels_at, bias_at, norms_at, records_at, threads_at, thread_bytes;
+    size_t bias_at, norms_at, records_at, threads_at, thread_bytes;
     size_t x_bytes, dy_bytes, pairs_bytes, c_bytes, ahead_at, dw_at; /* within a thread's */
 } sh_cpu_pw_plan;
 
@@ -31,6 +32,7 @@ typedef struct sh_cpu_pw_run {
     sh_cpu_conv_data data;
     sh_cpu_conv_norms norms;
     const float *bias; /* [16 out_blocks], or NULL */
+    const char *panels;
     char *scratch;
 } sh_cpu_pw_run;
 

@@ -159,6 +159,7 @@ sh_cpu_ahead sh_cpu_pw_look_ahead(const run *r, const tile *t, int64_t n_steps, 
     int64_t n_bytes = add_pieces(r, &next, r->data.x, true, &ahead);
     n_bytes += add_pieces(r, &next, r->data.dy, false, &ahead);
     n_bytes += add_pieces(r, &next, r->data.y, false, &ahead);
+    n_bytes += add_pieces(r, &next, r->data.residual, false, &ahead);
     ahead.lines = (n_bytes / 64 + n_steps - 1) / n_steps;
     return ahead;
 }

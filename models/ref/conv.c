@@ -94,6 +94,8 @@ void sh_ref_conv(const sh_node_desc *desc, const sh_ref_view *v, const sh_run_sc
 {
     geometry g = geometry_of(desc->in[0], desc->in[1], desc->out[0], desc->attrs);
     const float *bias = sh_ref_has_input(desc, SH_CONV_BIAS) ? v->in[SH_CONV_BIAS] : NULL;
+    const float *residual =
+        sh_ref_has_input(desc, SH_CONV_RESIDUAL) ? v->in[SH_CONV_RESIDUAL] : NULL;
     const float *x = prologue(desc, v, SH_CONV_MEAN);
     int64_t n_pixels = g.OH * g.OW, n_taps = g.KH * g.KW;
     double *acc = v->work;
@@ -107,9 +109,11 @@ void sh_ref_conv(const sh_node_desc *desc, const sh_ref_view *v, const sh_run_sc
                 add_forward(&g, x + (n * g.C + c0 + c) * g.H * g.W,
                             v->in[1] + (o * g.in_group + c) * n_taps, acc);
             }
-            float *y = v->out[0] + (n * g.O + o) * n_pixels;
+            int64_t first = (n * g.O + o) * n_pixels;
+            float *y = v->out[0] + first;
             for (int64_t i = 0; i < n_pixels; i++) {
-                double z = sh_ref_act_value(desc->attrs->y_act, acc[i]);
+                double sum = acc[i] + (residual == NULL ? 0 : residual[first + i]);
+                double z = sh_ref_act_value(desc->attrs->y_act, sum);
                 y[i] = sh_ref_stored(desc->out[0]->dtype, z);
             }
         }

@@ -151,6 +151,15 @@ static void add_conv(const conv_case *k, bool bias, bool prologue, bool stats)
     for (int i = 0; stats && i < 2; i++) OUT(c, SH_CONV_Y_MEAN + i, PARAM, k->shape->o, 1, 1, 1);
 }
 
+/** A convolution that ends as it does in inference: bias, residual, activation. */
+static void add_finished(const conv_case *k, bool prologue, bool residual)
+{
+    add_conv(k, true, prologue, false);
+    op_case *c = &k->s->cases[k->s->n_cases - 1];
+
+    if (residual) put_y(k, c->in, &c->n_in, SH_CONV_RESIDUAL);
+}
+
 static void add_fold(const conv_case *k, bool bias)
 {
     op_case *c = add(k->s, SH_OP_FOLD_BN, k->dtype, &k->attrs);
@@ -240,8 +249,10 @@ static void add_conv_forms(suite *s, const conv_shape *shape, sh_dtype dtype)
     for (int i = 0; i < 3; i++) {
         k.attrs.y_act = results[i];
         add_conv(&k, i != 1, i == 2, false);
+        add_finished(&k, i == 0, i != 1);
     }
     k.attrs.y_act = SH_ACT_NONE;
+    add_finished(&k, false, true);
     add_fold(&k, false);
     add_fold(&k, true);
     add_conv_grad_x(&k);

@@ -111,7 +111,7 @@ typedef struct op_run {
     const sh_backend *backend;
     sh_tensor_desc desc[MAX_IN + MAX_OUT];
     const sh_tensor_desc *in_desc[MAX_IN], *out_desc[MAX_OUT];
-    sh_buffer *buffer[MAX_IN + MAX_OUT], *scratch;
+    sh_buffer *buffer[MAX_IN + MAX_OUT], *scratch, *packed;
     sh_node_desc node;
 } op_run;
 
@@ -171,6 +171,39 @@ static inline void op_run_close(op_run *r)
 {
     for (int k = 0; k < MAX_IN + MAX_OUT; k++) r->backend->free(&r->buffer[k]);
     r->backend->free(&r->scratch);
+    r->backend->free(&r->packed);
+}
+
+/** Pack the weights where the kernel does that. Afterwards those of forward ops are spoilt: no run
+ *  may read them. */
+static inline sh_status op_run_pack(op_run *r, const sh_kernel *kernel, void *state)
+{
+    sh_status st = SH_OK;
+    const void *in[MAX_IN] = {NULL};
+    void *out[MAX_OUT] = {NULL};
+    size_t n_bytes = kernel->packed_bytes == NULL ? 0 : kernel->packed_bytes(state);
+    void *junk = NULL;
+
+    if (n_bytes == 0) goto out;
+    SH_TRY(r->backend->alloc(n_bytes, &r->packed));
+    for (int k = 0; k < r->c->n_in; k++)
+        if (r->in_desc[k] != NULL) in[k] = r->backend->device_ptr(r->buffer[k], 0);
+    const sh_kernel_args args = {
+        .in = in,
+        .out = out,
+        .scratch = r->scratch == NULL ? NULL : r->backend->device_ptr(r->scratch, 0),
+        .packed = r->backend->device_ptr(r->packed, 0)};
+    if (r->backend->enter != NULL) r->backend->enter();
+    st = kernel->pack(&r->node, state, &args);
+    if (r->backend->leave != NULL) r->backend->leave();
+    if (r->c->op != SH_OP_CONV && r->c->op != SH_OP_LINEAR) goto out;
+    n_bytes = sh_tensor_bytes(r->in_desc[SH_CONV_W]);
+    junk = malloc(n_bytes);
+    memset(junk, 0xFF, n_bytes);
+    SH_TRY(r->backend->copy_in(r->buffer[SH_CONV_W], 0, junk, n_bytes));
+out:
+    free(junk);
+    return st;
 }
 
 /** Run once; outputs beforehand hold what no kernel may leave or read: NaN, also in padding. */
@@ -200,6 +233,7 @@ static inline sh_status op_run_once(op_run *r, const sh_kernel *kernel, void *st
         .in = in,
         .out = out,
         .scratch = r->scratch == NULL ? NULL : r->backend->device_ptr(r->scratch, 0),
+        .packed = r->packed == NULL ? NULL : r->backend->device_ptr(r->packed, 0),
         .scalars = &scalars};
     if (r->backend->enter != NULL) r->backend->enter();
     st = kernel->run(&r->node, state, &args);
@@ -270,6 +304,7 @@ static inline sh_status op_case_run(const op_case *c, const sh_backend *backend,
     SH_TRY(op_run_open(c, backend, plain, &r));
     if (kernel->prepare != NULL) SH_TRY(kernel->prepare(&r.node, &state, &scratch_bytes));
     if (scratch_bytes > 0) SH_TRY(backend->alloc(scratch_bytes, &r.scratch));
+    SH_TRY(op_run_pack(&r, kernel, state));
     SH_TRY(op_run_once(&r, kernel, state, false));
     for (int k = 0; k < c->n_out; k++) {
         bool is_zero = true;

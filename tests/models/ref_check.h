@@ -48,6 +48,7 @@ static inline double *logits_of(fixture *f, sh_program *p, sh_value x, sh_value 
     const sh_run_args args = {.arena = f->arena, .reduce = f->reduce};
 
     write_rule(f, p, x, "input", 1);
+    assert_ok(sh_program_run(p, SH_PHASE_CONSTANTS, &args));
     assert_ok(sh_program_run(p, SH_PHASE_FORWARD, &args));
     return read_value(p, f->arena, y);
 }

@@ -92,6 +92,7 @@ static inline void step(net *t, bool with_reduce)
     for (size_t i = 0; i < SH_COUNT(cotangent); i++) cotangent[i] = cosf((float)i);
     assert_int_equal(sh_program_write(t->program, t->arena, t->x, image), SH_OK);
     const sh_run_args args = {.arena = t->arena, .reduce = with_reduce ? t->reduce : NULL};
+    assert_int_equal(sh_program_run(t->program, SH_PHASE_CONSTANTS, &args), SH_OK);
     assert_int_equal(sh_program_run(t->program, SH_PHASE_FORWARD, &args), SH_OK);
     if (with_reduce && t->dx != t->dy) {
         assert_int_equal(sh_program_write(t->program, t->arena, t->dy, cotangent), SH_OK);

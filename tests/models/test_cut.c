@@ -89,6 +89,7 @@ static void forward(built *b, const float *in, float *out)
     for (int64_t i = 0; i < n; i++) half[i] = sh_bf16_from_f32(in[i]);
     MUST(sh_program_write(b->program, b->arena, b->in,
                           desc.dtype == SH_F32 ? (const void *)in : half));
+    MUST(sh_program_run(b->program, SH_PHASE_CONSTANTS, &args));
     MUST(sh_program_run(b->program, SH_PHASE_FORWARD, &args));
     MUST(sh_program_read(b->program, b->arena, b->out, out));
     free(half);

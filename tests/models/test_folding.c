@@ -82,9 +82,10 @@ static void inference__folds_batch_norms_and_follows_the_weights(void **state)
     open_inference(&plain, &sh_backend_ref);
     open_inference(&folded, &fusing);
     assert_int_equal(count_nodes(plain.program, "bn_apply"), 4);
-    /* Two are done on load, the last one takes the sum in. */
-    assert_int_equal(count_nodes(folded.program, "fold_bn"), 1);
-    assert_int_equal(count_nodes(folded.program, "bn_apply"), 1);
+    assert_int_equal(count_nodes(folded.program, "fold_bn"), 4);
+    assert_int_equal(count_nodes(folded.program, "bn_apply"), 0);
+    assert_int_equal(count_nodes(folded.program, "act"), 0);
+    assert_int_equal(count_nodes(folded.program, "add"), 0);
     check_equal(&plain, &folded);
     close_net(&plain);
     close_net(&folded);

@@ -47,6 +47,20 @@ static bool overlaps(size_t a, size_t n_a, size_t b, size_t n_b)
     return a < b + n_b && b < a + n_a;
 }
 
+/** Would these bytes, written by `node`, spoil packed weights? */
+static bool overlaps_packed(const sh_program *p, const sh_node *node, size_t begin, size_t n)
+{
+    bool found = false;
+
+    for (int i = 0; i < p->n_nodes; i++) {
+        const sh_node *other = &p->nodes[i];
+        if (other != node && !p->keeps_constants) continue;
+        found |= other->packed_bytes > 0 &&
+                 overlaps(begin, n, other->packed_offset, other->packed_bytes);
+    }
+    return found;
+}
+
 /** Follow every byte through the program: a value read must be what its producer wrote, whatever
  *  was written in between. Independent of the planner's own idea of lifetimes. */
 static int count_clobbered(const sh_program *p)
@@ -55,11 +69,14 @@ static int count_clobbered(const sh_program *p)
     int *written_at = calloc((size_t)p->n_values, sizeof(int));
 
     for (int v = 0; v < p->n_values; v++) written_at[v] = p->values[v].is_input ? 0 : -1;
-    for (int i = 0; i < p->n_nodes; i++) {
-        const sh_node *node = &p->nodes[i];
+    /* Inference goes twice: constants are those of the first time, weights stay packed. */
+    for (int i = 0; i < p->n_nodes * (p->keeps_constants ? 2 : 1); i++) {
+        const sh_node *node = &p->nodes[i % p->n_nodes];
+        if (i >= p->n_nodes && node->phase == SH_PHASE_CONSTANTS) continue;
         for (int k = 0; k < node->n_in; k++) {
             sh_value v = node->in[k];
             if (v == SH_NO_VALUE || p->values[v].home != SH_HOME_ARENA) continue;
+            if (i >= p->n_nodes && k == SH_CONV_W && node->packed_bytes > 0) continue;
             n_clobbered += written_at[v] < 0;
         }
         for (int k = 0; k <= node->n_out; k++) {
@@ -70,6 +87,7 @@ static int count_clobbered(const sh_program *p)
             }
             size_t begin = is_scratch ? node->scratch_offset : p->values[out].offset;
             size_t n = is_scratch ? node->scratch_bytes : sh_tensor_bytes(&p->values[out].desc);
+            n_clobbered += overlaps_packed(p, node, begin, n);
             for (int v = 0; v < p->n_values; v++) {
                 const sh_value_info *info = &p->values[v];
                 bool is_pending =

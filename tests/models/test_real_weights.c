@@ -95,6 +95,7 @@ static double lowest_cosine(const comparison *c, sh_dtype dtype)
     assert_ok(sh_store_allocate(store));
     load(net, store);
     assert_ok(backend->alloc(sh_program_arena_bytes(p), &arena));
+    assert_ok(sh_program_run(p, SH_PHASE_CONSTANTS, &(sh_run_args){.arena = arena}));
     for (int64_t first = 0; first < c->n; first += BATCH) {
         const sh_run_args args = {.arena = arena};
 

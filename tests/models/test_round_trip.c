@@ -115,6 +115,7 @@ static double logits_error(fixture *f)
     double worst = 0, largest = 0;
 
     write_value(f->program, f->arena, f->image, f->pixels);
+    assert_ok(sh_program_run(f->program, SH_PHASE_CONSTANTS, &args));
     assert_ok(sh_program_run(f->program, SH_PHASE_FORWARD, &args));
     double *logits = read_value(f->program, f->arena, f->y);
 

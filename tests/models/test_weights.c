@@ -364,6 +364,7 @@ static void compute_features(const char *backend_name, sh_weights *w, float *fea
     for (int i = 0; i < 3 * 96 * 96; i++)
         image[i] = sin(i % 96 / 7.0) * cos(i / 96 % 96 / 11.0 + i / 9216);
     write_value(p, arena, x, image);
+    assert_ok(sh_program_run(p, SH_PHASE_CONSTANTS, &(sh_run_args){.arena = arena}));
     assert_ok(sh_program_run(p, SH_PHASE_FORWARD, &(sh_run_args){.arena = arena}));
     assert_ok(sh_program_read(p, arena, y, features));
     free(image);

@@ -86,15 +86,15 @@ SH_INLINE void load_x_rows(const sh_cpu_dw *dw, const void *x, ring *r, int64_t 
     }
 }
 
-/* Where a row of outputs goes: plainly, with moments, or as a summed gradient, led back through a
- * clamp or through SiLU. */
-typedef enum ending { PLAIN, MOMENTS, GRADIENT, SILU_GRADIENT } ending;
+/* Where a row of outputs goes: plainly, finished by bias and a clamp or SiLU, with moments, or as a
+ * summed gradient, led back through a clamp or through SiLU. */
+typedef enum ending { PLAIN, FINISH, SILU_FINISH, MOMENTS, GRADIENT, SILU_GRADIENT } ending;
 
 typedef struct row_end {
     void *y;
     const void *x; /* gradients */
-    clamp k;
-    vf shift; /* MOMENTS */
+    clamp k;       /* FINISH: shift is the bias */
+    vf shift;      /* MOMENTS */
     vf sum, square;
 } row_end;
 
@@ -124,10 +124,11 @@ SH_INLINE void forward_row(const float *const *rows, const float *weights, row_e
                              dtype);
         else if (end == MOMENTS)
             store_pixel(sum, ox, e->y, stream, e->shift, &s, &q, dtype);
-        else if (stream)
-            vec_stream(e->y, ox * LANES, sum, dtype);
+        else if (end == FINISH || end == SILU_FINISH)
+            put_pixel(finished(sum + e->k.shift, e->k.lo, e->k.hi, end == SILU_FINISH), ox, e->y,
+                      stream, dtype);
         else
-            vec_store(e->y, ox * LANES, sum, dtype);
+            put_pixel(sum, ox, e->y, stream, dtype);
     }
     e->sum += s;
     e->square += q;
@@ -149,6 +150,14 @@ SH_INLINE void forward_end(const float *const *rows, const float *weights, row_e
 {
     if (end == PLAIN)
         forward_any(rows, weights, e, ow, K, stride, dilation, PLAIN, false, dtype);
+    else if (end == FINISH && stream)
+        forward_any(rows, weights, e, ow, K, stride, dilation, FINISH, true, dtype);
+    else if (end == FINISH)
+        forward_any(rows, weights, e, ow, K, stride, dilation, FINISH, false, dtype);
+    else if (end == SILU_FINISH && stream)
+        forward_any(rows, weights, e, ow, K, stride, dilation, SILU_FINISH, true, dtype);
+    else if (end == SILU_FINISH)
+        forward_any(rows, weights, e, ow, K, stride, dilation, SILU_FINISH, false, dtype);
     else if (end == MOMENTS && stream)
         forward_any(rows, weights, e, ow, K, stride, dilation, MOMENTS, true, dtype);
     else if (end == MOMENTS)
@@ -181,7 +190,10 @@ SH_INLINE void dw_forward(const sh_cpu_dw *dw, const void *x, const float *weigh
     ring rx = ring_of_x(dw, scratch);
     float *zero = scratch + ring_floats(&rx);
     row_end e = {.y = y};
+    ending end = m ? MOMENTS : dw->finish.silu ? SILU_FINISH : FINISH;
 
+    e.k.lo = vec_set(dw->finish.lo), e.k.hi = vec_set(dw->finish.hi);
+    e.k.shift = dw->finish.bias ? vec_load(dw->finish.bias, 0, SH_F32) : (vf){0};
     memset(scratch, 0, sizeof(float) * (size_t)(ring_floats(&rx) + rx.width * LANES));
     for (int64_t oy = 0; oy < dw->oh; oy++) {
         const float *rows[5];
@@ -192,8 +204,8 @@ SH_INLINE void dw_forward(const sh_cpu_dw *dw, const void *x, const float *weigh
             rows[i] = row_or_zero(&rx, top + (int64_t)i * dw->dilation[0], dw->h, zero);
         if (oy == 0) e.shift = first_output(rows, weights, dw->dilation[1], K, dtype);
         e.y = (char *)y + oy * dw->ow * LANES * (dtype == SH_BF16 ? 2 : 4);
-        forward_end(rows, weights, &e, dw->ow, K, dw->stride[1], dw->dilation[1],
-                    m ? MOMENTS : PLAIN, dw->stream, dtype);
+        forward_end(rows, weights, &e, dw->ow, K, dw->stride[1], dw->dilation[1], end, dw->stream,
+                    dtype);
     }
     if (!m) return;
     memset(m, 0, sizeof(*m));

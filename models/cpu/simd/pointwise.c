@@ -141,12 +141,14 @@ static __attribute__((noinline)) void put_tile(const float *c, int64_t pixel, in
     for (int n = 0; n < n_blocks; n++, c += PIXELS * LANES) {
         int64_t skip = (n * d->stride + pixel * LANES) * (int64_t)sh_dtype_size(dtype);
         sh_cpu_affine norm = d->norm;
+        sh_cpu_finish finish = d->finish;
         if (norm.scale) norm.scale += n * LANES, norm.shift += n * LANES;
+        if (finish.bias) finish.bias += n * LANES;
+        if (finish.residual) finish.residual = (const char *)finish.residual + skip;
         if (d->sums) SH_SIMD(tile_store_grad)
         (c, pixels, (const char *)d->x + skip, (char *)d->y + skip, dtype, d->stream, &norm,
          d->mean + n * LANES, d->sums + n);
-        else SH_SIMD(tile_store)(c, pixels, d->bias ? d->bias + n * LANES : NULL,
-                                 (char *)d->y + skip, dtype, d->stream,
+        else SH_SIMD(tile_store)(c, pixels, &finish, (char *)d->y + skip, dtype, d->stream,
                                  d->moments ? d->moments + n : NULL);
     }
 }
@@ -411,13 +413,13 @@ void SH_SIMD(tile_outer)(const void *x, int64_t x_stride, int64_t in_blocks, con
     }
 }
 
-void SH_SIMD(tile_store)(const float *c, int64_t pixels, const float *bias, void *y, sh_dtype dtype,
-                         bool stream, sh_cpu_moments *m)
+void SH_SIMD(tile_store)(const float *c, int64_t pixels, const sh_cpu_finish *finish, void *y,
+                         sh_dtype dtype, bool stream, sh_cpu_moments *m)
 {
     if (dtype == SH_BF16)
-        row_store(c, pixels, bias, y, stream, m, SH_BF16);
+        row_store(c, pixels, finish, y, stream, m, SH_BF16);
     else
-        row_store(c, pixels, bias, y, stream, m, SH_F32);
+        row_store(c, pixels, finish, y, stream, m, SH_F32);
 }
 
 void SH_SIMD(tile_store_grad)(const float *c, int64_t pixels, const void *x, void *dx,

@@ -3,6 +3,8 @@
 #ifndef SH_MODELS_CPU_SIMD_ROWS_H
 #define SH_MODELS_CPU_SIMD_ROWS_H
 
+#include <math.h>
+
 #include "models/cpu/simd/act.h"
 #include "models/cpu/simd/parts.h"
 
@@ -66,32 +68,65 @@ SH_INLINE void row_load_grad(const void *g, const void *y, int64_t pixels,
 /* Sums run in strands that the compiler keeps in registers, whatever the number of pixels. */
 enum { STRANDS = 4 };
 
-/** v to pixel p, with moments. */
-SH_INLINE void store_pixel(vf v, int64_t p, void *y, const bool stream, vf shift, vf *s, vf *q,
-                           const sh_dtype dtype)
+SH_INLINE void put_pixel(vf v, int64_t p, void *y, const bool stream, const sh_dtype dtype)
 {
     if (stream)
         vec_stream(y, p * LANES, v, dtype);
     else
         vec_store(y, p * LANES, v, dtype);
+}
+
+/** v to pixel p, with moments. */
+SH_INLINE void store_pixel(vf v, int64_t p, void *y, const bool stream, vf shift, vf *s, vf *q,
+                           const sh_dtype dtype)
+{
+    put_pixel(v, p, y, stream, dtype);
     v = vec_rounded(v, dtype) - shift;
     *s += v;
     *q += v * v;
 }
 
-SH_INLINE void row_store_any(const float *c, int64_t pixels, vf add, void *y, sh_cpu_moments *m,
-                             const bool stream, const sh_dtype dtype)
+SH_INLINE vf finished(vf v, vf lo, vf hi, const bool silu)
+{
+    return silu ? vec_silu(v) : vec_min(vec_max(v, lo), hi);
+}
+
+SH_INLINE void row_finish_as(const float *c, int64_t pixels, const sh_cpu_finish *f, void *y,
+                             const bool stream, const bool residual, const bool silu,
+                             const sh_dtype dtype)
+{
+    vf add = f->bias ? vec_load(f->bias, 0, SH_F32) : (vf){0};
+    vf lo = vec_set(f->lo), hi = vec_set(f->hi);
+
+    for (int64_t i = 0; i < pixels * LANES; i += LANES) {
+        vf v = vec_load(c, i, SH_F32) + add;
+        if (residual) v += vec_load(f->residual, i, dtype);
+        put_pixel(finished(v, lo, hi, silu), i / LANES, y, stream, dtype);
+    }
+}
+
+SH_INLINE void row_finish(const float *c, int64_t pixels, const sh_cpu_finish *f, void *y,
+                          const bool stream, const sh_dtype dtype)
+{
+    if (f->silu && f->residual)
+        row_finish_as(c, pixels, f, y, stream, true, true, dtype);
+    else if (f->silu)
+        row_finish_as(c, pixels, f, y, stream, false, true, dtype);
+    else if (f->residual)
+        row_finish_as(c, pixels, f, y, stream, true, false, dtype);
+    else
+        row_finish_as(c, pixels, f, y, stream, false, false, dtype);
+}
+
+SH_INLINE void row_store_any(const float *c, int64_t pixels, const sh_cpu_finish *f, void *y,
+                             sh_cpu_moments *m, const bool stream, const sh_dtype dtype)
 {
     if (!m) {
-        for (int64_t i = 0; i < pixels * LANES; i += LANES) {
-            vf v = vec_load(c, i, SH_F32) + add;
-            if (stream)
-                vec_stream(y, i, v, dtype);
-            else
-                vec_store(y, i, v, dtype);
-        }
+        row_finish(c, pixels, f, y, stream, dtype);
         return;
     }
+    vf add = f->bias ? vec_load(f->bias, 0, SH_F32) : (vf){0};
+
     if (m->count == 0) {
         memset(m, 0, sizeof(*m));
         vec_store(m->shift, 0, vec_rounded(vec_load(c, 0, SH_F32) + add, dtype), SH_F32);
@@ -109,16 +144,14 @@ SH_INLINE void row_store_any(const float *c, int64_t pixels, vf add, void *y, sh
     moments_add(m, (s[0] + s[1]) + (s[2] + s[3]), (q[0] + q[1]) + (q[2] + q[3]), pixels);
 }
 
-/** c + bias to a slab; the moments are those of what was stored. */
-SH_INLINE void row_store(const float *c, int64_t pixels, const float *bias, void *y, bool stream,
-                         sh_cpu_moments *m, const sh_dtype dtype)
+/** c to a slab: finished, or with moments of what was stored. */
+SH_INLINE void row_store(const float *c, int64_t pixels, const sh_cpu_finish *f, void *y,
+                         bool stream, sh_cpu_moments *m, const sh_dtype dtype)
 {
-    vf add = bias ? vec_load(bias, 0, SH_F32) : (vf){0};
-
     if (stream)
-        row_store_any(c, pixels, add, y, m, true, dtype);
+        row_store_any(c, pixels, f, y, m, true, dtype);
     else
-        row_store_any(c, pixels, add, y, m, false, dtype);
+        row_store_any(c, pixels, f, y, m, false, dtype);
 }
 
 /* A batch norm and its activation, and the mean of what it normalises. */
@@ -147,10 +180,7 @@ SH_INLINE void store_grad_pixel(vf c, int64_t p, const void *x, void *dx, const 
     vf v = vec_load(x, p * LANES, dtype);
     vf g = through_act(c, v * k->scale + k->shift, k, silu);
 
-    if (stream)
-        vec_stream(dx, p * LANES, g, dtype);
-    else
-        vec_store(dx, p * LANES, g, dtype);
+    put_pixel(g, p, dx, stream, dtype);
     g = vec_rounded(g, dtype);
     *s += g;
     *q += g * (v - k->mean);
@@ -184,7 +214,8 @@ SH_INLINE void row_store_grad(const float *c, int64_t pixels, const void *x, voi
                               const sh_dtype dtype)
 {
     if (!sums) {
-        row_store(c, pixels, NULL, dx, stream, NULL, dtype);
+        const sh_cpu_finish plain = {.lo = -INFINITY, .hi = INFINITY};
+        row_store(c, pixels, &plain, dx, stream, NULL, dtype);
         return;
     }
     const clamp k = clamp_of(norm, mean);

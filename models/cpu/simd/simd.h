@@ -53,14 +53,23 @@ typedef struct sh_cpu_ahead {
     int64_t lines;                   /* at a time */
 } sh_cpu_ahead;
 
+/** What a convolution's sum becomes when it is stored: act(c + bias + residual), act as in
+ *  sh_cpu_affine. */
+typedef struct sh_cpu_finish {
+    const float *bias;    /* vectors of the first block, or NULL */
+    const void *residual; /* where y's first pixel is, of y's dtype and strides; or NULL */
+    float lo, hi;
+    bool silu;
+} sh_cpu_finish;
+
 /** Where a product goes when it need not pass through scratch: to slabs, from registers, with the
  *  moments of what is stored, or as a gradient masked by norm's activation at x and summed. */
 typedef struct sh_cpu_direct {
     void *y;        /* first pixel of the tile in the panel's first block; NULL: to scratch */
     int64_t stride; /* elements from block to block, of y and of x */
     bool stream;
-    const float *bias;       /* of the panel's blocks, or NULL; without sums */
-    sh_cpu_moments *moments; /* of the panel's blocks, or NULL */
+    sh_cpu_finish finish;    /* without sums */
+    sh_cpu_moments *moments; /* of the panel's blocks, or NULL; of c + bias alone */
     sh_cpu_grad_sums *sums;  /* the same; NULL: no mask either */
     const void *x;
     sh_cpu_affine norm; /* vectors of the panel's first block, as is mean */
@@ -73,7 +82,8 @@ typedef struct sh_cpu_dw {
     int64_t h, w, oh, ow;
     int kh, kw, stride[2], dilation[2], pad[2]; /* top and left */
     bool stream;                                /* write results past the caches */
-    sh_cpu_affine norm; /* applied to x on load; vectors of this slab's block */
+    sh_cpu_affine norm;   /* applied to x on load; vectors of this slab's block */
+    sh_cpu_finish finish; /* of y, forward; without residual */
 } sh_cpu_dw;
 
 typedef struct sh_cpu_simd {
@@ -112,7 +122,7 @@ typedef struct sh_cpu_simd {
 
     /* ---- depthwise convolution; rows is scratch of dw_rows(dw) floats ---- */
     int64_t (*dw_rows)(const sh_cpu_dw *dw);
-    /** weights [kh kw][16]. moments may be NULL. */
+    /** weights [kh kw][16]. moments may be NULL; with them y is the plain sum. */
     void (*dw_forward)(const sh_cpu_dw *dw, const void *x, const float *weights, void *y,
                        sh_cpu_moments *moments, float *rows);
     /** Adds to dweights [kh kw][16] (NULL: not wanted); writes dx (NULL: not wanted). The gradient
@@ -150,9 +160,10 @@ typedef struct sh_cpu_simd {
     /** How often a product, and an outer product, of this size fetch ahead. */
     int64_t (*product_tiles)(int64_t pixels, int64_t n_blocks);
     int64_t (*outer_tiles)(int64_t pixels, int64_t in_blocks, int64_t out_blocks, sh_dtype dtype);
-    /** A block of c to a slab, with statistics of what was stored where wanted. */
-    void (*tile_store)(const float *c, int64_t pixels, const float *bias, void *y, sh_dtype dtype,
-                       bool stream, sh_cpu_moments *moments);
+    /** A block of c to a slab, finished; or with moments, which are of what was stored, c + bias.
+     */
+    void (*tile_store)(const float *c, int64_t pixels, const sh_cpu_finish *finish, void *y,
+                       sh_dtype dtype, bool stream, sh_cpu_moments *moments);
     /** A block of a gradient to a slab: masked by norm's activation at x and summed. */
     void (*tile_store_grad)(const float *c, int64_t pixels, const void *x, void *dx, sh_dtype dtype,
                             bool stream, const sh_cpu_affine *norm, const float *mean,
