@@ -51,12 +51,26 @@ out:
     return st;
 }
 
+void sh_bench_images(const sh_tensor_desc *desc, void *out)
+{
+    sh_rng_key key = sh_rng_make(1, SH_RNG_TEST, 0, 0);
+    int64_t n = sh_tensor_stored_elems(desc);
+
+    for (int64_t i = 0; i < n; i++) {
+        float value = sh_rng_range(key, (uint64_t)i, -2, 2);
+
+        if (desc->dtype == SH_BF16)
+            ((uint16_t *)out)[i] = sh_bf16_from_f32(value);
+        else
+            ((float *)out)[i] = value;
+    }
+}
+
 sh_status sh_bench_batch_make(const sh_step *step, sh_bench_batch *out)
 {
     sh_status st = SH_OK;
     sh_tensor_desc desc = sh_step_input_desc(step, 0); /* no shard is larger */
-    int64_t batch = sh_step_get_config(step)->batch, n = sh_tensor_stored_elems(&desc);
-    sh_rng_key key = sh_rng_make(1, SH_RNG_TEST, 0, 0);
+    int64_t batch = sh_step_get_config(step)->batch;
 
     *out = (sh_bench_batch){.slots = calloc((size_t)batch, sizeof(*out->slots)),
                             .pixels = malloc(sh_tensor_bytes(&desc))};
@@ -67,14 +81,7 @@ sh_status sh_bench_batch_make(const sh_step *step, sh_bench_batch *out)
 
         out->slots[i] = (sh_slot_plan){.crop = i, .label = fish, .fish = fish};
     }
-    for (int64_t i = 0; i < n; i++) {
-        float value = sh_rng_range(key, (uint64_t)i, -2, 2);
-
-        if (desc.dtype == SH_BF16)
-            ((uint16_t *)out->pixels)[i] = sh_bf16_from_f32(value);
-        else
-            ((float *)out->pixels)[i] = value;
-    }
+    sh_bench_images(&desc, out->pixels);
 out:
     return st;
 }

@@ -35,9 +35,12 @@ SH_MUST_CHECK sh_status sh_bench_network(sh_bench_options *options, sh_step_conf
  *  Shards and reduction are left to the caller. */
 SH_MUST_CHECK sh_status sh_bench_step_config(sh_bench_options *options, sh_step_config *out);
 
+/** Random images, in f32 or bf16, of a description: only time is looked at. */
+void sh_bench_images(const sh_tensor_desc *desc, void *out);
+
 typedef struct sh_bench_batch {
     sh_slot_plan *slots; /* [batch], SH_BENCH_PER_FISH of an individual */
-    void *pixels;        /* random images of one shard: only time is looked at */
+    void *pixels;        /* images of one shard */
 } sh_bench_batch;
 
 /** For shards as large as the step's first. The caller clears *out. */

@@ -79,6 +79,7 @@ static sh_status time_runs(sh_program *program, const sh_run_args *args, int n_r
         s.seconds = seconds + (ptrdiff_t)r * sh_program_n_nodes(program);
         s.last = sh_clock_seconds();
         SH_TRY(sh_program_run(program, SH_PHASE_FORWARD, &timed));
+        if (timed.reduce == NULL) continue; /* inference */
         s.last = sh_clock_seconds();
         SH_TRY(sh_program_run(program, SH_PHASE_BACKWARD, &timed));
     }

@@ -12,6 +12,7 @@ static const struct {
 } benches[] = {
     {"step", sh_bench_step, "a whole training step against the roofline, node by node"},
     {"ops", sh_bench_ops, "single ops against peak and bandwidth"},
+    {"embed", sh_bench_embed, "a network in inference, node by node"},
     {"data", sh_bench_data, "reading, decoding and augmenting"},
     {"comm", sh_bench_comm, "the exact sum over ranks against a plain all-reduce"},
     {"train", sh_bench_train,
@@ -37,7 +38,8 @@ sh_status sh_cmd_bench(int argc, char **argv)
         print_help(stdout);
         goto out;
     }
-    SH_CHECK(argc > 1, SH_ERR_USAGE, "bench what? one of step, ops, data, comm, train, mining");
+    SH_CHECK(argc > 1, SH_ERR_USAGE,
+             "bench what? one of step, ops, embed, data, comm, train, mining");
     for (size_t i = 0; i < SH_COUNT(benches); i++) {
         names[i] = benches[i].name;
         if (strcmp(argv[1], benches[i].name) != 0) continue;

@@ -28,6 +28,7 @@ sh_status sh_cmd_train(int argc, char **argv);
 sh_status sh_bench_comm(int argc, char **argv);
 sh_status sh_bench_data(int argc, char **argv);
 sh_status sh_bench_mining(int argc, char **argv);
+sh_status sh_bench_embed(int argc, char **argv);
 sh_status sh_bench_ops(int argc, char **argv);
 sh_status sh_bench_step(int argc, char **argv);
 sh_status sh_bench_train(int argc, char **argv);
