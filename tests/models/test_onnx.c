@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 /** ONNX files: whole, repeatable, refused where they should be; and with onnxruntime (Python named
- *  by ONNX_PYTHON) the same features as ours. */
-// timeout: 180
+ *  by ONNX_PYTHON, with onnx) valid, and of the same embeddings as ours, for every network. */
+// timeout: 900
 #include "host_value.h"
+#include "models/ref_file.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -120,6 +121,7 @@ static void compute(float out[ALL])
     assert_ok(backend->alloc(sh_program_arena_bytes(b.p), &arena));
     assert_int_equal(sh_program_desc(b.p, b.image).layout, SH_NCHW);
     assert_ok(sh_program_write(b.p, arena, b.image, image));
+    assert_ok(sh_program_run(b.p, SH_PHASE_CONSTANTS, &(sh_run_args){.arena = arena}));
     assert_ok(sh_program_run(b.p, SH_PHASE_FORWARD, &(sh_run_args){.arena = arena}));
     assert_ok(sh_program_read(b.p, arena, b.outputs[EMBEDDING], out));
     assert_ok(sh_program_read(b.p, arena, b.outputs[LOGITS], out + DIM));
@@ -163,12 +165,129 @@ static void write__onnxruntime_gives_the_same_outputs(void **state)
     assert_true(sqrt(difference) < 1e-4);
 }
 
+/* ---- every network ---- */
+
+/* Whole patches of 14 and of 16 pixels, and enough for the Inceptions. */
+enum { N_IMAGES = 2, EVERY_SIZE = 112, MAX_FAILED = 1024 };
+
+/* Weights and statistics by the rule of the reference files: signals keep their size. */
+static void fill(sh_store *store)
+{
+    for (int i = 0; i < sh_store_n_slots(store); i++) {
+        const sh_slot *slot = sh_store_slot(store, i);
+        float *values = malloc((size_t)slot->n_elems * sizeof(*values));
+
+        assert_non_null(values);
+        ref_fill("onnx", slot->name, slot->n_dims, slot->dims, slot->n_elems, values);
+        assert_ok(sh_store_write(store, i, values));
+        free(values);
+    }
+}
+
+/* Images of other waves and brightness. */
+static void paint(int64_t n_elems, int size, float *image)
+{
+    for (int64_t i = 0; i < N_IMAGES * n_elems; i++) {
+        float k = (float)(i / n_elems), row = (float)(i % n_elems / size), x = (float)(i % size);
+
+        image[i] = 0.5f * k + (1 + k) * sinf(x * (0.1f + 0.5f * k)) * cosf(row * (0.3f - 0.2f * k));
+    }
+}
+
+/* Writes the network, images and our embeddings of them into the folder. */
+static void write_network(const sh_net *net, int size)
+{
+    static const char *const names[2] = {"image.f32", "ours.f32"};
+    const sh_backend *backend = NULL;
+    sh_store *store = NULL;
+    sh_program *p = NULL;
+    sh_buffer *arena = NULL;
+    const int64_t dims[4] = {N_IMAGES, net->in_channels, size, size};
+    int64_t n = N_IMAGES * net->in_channels * size * size;
+    float *image = malloc((size_t)n * sizeof(*image)), ours[N_IMAGES * DIM];
+
+    assert_non_null(image);
+    paint(n / N_IMAGES, size, image);
+    assert_ok(sh_backend_find("cpu", &backend));
+    assert_ok(sh_store_create(backend, &store));
+    assert_ok(sh_program_create(
+        &(sh_program_config){.backend = backend, .store = store, .dtype = SH_F32, .share = 1}, &p));
+    sh_value x = sh_program_input(p, "image", dims);
+    sh_value y = sh_program_output(
+        p, "embedding", sh_net_embedding(p, net, x, &(sh_head){.dim = DIM, .normalize = true}));
+    assert_ok(sh_store_allocate(store));
+    fill(store);
+    assert_ok(sh_onnx_write(path, p, x, 1, &y, NULL, 0));
+    assert_ok(sh_program_plan(p));
+    assert_ok(backend->alloc(sh_program_arena_bytes(p), &arena));
+    assert_int_equal(sh_program_desc(p, x).layout, SH_NCHW);
+    const sh_run_args args = {.arena = arena};
+    assert_ok(sh_program_run(p, SH_PHASE_CONSTANTS, &args));
+    assert_ok(sh_program_write(p, arena, x, image));
+    assert_ok(sh_program_run(p, SH_PHASE_FORWARD, &args));
+    assert_ok(sh_program_read(p, arena, y, ours));
+    for (int k = 0; k < 2; k++) {
+        char file[96];
+
+        snprintf(file, sizeof(file), "%s/%s", folder, names[k]);
+        assert_ok(sh_file_put(file, (const char *)(k == 0 ? image : ours),
+                              k == 0 ? (size_t)n * sizeof(*image) : sizeof(ours)));
+    }
+    backend->free(&arena);
+    sh_program_destroy(&p);
+    sh_store_destroy(&store);
+    free(image);
+}
+
+/* Prints "distance between theirs and ours, of all elements; between our two images". */
+static const char every_script[] =
+    "import sys, numpy as np, onnx, onnxruntime as o\n"
+    "folder, dims = sys.argv[1], [int(v) for v in sys.argv[2:]]\n"
+    "onnx.checker.check_model(folder + '/net.onnx', full_check=True)\n"
+    "s = o.InferenceSession(folder + '/net.onnx')\n"
+    "x = np.fromfile(folder + '/image.f32', 'f4').reshape(dims)\n"
+    "ours = np.fromfile(folder + '/ours.f32', 'f4').reshape(dims[0], -1)\n"
+    "(theirs,) = s.run(['embedding'], {'image': x})\n"
+    "assert theirs.shape == ours.shape and np.isfinite(theirs).all()\n"
+    "print(np.abs(theirs - ours).max(), np.abs(ours[0] - ours[1]).max())\n";
+
+static void write__every_network_runs_in_onnxruntime(void **state)
+{
+    const char *python = getenv("ONNX_PYTHON");
+    char command[512], file[96], failed[MAX_FAILED] = "";
+    int n_nets = 0;
+
+    (void)state;
+    if (python == NULL) skip();
+    snprintf(file, sizeof(file), "%s/every.py", folder);
+    assert_ok(sh_file_put(file, every_script, strlen(every_script)));
+    for (const sh_net *const *net = sh_net_list(); *net != NULL; net++, n_nets++) {
+        double error = NAN, apart = 0;
+
+        write_network(*net, EVERY_SIZE);
+        snprintf(command, sizeof(command), "%s %s %s %d %d %d %d", python, file, folder, N_IMAGES,
+                 (*net)->in_channels, EVERY_SIZE, EVERY_SIZE);
+        FILE *pipe = popen(command, "r");
+
+        assert_non_null(pipe);
+        bool is_read = fscanf(pipe, "%lf %lf", &error, &apart) == 2;
+        bool is_good = pclose(pipe) == 0 && is_read && error < 1e-4 && apart > 1e-3;
+        print_message("%-32s largest difference %.1e (two images: %.1e)%s\n", (*net)->name, error,
+                      apart, is_good ? "" : "  <- not good");
+        if (!is_good)
+            snprintf(failed + strlen(failed), MAX_FAILED - strlen(failed), " %s", (*net)->name);
+    }
+    assert_true(n_nets > 15);
+    assert_string_equal(failed, "");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(write__bytes_are_a_function_of_the_network),
         cmocka_unit_test(write__a_training_program_is_refused),
         cmocka_unit_test(write__onnxruntime_gives_the_same_outputs),
+        cmocka_unit_test(write__every_network_runs_in_onnxruntime),
     };
 
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
