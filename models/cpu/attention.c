@@ -171,7 +171,7 @@ static int product(const plan *p, const void *a, int64_t stride, int64_t k_block
     int blocks = p->simd->panel_blocks(first, out_blocks);
     const char *panel = panels + (size_t)(first * 16 * k_blocks * 16) * sh_dtype_size(p->tile);
 
-    p->simd->tile_product(a, stride, k_blocks, panel, blocks, n, c, &to_c, p->tile, &nothing);
+    p->simd->tile_product(a, stride, k_blocks * 16, panel, blocks, n, c, &to_c, p->tile, &nothing);
     return blocks;
 }
 

@@ -199,8 +199,8 @@ static void forward_tile(const run *r, const tile *t, sh_cpu_moments *moments, c
             .stream = p->stream,
             .finish = finish_at(r, t->n, b, t->begin),
             .moments = moments ? &moments[b] : NULL};
-        p->simd->tile_product(x, stride, p->in_blocks, panel_at(r, b, p->in_blocks), n, pixels, c,
-                              &direct, p->tile, &ahead);
+        p->simd->tile_product(x, stride, p->conv.x->dims[1], panel_at(r, b, p->in_blocks), n,
+                              pixels, c, &direct, p->tile, &ahead);
         if (!is_direct) store_panel(r, t, c, b, n, moments);
         b += n;
     }
@@ -277,7 +277,7 @@ static void backward_tile(const run *r, const tile *t, sh_cpu_grad_sums *sums, c
             .x = sums ? sh_cpu_pw_x(p, r->data.x, t->n, b, t->begin) : NULL,
             .norm = sh_cpu_norm_block(&r->norms.x, b),
             .mean = sums ? r->norms.x.mean + b * 16 : NULL};
-        p->simd->tile_product(dy, dy_stride, p->out_blocks, panel_at(r, b, p->out_blocks), n,
+        p->simd->tile_product(dy, dy_stride, p->conv.y->dims[1], panel_at(r, b, p->out_blocks), n,
                               pixels, c, &direct, p->tile, &ahead);
         if (!is_direct) store_grad_panel(r, t, c, b, n, sums, mine);
         b += n;

@@ -9,7 +9,7 @@
 #include "models/cpu/simd/rows.h"
 
 enum { FETCH_STEPS = 8 }; /* pixels of an outer product between fetches ahead */
-enum { CHUNK = 8 };       /* blocks of 16 inputs that a product sums at a time */
+enum { CHUNK = 128 };     /* inputs that a product sums at a time */
 
 /* Register tiles: 28 and 24 of 32 registers that hold 16 floats, or what narrower ones allow. */
 #ifdef __AVX512F__
@@ -134,11 +134,12 @@ void SH_SIMD(pack)(const float *w, int64_t n_out, int64_t n_k, int64_t out_strid
     }
 }
 
-/* A register tile to its slabs, by way of the first-level cache. */
-static __attribute__((noinline)) void put_tile(const float *c, int64_t pixel, int64_t pixels,
-                                               int n_blocks, const sh_cpu_direct *d, sh_dtype dtype)
+/* A register tile, c with its block stride, to its slabs by way of the first-level cache. */
+static __attribute__((noinline)) void put_tile(const float *c, int64_t c_stride, int64_t pixel,
+                                               int64_t pixels, int n_blocks, const sh_cpu_direct *d,
+                                               sh_dtype dtype)
 {
-    for (int n = 0; n < n_blocks; n++, c += PIXELS * LANES) {
+    for (int n = 0; n < n_blocks; n++, c += c_stride) {
         int64_t skip = (n * d->stride + pixel * LANES) * (int64_t)sh_dtype_size(dtype);
         sh_cpu_affine norm = d->norm;
         sh_cpu_finish finish = d->finish;
@@ -154,11 +155,12 @@ static __attribute__((noinline)) void put_tile(const float *c, int64_t pixel, in
 }
 
 /* M pixels x N blocks; a at the first pixel. */
-SH_INLINE void product_f32(const float *a, int64_t a_stride, int64_t k_blocks, const float *w,
-                           vf *acc, const int M, const int N)
+SH_INLINE void product_f32(const float *a, int64_t a_stride, int64_t n_k, const float *w, vf *acc,
+                           const int M, const int N)
 {
-    for (int64_t b = 0; b < k_blocks; b++, a += a_stride) {
-        for (int k = 0; k < LANES; k++, w += N * LANES) {
+    for (; n_k > 0; n_k -= LANES, a += a_stride) {
+        const int64_t end = n_k < LANES ? n_k : LANES;
+        for (int64_t k = 0; k < end; k++, w += N * LANES) {
             vf w0 = vec_load(w, 0, SH_F32), w1 = N > 1 ? vec_load(w, LANES, SH_F32) : w0;
             SH_UNROLL
             for (int m = 0; m < M; m++) {
@@ -176,11 +178,12 @@ SH_INLINE vf dot_pair(vf acc, uint32_t pair, vf w)
     return (vf)_mm512_dpbf16_ps((__m512)acc, (__m512bh)_mm512_set1_epi32((int)pair), (__m512bh)w);
 }
 
-SH_INLINE void product_bf16(const uint16_t *a, int64_t a_stride, int64_t k_blocks,
-                            const uint16_t *w, vf *acc, const int M, const int N)
+SH_INLINE void product_bf16(const uint16_t *a, int64_t a_stride, int64_t n_k, const uint16_t *w,
+                            vf *acc, const int M, const int N)
 {
-    for (int64_t b = 0; b < k_blocks; b++, a += a_stride) {
-        for (int k = 0; k < LANES; k += 2, w += 2 * N * LANES) {
+    for (; n_k > 0; n_k -= LANES, a += a_stride) {
+        const int64_t end = n_k < LANES ? n_k : LANES;
+        for (int64_t k = 0; k < end; k += 2, w += 2 * N * LANES) {
             vf w0 = (vf)_mm512_loadu_ps(w), w1 = N > 1 ? (vf)_mm512_loadu_ps(w + 2 * LANES) : w0;
             SH_UNROLL
             for (int m = 0; m < M; m++) {
@@ -193,50 +196,82 @@ SH_INLINE void product_bf16(const uint16_t *a, int64_t a_stride, int64_t k_block
     }
 }
 #else
-SH_INLINE void product_bf16(const uint16_t *a, int64_t a_stride, int64_t k_blocks,
-                            const uint16_t *w, vf *acc, const int M, const int N)
+SH_INLINE void product_bf16(const uint16_t *a, int64_t a_stride, int64_t n_k, const uint16_t *w,
+                            vf *acc, const int M, const int N)
 {
-    (void)a, (void)a_stride, (void)k_blocks, (void)w, (void)acc, (void)M, (void)N;
+    (void)a, (void)a_stride, (void)n_k, (void)w, (void)acc, (void)M, (void)N;
 }
 #endif
 
-SH_INLINE void add_or_set(float *c, int64_t i, vf v, bool add)
+/* Does the product end in registers: with bias, residual and clamp alone? */
+SH_INLINE bool ends_plainly(const sh_cpu_direct *d)
 {
-    vec_store(c, i, add ? vec_load(c, i, SH_F32) + v : v, SH_F32);
+    return d->y && !d->moments && !d->sums && !d->finish.silu;
 }
 
-/* Inputs are summed in chunks, and the chunks' sums: errors grow with the chunk and the number of
- * chunks, not with their product. */
-SH_INLINE void product(const void *a, int64_t a_stride, int64_t k_blocks, const void *w, float *c,
-                       int64_t c_stride, const int M, const int N, const sh_dtype dtype)
+/* Pixels from `pixel` on, finished and stored. Each step goes over all registers, so that what it
+ * depends on is asked once. */
+SH_INLINE void finish_tile(vf *acc, int64_t pixel, const sh_cpu_direct *d, const int M, const int N,
+                           const sh_dtype dtype)
 {
-    for (int64_t begin = 0; begin < k_blocks; begin += CHUNK) {
-        const int64_t n = k_blocks - begin < CHUNK ? k_blocks - begin : CHUNK;
-        const int64_t skip = begin * LANES * N * LANES; /* weights of the chunks before */
-        vf acc[PIXELS * BLOCKS];
+    const sh_cpu_finish *f = &d->finish;
+    vf lo = vec_set(f->lo), hi = vec_set(f->hi);
+    int64_t at[BLOCKS];
 
+    for (int n = 0; n < N; n++) at[n] = n * d->stride + pixel * LANES;
+    if (f->bias) {
         SH_UNROLL
-        for (int i = 0; i < M * N; i++) acc[i] = (vf){0};
-        if (dtype == SH_BF16)
-            product_bf16((const uint16_t *)a + begin * a_stride, a_stride, n,
-                         (const uint16_t *)w + skip, acc, M, N);
-        else
-            product_f32((const float *)a + begin * a_stride, a_stride, n, (const float *)w + skip,
-                        acc, M, N);
+        for (int i = 0; i < M * N; i++) acc[i] += vec_load(f->bias, i % N * LANES, SH_F32);
+    }
+    if (f->residual) {
         SH_UNROLL
-        for (int m = 0; m < M; m++) {
-            add_or_set(c, m * LANES, acc[m * N], begin > 0);
-            if (N > 1) add_or_set(c, c_stride + m * LANES, acc[m * N + 1], begin > 0);
-        }
+        for (int i = 0; i < M * N; i++)
+            acc[i] += vec_load(f->residual, at[i % N] + i / N * LANES, dtype);
+    }
+    SH_UNROLL
+    for (int i = 0; i < M * N; i++) acc[i] = vec_min(vec_max(acc[i], lo), hi);
+    if (d->stream) {
+        SH_UNROLL
+        for (int i = 0; i < M * N; i++) vec_stream(d->y, at[i % N] + i / N * LANES, acc[i], dtype);
+    } else {
+        SH_UNROLL
+        for (int i = 0; i < M * N; i++) vec_store(d->y, at[i % N] + i / N * LANES, acc[i], dtype);
     }
 }
 
-#define PRODUCT_CASE(M)                                                                            \
-    case M: product(a, a_stride, k_blocks, w, c, c_stride, M, N, dtype); break;
+/* The product over n_k inputs, added to c where it holds that of others; into c, or where d is
+ * given into its tensor at `pixel`. */
+SH_INLINE void product(const void *a, int64_t a_stride, int64_t n_k, const void *w, float *c,
+                       int64_t c_stride, bool add, int64_t pixel, const sh_cpu_direct *d,
+                       const int M, const int N, const sh_dtype dtype)
+{
+    vf acc[PIXELS * BLOCKS];
 
-SH_INLINE void product_of(int64_t m, const void *a, int64_t a_stride, int64_t k_blocks,
-                          const void *w, float *c, int64_t c_stride, const int N,
-                          const sh_dtype dtype)
+    SH_UNROLL
+    for (int i = 0; i < M * N; i++) acc[i] = (vf){0};
+    if (dtype == SH_BF16)
+        product_bf16(a, a_stride, n_k, w, acc, M, N);
+    else
+        product_f32(a, a_stride, n_k, w, acc, M, N);
+    if (add) {
+        SH_UNROLL
+        for (int i = 0; i < M * N; i++)
+            acc[i] = vec_load(c, i % N * c_stride + i / N * LANES, SH_F32) + acc[i];
+    }
+    if (d) {
+        finish_tile(acc, pixel, d, M, N, dtype);
+        return;
+    }
+    SH_UNROLL
+    for (int i = 0; i < M * N; i++) vec_store(c, i % N * c_stride + i / N * LANES, acc[i], SH_F32);
+}
+
+#define PRODUCT_CASE(M)                                                                            \
+    case M: product(a, a_stride, n_k, w, c, c_stride, add, pixel, d, M, N, dtype); break;
+
+SH_INLINE void product_of(int64_t m, const void *a, int64_t a_stride, int64_t n_k, const void *w,
+                          float *c, int64_t c_stride, bool add, int64_t pixel,
+                          const sh_cpu_direct *d, const int N, const sh_dtype dtype)
 {
     switch (m) {
         PRODUCT_CASE(1)
@@ -270,37 +305,48 @@ SH_INLINE void fetch_ahead(sh_cpu_ahead *a)
     }
 }
 
-/* Pixels are dealt evenly to as few register tiles as hold them. */
-SH_INLINE void products(const void *a, int64_t a_stride, int64_t k_blocks, const void *w,
-                        int64_t pixels, float *c, const sh_cpu_direct *direct, sh_cpu_ahead *ahead,
-                        const int N, const sh_dtype dtype)
+/* Pixels are dealt evenly to as few register tiles as hold them. Inputs are summed in chunks, and
+ * the chunks' sums: errors grow with the chunk and the number of chunks, not with their product;
+ * and a chunk's weights stay in the first-level cache while all pixels pass, between chunks in c.
+ */
+SH_INLINE void products(const void *a, int64_t a_stride, int64_t n_k, const void *w, int64_t pixels,
+                        float *c, const sh_cpu_direct *direct, sh_cpu_ahead *ahead, const int N,
+                        const sh_dtype dtype)
 {
     int64_t n = (pixels + PIXELS - 1) / PIXELS, size = dtype == SH_BF16 ? 2 : 4;
-    float tile[PIXELS * BLOCKS * LANES] __attribute__((aligned(64)));
+    bool is_plain = ends_plainly(direct), passes_c = !direct->y || n_k > CHUNK;
 
-    for (int64_t i = 0; i < n; i++) {
-        int64_t begin = pixels * i / n, end = pixels * (i + 1) / n;
-        const char *from = (const char *)a + begin * LANES * size;
-        float *to = direct->y ? tile : c + begin * LANES;
-        product_of(end - begin, from, a_stride, k_blocks, w, to,
-                   direct->y ? PIXELS * LANES : pixels * LANES, N, dtype);
-        if (direct->y) put_tile(tile, begin, end - begin, N, direct, dtype);
-        fetch_ahead(ahead);
+    for (int64_t k = 0; k < n_k; k += CHUNK) {
+        bool is_last = n_k - k <= CHUNK;
+        const char *rows = (const char *)a + k / LANES * a_stride * size;
+        const char *weights = (const char *)w + k * N * LANES * size;
+
+        for (int64_t i = 0; i < n; i++) {
+            int64_t begin = pixels * i / n, m = pixels * (i + 1) / n - begin;
+            int64_t c_stride = (passes_c ? pixels : m) * LANES;
+            float *to = passes_c ? c + begin * LANES : c;
+
+            product_of(m, rows + begin * LANES * size, a_stride, is_last ? n_k - k : CHUNK, weights,
+                       to, c_stride, k > 0, begin, is_last && is_plain ? direct : NULL, N, dtype);
+            if (!is_last) continue;
+            if (direct->y && !is_plain) put_tile(to, c_stride, begin, m, N, direct, dtype);
+            fetch_ahead(ahead);
+        }
     }
 }
 
-void SH_SIMD(tile_product)(const void *a, int64_t a_stride, int64_t k_blocks, const void *panel,
+void SH_SIMD(tile_product)(const void *a, int64_t a_stride, int64_t n_k, const void *panel,
                            int n_blocks, int64_t pixels, float *c, const sh_cpu_direct *direct,
                            sh_dtype dtype, sh_cpu_ahead *ahead)
 {
     if (BLOCKS > 1 && dtype == SH_BF16 && n_blocks == 2)
-        products(a, a_stride, k_blocks, panel, pixels, c, direct, ahead, 2, SH_BF16);
+        products(a, a_stride, n_k, panel, pixels, c, direct, ahead, 2, SH_BF16);
     else if (dtype == SH_BF16)
-        products(a, a_stride, k_blocks, panel, pixels, c, direct, ahead, 1, SH_BF16);
+        products(a, a_stride, n_k, panel, pixels, c, direct, ahead, 1, SH_BF16);
     else if (BLOCKS > 1 && n_blocks == 2)
-        products(a, a_stride, k_blocks, panel, pixels, c, direct, ahead, 2, SH_F32);
+        products(a, a_stride, n_k, panel, pixels, c, direct, ahead, 2, SH_F32);
     else
-        products(a, a_stride, k_blocks, panel, pixels, c, direct, ahead, 1, SH_F32);
+        products(a, a_stride, n_k, panel, pixels, c, direct, ahead, 1, SH_F32);
 }
 
 /* dw[n][k .. k + 7] of one input block and N output blocks; steps are pixels, or pairs of them. A

@@ -148,9 +148,9 @@ typedef struct sh_cpu_simd {
                  int64_t first, void *packed, sh_dtype dtype);
     /** Blocks of the panel that starts at block `first` of n_blocks. */
     int (*panel_blocks)(int64_t first, int64_t n_blocks);
-    /** c [panel blocks][pixels][16] f32 = tile a (block stride a_stride) times one panel; or to
-     *  `direct`, whose tensors are then of `dtype`. */
-    void (*tile_product)(const void *a, int64_t a_stride, int64_t k_blocks, const void *panel,
+    /** c [panel blocks][pixels][16] f32 = tile a (block stride a_stride, n_k channels) times one
+     *  panel; or to `direct`, whose tensors are then of `dtype`, and c is scratch. */
+    void (*tile_product)(const void *a, int64_t a_stride, int64_t n_k, const void *panel,
                          int n_blocks, int64_t pixels, float *c, const sh_cpu_direct *direct,
                          sh_dtype dtype, sh_cpu_ahead *ahead);
     /** dw [out blocks][16 in_blocks][16] += x^T dy over pixels (bf16: tiles of pairs). */
