@@ -250,16 +250,26 @@ typedef struct verdict {
     int64_t stop, time_up, checkpoint;
 } verdict;
 
+/* What an agreement took from `start` to now. Until the last rank arrived the others waited for
+ * that one, and not for the agreement: `last_ns` is when it did. Hosts whose clocks differ cannot
+ * tell: then all of it counts. */
+static double agreement_seconds(double start, int64_t last_ns)
+{
+    double now = sh_clock_seconds(), since_last = now - 1e-9 * (double)last_ns;
+
+    return since_last > 0 && since_last < now - start ? since_last : now - start;
+}
+
 static sh_status agree(loop *l, verdict *v)
 {
     const sh_config *c = &l->s->config;
-    int64_t values[3] = {stop_wanted(),
-                         l->is_root && c->minutes > 0 && l->s->progress.seconds >= c->minutes * 60,
-                         l->is_root && checkpoint_due(l)};
     double start = sh_clock_seconds();
-    sh_status st = sh_comm_max(l->s->comm, values, 3);
+    int64_t values[4] = {stop_wanted(),
+                         l->is_root && c->minutes > 0 && l->s->progress.seconds >= c->minutes * 60,
+                         l->is_root && checkpoint_due(l), (int64_t)(start * 1e9)};
+    sh_status st = sh_comm_max(l->s->comm, values, 4);
 
-    l->safety.agree_seconds += sh_clock_seconds() - start;
+    l->safety.agree_seconds += agreement_seconds(start, values[3]);
     *v = (verdict){.stop = values[0], .time_up = values[1], .checkpoint = values[2]};
     return st;
 }
