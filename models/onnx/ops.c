@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /* How each op is said in ONNX. A row of the table is an op; an op without a row is refused. */
+#include <float.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -319,32 +320,60 @@ static sh_status emit_global_pool(sh_onnx_graph *g, const sh_node *node)
     return SH_OK;
 }
 
-/* Padding of height and width, as Pad wants it. */
-static sh_onnx_name image_pads(sh_onnx_graph *g, const int pad[4])
+/* Does a window that begins at pixel `first` reach beyond `side` pixels? */
+static bool is_outside(int64_t first, int kernel, int64_t side)
 {
-    return sh_onnx_integers(g, 8, (const int64_t[]){0, 0, pad[0], pad[1], 0, 0, pad[2], pad[3]},
-                            false);
+    return first < 0 || first + kernel > side;
+}
+
+/* Of each window of a maximum what it is at least, [1, 1, OH, OW]: 0 where its zero padding takes
+ * part, which MaxPool never looks at, otherwise nothing. (A Pad of zeros in front says the same,
+ * but onnxruntime takes it for MaxPool's own padding and leaves the zeros out.) */
+static sh_status padding_floor(sh_onnx_graph *g, const sh_node *node, sh_onnx_name *out)
+{
+    sh_status st = SH_OK;
+    const sh_op_attrs *a = &node->attrs;
+    const int64_t *x = dims_of(g, node, 0), *y = g->p->values[node->out[0]].desc.dims;
+    const int64_t dims[4] = {1, 1, y[2], y[3]};
+    float *floor = malloc((size_t)(y[2] * y[3]) * sizeof(*floor));
+
+    SH_CHECK(floor != NULL, SH_ERR_NO_MEMORY, "padding of a pool");
+    for (int64_t i = 0; i < y[2] * y[3]; i++) {
+        const int64_t row = i / y[3] * a->stride[0] - a->pad[0];
+        const int64_t column = i % y[3] * a->stride[1] - a->pad[1];
+
+        floor[i] = is_outside(row, a->kernel[0], x[2]) || is_outside(column, a->kernel[1], x[3])
+                       ? 0
+                       : -FLT_MAX;
+    }
+    *out = sh_onnx_tensor(g, "padding", 4, dims, floor);
+out:
+    free(floor);
+    return st;
 }
 
 static sh_status emit_pool(sh_onnx_graph *g, const sh_node *node)
 {
+    sh_status st = SH_OK;
     const sh_op_attrs *a = &node->attrs;
     const bool mean = node->op == SH_OP_MEAN_POOL;
-    /* MaxPool never looks at its padding: zeros that take part are put around the image before. */
-    const bool pad_before = !mean && a->count_padding;
-    const int *pad = pad_before ? (const int[4]){0} : a->pad;
     const sh_onnx_attr attrs[] = {
         SH_ONNX_INTS("kernel_shape", a->kernel[0], a->kernel[1]),
         SH_ONNX_INTS("strides", a->stride[0], a->stride[1]),
-        SH_ONNX_INTS("pads", pad[0], pad[1], pad[2], pad[3]),
+        SH_ONNX_INTS("pads", a->pad[0], a->pad[1], a->pad[2], a->pad[3]),
         mean ? SH_ONNX_INT("count_include_pad", a->count_padding) : (sh_onnx_attr){0},
         {0},
     };
-    sh_onnx_name x = sh_onnx_as(g, node->in[0], SH_ONNX_IMAGE);
+    const sh_onnx_name x = sh_onnx_as(g, node->in[0], SH_ONNX_IMAGE);
+    sh_onnx_name y = SH_ONNX_NODE(g, mean ? "AveragePool" : "MaxPool", attrs, x.text), floor;
 
-    if (pad_before) x = SH_ONNX_NODE(g, "Pad", NULL, x.text, image_pads(g, a->pad).text);
-    set(g, node, SH_ONNX_NODE(g, mean ? "AveragePool" : "MaxPool", attrs, x.text), SH_ONNX_IMAGE);
-    return SH_OK;
+    if (!mean && a->count_padding) {
+        SH_TRY(padding_floor(g, node, &floor));
+        y = SH_ONNX_NODE(g, "Max", NULL, y.text, floor.text);
+    }
+    set(g, node, y, SH_ONNX_IMAGE);
+out:
+    return st;
 }
 
 static sh_status emit_gem_pool(sh_onnx_graph *g, const sh_node *node)
@@ -377,7 +406,9 @@ static sh_status emit_flatten(sh_onnx_graph *g, const sh_node *node)
 static sh_status emit_reflect_pad(sh_onnx_graph *g, const sh_node *node)
 {
     const sh_onnx_attr attrs[] = {SH_ONNX_TEXT("mode", "reflect"), {0}};
-    const sh_onnx_name pads = image_pads(g, node->attrs.pad);
+    const int *pad = node->attrs.pad;
+    const sh_onnx_name pads = sh_onnx_integers(
+        g, 8, (const int64_t[]){0, 0, pad[0], pad[1], 0, 0, pad[2], pad[3]}, false);
     const sh_onnx_name x = sh_onnx_as(g, node->in[0], SH_ONNX_IMAGE);
 
     set(g, node, SH_ONNX_NODE(g, "Pad", attrs, x.text, pads.text), SH_ONNX_IMAGE);
