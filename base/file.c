@@ -357,6 +357,13 @@ out:
     return st;
 }
 
+const char *sh_path_name(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+
+    return slash != NULL ? slash + 1 : path;
+}
+
 sh_status sh_path_home(const char *name, char *out, size_t size)
 {
     sh_status st = SH_OK;

@@ -69,6 +69,9 @@ bool sh_file_is_dir(const char *path);
 /** a + "/" + b into out[size]; truncation is SH_ERR_USAGE. */
 SH_MUST_CHECK sh_status sh_path_join(const char *a, const char *b, char *out, size_t size);
 
+/** The last component of a path, within it: what follows the last '/'. */
+const char *sh_path_name(const char *path);
+
 /** Where a user's own files are kept: $SHOAL_HOME/name, by default ~/.local/share/shoal/name, into
  *  out[size]. */
 SH_MUST_CHECK sh_status sh_path_home(const char *name, char *out, size_t size);

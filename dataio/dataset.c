@@ -233,13 +233,6 @@ out:
     return st;
 }
 
-static const char *name_of_path(const char *path)
-{
-    const char *slash = strrchr(path, '/');
-
-    return slash != NULL ? slash + 1 : path;
-}
-
 sh_status sh_dataset_open(const char *const *paths, int n_paths, sh_dataset **out)
 {
     sh_status st = SH_OK;
@@ -255,9 +248,9 @@ sh_status sh_dataset_open(const char *const *paths, int n_paths, sh_dataset **ou
         d->n_packs++;
         SH_CHECK(d->pack_paths[i] != NULL, SH_ERR_NO_MEMORY, "pack %s", paths[i]);
         for (int k = 0; k < i; k++)
-            SH_CHECK(strcmp(name_of_path(paths[i]), name_of_path(paths[k])) != 0, SH_ERR_USAGE,
+            SH_CHECK(strcmp(sh_path_name(paths[i]), sh_path_name(paths[k])) != 0, SH_ERR_USAGE,
                      "two packs are called %s: rename one, so that their crops can be told apart",
-                     name_of_path(paths[i]));
+                     sh_path_name(paths[i]));
         SH_TRY(open_pack(d, paths[i], i));
     }
     *out = d;
@@ -346,7 +339,7 @@ int sh_dataset_n_packs(const sh_dataset *dataset)
 
 const char *sh_dataset_pack_name(const sh_dataset *dataset, int pack)
 {
-    return name_of_path(dataset->pack_paths[pack]);
+    return sh_path_name(dataset->pack_paths[pack]);
 }
 
 int64_t sh_dataset_find(const sh_dataset *dataset, int pack, const char *name)

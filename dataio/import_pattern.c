@@ -12,6 +12,7 @@
 #include <time.h>
 
 #include "base/cli.h"
+#include "base/file.h"
 #include "dataio/import.h"
 #include "dataio/split.h"
 
@@ -347,8 +348,7 @@ sh_status sh_pattern_match(const sh_pattern *pattern, const char *path, sh_strin
                            bool *matched, sh_labels *labels)
 {
     sh_status st = SH_OK;
-    const char *slash = strrchr(path, '/');
-    capture c = {.text = slash != NULL && !pattern->whole_path ? slash + 1 : path};
+    capture c = {.text = pattern->whole_path ? path : sh_path_name(path)};
 
     *matched = false;
     if (strlen(c.text) > MAX_TEXT) goto out;

@@ -136,7 +136,7 @@ out:
 /* Why a file is left out without a look at it, or NULL. */
 static const char *refusal(const char *name)
 {
-    const char *slash = strrchr(name, '/'), *base = slash != NULL ? slash + 1 : name;
+    const char *base = sh_path_name(name);
 
     if (!sh_is_utf8(name)) return "its name is no UTF-8: rename it";
     if (strlen(name) > SH_PACK_MAX_NAME) return "its name is longer than 1023 bytes: rename it";

@@ -157,10 +157,9 @@ static sh_status finish_shard(sh_pack_writer *w)
     }
     final_path(w, shard, path);
     temporary_path(w, shard, temporary);
-    const char *slash = strrchr(path, '/');
 
-    w->index.shards[shard] = (sh_pack_shard){.file = strdup(slash != NULL ? slash + 1 : path),
-                                             .n_crops = w->shard.n_crops};
+    w->index.shards[shard] =
+        (sh_pack_shard){.file = strdup(sh_path_name(path)), .n_crops = w->shard.n_crops};
     w->index.n_shards++;
     SH_CHECK(w->index.shards[shard].file != NULL, SH_ERR_NO_MEMORY, "a shard's name");
     SH_TRY(sort_labels(&w->shard));

@@ -215,13 +215,6 @@ out:
     return st;
 }
 
-static const char *name_of_path(const char *path)
-{
-    const char *slash = strrchr(path, '/');
-
-    return slash != NULL ? slash + 1 : path;
-}
-
 /* A full disk is other people's trouble too: not even begun where it will not do. */
 static sh_status check_room(const copy *c, const sh_seal *seal, const sh_pack_tables *tables)
 {
@@ -244,7 +237,7 @@ out:
 static sh_status copy_files(const copy *c, const sh_pack_tables *tables, FILE *sums)
 {
     sh_status st = SH_OK;
-    const char *name = name_of_path(c->source);
+    const char *name = sh_path_name(c->source);
     char shard[PATH_BYTES];
 
     fprintf(sums, "files %lld\n", (long long)tables->n_shards + 1);
@@ -377,7 +370,7 @@ out:
 static sh_status name_copy(const char *folder, const char *source, copy *c)
 {
     sh_status st = SH_OK;
-    const char *name = name_of_path(source);
+    const char *name = sh_path_name(source);
     char identity[SH_SEAL_BYTES + NAME_MAX + 1] = "", hash[33];
     int fd = open(source, O_RDONLY | O_CLOEXEC);
 

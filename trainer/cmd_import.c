@@ -41,7 +41,6 @@ static sh_status make_card(const import_args *args, const sh_recognised *found, 
 {
     sh_status st = SH_OK;
     char hash[33];
-    const char *slash = strrchr(args->file, '/');
     json_t *card = NULL;
 
     SH_TRY(hash_file(args->file, hash));
@@ -50,7 +49,7 @@ static sh_status make_card(const import_args *args, const sh_recognised *found, 
     set_text(card, "trained_on",
              args->trained_on != NULL ? args->trained_on : "not said; see the source");
     set_text(card, "licence", args->licence != NULL ? args->licence : "not said; see the source");
-    set_text(card, "source_file", slash != NULL ? slash + 1 : args->file);
+    set_text(card, "source_file", sh_path_name(args->file));
     set_text(card, "source_xxh128", hash);
     set_text(card, "names_of", found->names_of);
     set_text(card, "note", found->note);

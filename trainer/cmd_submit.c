@@ -134,9 +134,9 @@ static sh_status complete(submit_args *args, const char *run, char paths[4][SH_R
     r->experiment = paths[2];
     r->shoal = paths[3];
     if (r->name == NULL) {
-        const char *slash = strrchr(r->run, '/');
+        const char *name = sh_path_name(r->run);
 
-        r->name = slash[1] != '\0' ? slash + 1 : "shoal";
+        r->name = name[0] != '\0' ? name : "shoal";
     }
 out:
     return st;

@@ -11,8 +11,7 @@
 /* runs/<file name without its ending>. */
 static void default_run(const char *yaml, char *run, size_t size)
 {
-    const char *slash = yaml != NULL ? strrchr(yaml, '/') : NULL;
-    const char *name = yaml == NULL ? "shoal" : slash != NULL ? slash + 1 : yaml;
+    const char *name = yaml != NULL ? sh_path_name(yaml) : "shoal";
 
     snprintf(run, size, "runs/%.*s", (int)strcspn(name, "."), name);
 }

@@ -43,6 +43,14 @@ static void expect_content(const char *want)
     free(text);
 }
 
+static void path_name__is_what_follows_the_last_slash(void **state)
+{
+    (void)state;
+    assert_string_equal(sh_path_name("crops/2024/a.jpg"), "a.jpg");
+    assert_string_equal(sh_path_name("a.jpg"), "a.jpg");
+    assert_string_equal(sh_path_name("crops/"), "");
+}
+
 static void put__replaces_a_file_whole(void **state)
 {
     (void)state;
@@ -198,6 +206,7 @@ int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
     const struct CMUnitTest tests[] = {
+        TEST(path_name__is_what_follows_the_last_slash),
         TEST(put__replaces_a_file_whole),
         TEST(put__keeps_the_old_file_whatever_fails),
         TEST(put__keeps_one_whole_file_wherever_the_process_dies),
