@@ -81,18 +81,13 @@ static sh_status print_nodes(const bench *b)
     SH_TRY(sh_cpu_measure_peaks(&peaks));
     SH_TRY(
         sh_bench_nodes(b->program, &args, &peaks, b->network.dtype, N_NODE_RUNS, N_COLD, &nodes));
-    printf("\n%-12s %-34s %-26s %-20s %8s %8s %6s\n", "op", "of", "kernel", "input", "ms",
-           "cold ms", "share");
+    printf("\n");
+    sh_bench_print_node_head();
+    printf("\n");
     for (int i = 0; i < sh_program_n_nodes(b->program); i++) {
-        const sh_node_info *f = &nodes[i].info;
-        char shape[64];
-
-        if (f->phase == SH_PHASE_CONSTANTS) continue;
-        snprintf(shape, sizeof(shape), "%lldx%lldx%lldx%lld", (long long)f->in0.dims[0],
-                 (long long)f->in0.dims[1], (long long)f->in0.dims[2], (long long)f->in0.dims[3]);
-        printf("%-12s %-34.34s %-26.26s %-20s %8.3f %8.3f %5.0f%%\n", f->op, f->label, f->kernel,
-               shape, nodes[i].seconds * 1e3, nodes[i].cold_seconds * 1e3,
-               100 * nodes[i].limit_seconds / nodes[i].seconds);
+        if (nodes[i].info.phase == SH_PHASE_CONSTANTS) continue;
+        sh_bench_print_node(&nodes[i]);
+        printf("\n");
     }
 out:
     free(nodes);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "trainer/bench_nodes.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -30,6 +31,24 @@ static double tensor_bytes(const sh_tensor_desc *d)
 static double larger(double a, double b)
 {
     return a > b ? a : b;
+}
+
+void sh_bench_print_node_head(void)
+{
+    printf("%-14s %-34s %-26s %-24s %8s %8s %6s", "op", "of", "kernel", "input", "ms", "cold ms",
+           "share");
+}
+
+void sh_bench_print_node(const sh_bench_node *node)
+{
+    const sh_node_info *f = &node->info;
+    char shape[64];
+
+    snprintf(shape, sizeof(shape), "%lldx%lldx%lldx%lld", (long long)f->in0.dims[0],
+             (long long)f->in0.dims[1], (long long)f->in0.dims[2], (long long)f->in0.dims[3]);
+    printf("%-14s %-34.34s %-26.26s %-24s %8.3f %8.3f %5.0f%%", f->op, f->label, f->kernel, shape,
+           node->seconds * 1e3, node->cold_seconds * 1e3,
+           100 * node->limit_seconds / node->seconds);
 }
 
 double sh_bench_roofline(const sh_program *program, sh_dtype dtype, double flops_per_second,

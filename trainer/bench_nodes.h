@@ -23,6 +23,11 @@ SH_MUST_CHECK sh_status sh_bench_nodes(sh_program *program, const sh_run_args *a
                                        const sh_cpu_peaks *peaks, sh_dtype dtype, int n_runs,
                                        int n_cold, sh_bench_node **nodes);
 
+/** The columns that tables of nodes share, without an end of line: op, of, kernel, input, time in
+ *  place and cold, share of the limit. */
+void sh_bench_print_node_head(void);
+void sh_bench_print_node(const sh_bench_node *node);
+
 /** Sum over all convolution passes (forward, gradient of the weights, gradient of the input except
  *  of images) of max(operations / peak, bytes of x and y / bandwidth where above
  *  SH_BENCH_CACHED_BYTES), in seconds: what the convolutions alone must take. */

@@ -84,17 +84,13 @@ out:
 
 static void print_nodes(const sh_bench_node *nodes, int n)
 {
-    printf("\n%-4s %-14s %-34s %-26s %-24s %8s %8s %6s  %s\n", "", "op", "of", "kernel", "input",
-           "ms", "cold ms", "share", "faster ones not taken");
+    printf("\n%-4s ", "");
+    sh_bench_print_node_head();
+    printf("  faster ones not taken\n");
     for (int i = 0; i < n; i++) {
-        const sh_node_info *f = &nodes[i].info;
-        char shape[64];
-        snprintf(shape, sizeof(shape), "%lldx%lldx%lldx%lld", (long long)f->in0.dims[0],
-                 (long long)f->in0.dims[1], (long long)f->in0.dims[2], (long long)f->in0.dims[3]);
-        printf("%-4s %-14s %-34.34s %-26.26s %-24s %8.3f %8.3f %5.0f%%  %s\n",
-               f->phase == SH_PHASE_FORWARD ? "fwd" : "bwd", f->op, f->label, f->kernel, shape,
-               nodes[i].seconds * 1e3, nodes[i].cold_seconds * 1e3,
-               100 * nodes[i].limit_seconds / nodes[i].seconds, f->refusals);
+        printf("%-4s ", nodes[i].info.phase == SH_PHASE_FORWARD ? "fwd" : "bwd");
+        sh_bench_print_node(&nodes[i]);
+        printf("  %s\n", nodes[i].info.refusals);
     }
 }
 
