@@ -53,14 +53,22 @@ static void contend(board *b, int p)
     _exit(0);
 }
 
+/* Zeroed, and seen by processes that are forked. */
+static board *new_board(void)
+{
+    board *b = mmap(NULL, sizeof(*b), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+
+    assert_true(b != MAP_FAILED);
+    return b;
+}
+
 /* job of process p: "41", or one of its own. */
 static board *run_round(bool same_job)
 {
     pid_t children[N_PROCESSES];
     char job[16];
-    board *b = mmap(NULL, sizeof(*b), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    board *b = new_board();
 
-    assert_true(b != MAP_FAILED);
     for (int p = 0; p < N_PROCESSES; p++) {
         children[p] = fork();
         assert_true(children[p] >= 0);
@@ -125,10 +133,9 @@ static void lock_check__keeps_strangers_out_once_the_replaced_process_has_ended(
 {
     (void)state;
     sh_run_lock *lock = NULL, *stranger = NULL;
-    board *b = mmap(NULL, sizeof(*b), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    board *b = new_board();
     int status;
 
-    assert_true(b != MAP_FAILED);
     setenv("SLURM_JOB_ID", "41", 1);
     pid_t first = fork();
 
@@ -156,10 +163,9 @@ static void lock_freeze__of_a_replaced_process_is_refused_and_holds_others_off(v
 {
     (void)state;
     sh_run_lock *old = NULL, *new = NULL;
-    board *b = mmap(NULL, sizeof(*b), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    board *b = new_board();
     int status;
 
-    assert_true(b != MAP_FAILED);
     setenv("SLURM_JOB_ID", "41", 1);
     assert_int_equal(sh_run_lock_take(folder, &old), SH_OK);
     assert_int_equal(sh_run_lock_take(folder, &new), SH_OK);
