@@ -260,26 +260,19 @@ static sh_status write_answers(const flags *f, const sh_identify_report *report)
 {
     sh_status st = SH_OK;
     char page[SH_RUN_PATH];
-    int64_t counts[3] = {0}, n_repeats = 0;
+    sh_identity_totals totals = sh_identity_count(report->identity);
 
     SH_TRY(page_path(f->output, page, sizeof(page)));
     SH_TRY(sh_identify_write_csv(report, f->output));
     SH_TRY(sh_identify_write_html(report, f->pictures, page));
-    for (int64_t t = 0; t < report->identity->n; t++) {
-        counts[report->identity->answers[t].verdict]++;
-        n_repeats += report->identity->answers[t].n_repeats;
-    }
-    if (n_repeats > 0)
-        sh_log_warning(
-            "%lld of the images asked about are in the gallery too, at distance 0: their "
-            "answers say nothing about how well new pictures are known",
-            (long long)n_repeats);
+    if (totals.n_repeats > 0) sh_log_warning(SH_IDENTIFY_REPEATS, (long long)totals.n_repeats);
     printf("%lld %s against %lld images of %d fish: %lld known, %lld to look at, %lld unknown\n"
            "%s\n%s\n",
            (long long)report->identity->n, report->by_track ? "tracks" : "images",
            (long long)report->gallery->n, report->gallery->n_individuals,
-           (long long)counts[SH_VERDICT_KNOWN], (long long)counts[SH_VERDICT_LOOK],
-           (long long)counts[SH_VERDICT_UNKNOWN], f->output, page);
+           (long long)totals.verdicts[SH_VERDICT_KNOWN],
+           (long long)totals.verdicts[SH_VERDICT_LOOK],
+           (long long)totals.verdicts[SH_VERDICT_UNKNOWN], f->output, page);
 out:
     return st;
 }

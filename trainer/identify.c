@@ -164,6 +164,17 @@ out:
     return st;
 }
 
+sh_identity_totals sh_identity_count(const sh_identity *identity)
+{
+    sh_identity_totals totals = {0};
+
+    for (int64_t t = 0; t < identity->n; t++) {
+        totals.verdicts[identity->answers[t].verdict]++;
+        totals.n_repeats += identity->answers[t].n_repeats;
+    }
+    return totals;
+}
+
 void sh_identity_clear(sh_identity *identity)
 {
     free(identity->answers);

@@ -64,6 +64,19 @@ typedef struct sh_identity {
 SH_MUST_CHECK sh_status sh_identify(const sh_identify_input *input, sh_identity *out);
 void sh_identity_clear(sh_identity *identity);
 
+/** What all answers come to. */
+typedef struct sh_identity_totals {
+    int64_t verdicts[3]; /* answers, by sh_verdict */
+    int64_t n_repeats;   /* images */
+} sh_identity_totals;
+
+sh_identity_totals sh_identity_count(const sh_identity *identity);
+
+/** A sentence for people, of n_repeats: the one argument, a long long. */
+#define SH_IDENTIFY_REPEATS                                                                        \
+    "%lld of the images asked about are in the gallery too, at distance 0: their answers say "     \
+    "nothing about how well new pictures are known"
+
 /** What the tables and the page need to know. */
 typedef struct sh_identify_report {
     const sh_identity *identity;

@@ -129,15 +129,17 @@ out:
     return st;
 }
 
-static void write_summary(FILE *f, const sh_identify_report *r, const int64_t counts[3],
-                          int64_t n_repeats, int64_t max_answers)
+static void write_summary(FILE *f, const sh_identify_report *r, const sh_identity_totals *totals,
+                          int64_t max_answers)
 {
     int64_t n = r->identity->n;
 
     fprintf(f, "<p>%lld %s: %lld known, %lld to look at, %lld unknown, against %lld images of %d ",
-            (long long)n, r->by_track ? "tracks" : "images", (long long)counts[SH_VERDICT_KNOWN],
-            (long long)counts[SH_VERDICT_LOOK], (long long)counts[SH_VERDICT_UNKNOWN],
-            (long long)r->gallery->n, r->gallery->n_individuals);
+            (long long)n, r->by_track ? "tracks" : "images",
+            (long long)totals->verdicts[SH_VERDICT_KNOWN],
+            (long long)totals->verdicts[SH_VERDICT_LOOK],
+            (long long)totals->verdicts[SH_VERDICT_UNKNOWN], (long long)r->gallery->n,
+            r->gallery->n_individuals);
     fputs("fish.</p>\n<p class=\"note\">", f);
     if (r->thresholds != NULL)
         fprintf(f,
@@ -150,11 +152,8 @@ static void write_summary(FILE *f, const sh_identify_report *r, const int64_t co
         fputs("The run has no threshold: its split has no validation fish. Every answer has to be "
               "looked at.",
               f);
-    if (n_repeats > 0)
-        fprintf(f,
-                " %lld of the images asked about are in the gallery too, at distance 0: their "
-                "answers say nothing about how well new pictures are known.",
-                (long long)n_repeats);
+    if (totals->n_repeats > 0)
+        fprintf(f, " " SH_IDENTIFY_REPEATS ".", (long long)totals->n_repeats);
     if (n > max_answers)
         fprintf(f,
                 " The first %lld are shown, those to look at before the others; all are in the "
@@ -172,15 +171,12 @@ sh_status sh_identify_write_html(const sh_identify_report *report, int64_t max_a
     static const sh_verdict shown_first[] = {SH_VERDICT_LOOK, SH_VERDICT_UNKNOWN, SH_VERDICT_KNOWN};
     const sh_identity *id = report->identity;
     bool all = id->n <= max_answers; /* then in their own order */
-    int64_t counts[3] = {0}, n_repeats = 0, n_shown = 0;
+    const sh_identity_totals totals = sh_identity_count(id);
+    int64_t n_shown = 0;
     sh_page page = {0};
 
-    for (int64_t t = 0; t < id->n; t++) {
-        counts[id->answers[t].verdict]++;
-        n_repeats += id->answers[t].n_repeats;
-    }
     SH_TRY(sh_page_begin("Who is it?", &page));
-    write_summary(page.file, report, counts, n_repeats, max_answers);
+    write_summary(page.file, report, &totals, max_answers);
     for (size_t pass = 0; pass < (all ? 1 : SH_COUNT(shown_first)); pass++) {
         for (int64_t t = 0; t < id->n && n_shown < max_answers; t++) {
             if (!all && id->answers[t].verdict != shown_first[pass]) continue;
