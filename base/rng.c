@@ -1,38 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "base/rng.h"
+#include "base/rng_core.h"
 
 #include <math.h>
 
-/* The finaliser of SplitMix64 (Steele, Lea, Flood 2014): a bijection with full avalanche. */
-static uint64_t mix(uint64_t z)
-{
-    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
-    z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
-    return z ^ (z >> 31);
-}
-
-static const uint64_t GOLDEN = 0x9E3779B97F4A7C15u;
-
 sh_rng_key sh_rng_make(uint64_t seed, sh_rng_stream stream, uint64_t step, uint64_t slot)
 {
-    uint64_t a = mix(seed + GOLDEN);
-
-    a = mix(a ^ mix((uint64_t)stream * GOLDEN + 1));
-    a = mix(a ^ mix(step + 2 * GOLDEN));
-    a = mix(a ^ mix(slot + 3 * GOLDEN));
-    /* Not a plus a multiple of GOLDEN: sh_rng_bits adds those, and lo would cancel one draw to 0.
-     */
-    return (sh_rng_key){.hi = a, .lo = mix(~a)};
+    return sh_rng_core_make(seed, stream, step, slot);
 }
 
 uint64_t sh_rng_bits(sh_rng_key key, uint64_t element)
 {
-    return mix(key.lo ^ mix(key.hi + (element + 1) * GOLDEN));
+    return sh_rng_core_bits(key, element);
 }
 
 float sh_rng_uniform(sh_rng_key key, uint64_t element)
 {
-    return (float)(sh_rng_bits(key, element) >> 40) * 0x1p-24f;
+    return sh_rng_core_uniform(key, element);
 }
 
 float sh_rng_range(sh_rng_key key, uint64_t element, float lo, float hi)

@@ -184,49 +184,47 @@ static double at_least(double x, double eps)
     return x > eps ? x : eps;
 }
 
-/** Mean of c^p, and of c^p ln c, with c = max(x, eps). */
-static double mean_power(const float *x, int64_t n, double p, double eps, double *with_log)
+/** Mean of c^p, with c = max(x, eps). */
+static double mean_power(const float *x, int64_t n, double p, double eps)
 {
-    double sum = 0, log_sum = 0;
+    double sum = 0;
 
-    for (int64_t i = 0; i < n; i++) {
-        double c = at_least(x[i], eps), power = pow(c, p);
-        sum += power;
-        log_sum += power * log(c);
-    }
-    *with_log = log_sum / (double)n;
+    for (int64_t i = 0; i < n; i++) sum += pow(at_least(x[i], eps), p);
     return sum / (double)n;
 }
 
 void sh_ref_gem_pool(const sh_node_desc *desc, const sh_ref_view *v, const sh_run_scalars *scalars)
 {
     int64_t n_pixels = desc->in[0]->dims[2] * desc->in[0]->dims[3];
-    double p = v->in[1][0], with_log;
+    double p = v->in[1][0];
 
     (void)scalars;
     for (int64_t plane = 0; plane < sh_ref_elems(desc->out[0]); plane++) {
         const float *x = v->in[0] + plane * n_pixels;
-        v->out[0][plane] =
-            (float)pow(mean_power(x, n_pixels, p, desc->attrs->eps, &with_log), 1 / p);
+        v->out[0][plane] = (float)pow(mean_power(x, n_pixels, p, desc->attrs->eps), 1 / p);
     }
 }
 
+/* dp of a map: mean(c^p ln c) / S - ln(S) / p = mean(w ln w) / p with w = c^p / S, which does not
+ * cancel where all pixels are alike. */
 void sh_ref_gem_pool_grad(const sh_node_desc *desc, const sh_ref_view *v,
                           const sh_run_scalars *scalars)
 {
     int64_t n_pixels = desc->in[1]->dims[2] * desc->in[1]->dims[3];
-    double p = v->in[2][0], eps = desc->attrs->eps, dp = 0, with_log;
+    double p = v->in[2][0], eps = desc->attrs->eps, dp = 0;
 
     (void)scalars;
     for (int64_t plane = 0; plane < sh_ref_elems(desc->in[0]); plane++) {
         const float *x = v->in[1] + plane * n_pixels;
-        double mean = mean_power(x, n_pixels, p, eps, &with_log), y = pow(mean, 1 / p);
+        double mean = mean_power(x, n_pixels, p, eps), y = pow(mean, 1 / p), spread = 0;
         double g = v->in[0][plane] * y / mean / (double)n_pixels;
-        dp += v->in[0][plane] * y / p * (with_log / mean - log(mean) / p);
         for (int64_t i = 0; i < n_pixels; i++) {
+            double w = pow(at_least(x[i], eps), p) / mean;
+            spread += w > 0 ? w * log(w) : 0;
             double slope = x[i] >= desc->attrs->eps ? pow(at_least(x[i], eps), p - 1) : 0;
             v->out[0][plane * n_pixels + i] = (float)(g * slope);
         }
+        dp += v->in[0][plane] * y / p * spread / (double)n_pixels / p;
     }
     if (sh_ref_has_output(desc, 1)) v->out[1][0] = (float)dp;
 }

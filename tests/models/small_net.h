@@ -48,10 +48,10 @@ static inline void build(net *t, bool training)
     }
 }
 
-static inline void open_net(net *t, const char *backend, sh_dtype dtype, bool training)
+static inline void open_net_on(net *t, const sh_backend *backend, sh_dtype dtype, bool training)
 {
     memset(t, 0, sizeof(*t));
-    assert_int_equal(sh_backend_find(backend, &t->backend), SH_OK);
+    t->backend = backend;
     assert_int_equal(sh_store_create(t->backend, &t->store), SH_OK);
     const sh_program_config config = {.backend = t->backend,
                                       .store = t->store,
@@ -67,6 +67,14 @@ static inline void open_net(net *t, const char *backend, sh_dtype dtype, bool tr
     int64_t n = sh_store_n_params(t->store) + sh_store_n_states(t->store);
     assert_int_equal(t->backend->alloc(sh_program_arena_bytes(t->program), &t->arena), SH_OK);
     assert_int_equal(t->backend->alloc((size_t)n * sizeof(float), &t->reduce), SH_OK);
+}
+
+static inline void open_net(net *t, const char *name, sh_dtype dtype, bool training)
+{
+    const sh_backend *backend = NULL;
+
+    assert_int_equal(sh_backend_find(name, &backend), SH_OK);
+    open_net_on(t, backend, dtype, training);
 }
 
 static inline void close_net(net *t)

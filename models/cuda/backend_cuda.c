@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+/* The table of the CUDA backend. Tests build it with emulator/memory.c and the kernels on the
+ * emulator, as "emu:cuda". */
+#include "models/cuda/cuda.h"
+
+#include <assert.h>
+#include <pthread.h>
+
+#include "models/cuda/kernels.h"
+#include "models/cuda/memory.h"
+
+static sh_status prepare(const sh_node_desc *desc, const sh_cuda_op *op, size_t *scratch_bytes)
+{
+    *scratch_bytes = op->scratch_bytes != NULL ? op->scratch_bytes(desc) : 0;
+    return SH_OK;
+}
+
+#define KERNEL(op_name, name_)                                                                     \
+    static const char *why_not_##name_(const sh_node_desc *desc)                                   \
+    {                                                                                              \
+        return sh_cuda_##name_.why_not(desc);                                                      \
+    }                                                                                              \
+    static sh_status prepare_##name_(const sh_node_desc *desc, void **state, size_t *n_bytes)      \
+    {                                                                                              \
+        *state = NULL;                                                                             \
+        return prepare(desc, &sh_cuda_##name_, n_bytes);                                           \
+    }                                                                                              \
+    static sh_status run_##name_(const sh_node_desc *desc, void *state,                            \
+                                 const sh_kernel_args *args)                                       \
+    {                                                                                              \
+        (void)state;                                                                               \
+        sh_cuda_##name_.launch(desc, args);                                                        \
+        return sh_cuda_launched(#name_);                                                           \
+    }
+SH_CUDA_KERNELS(KERNEL)
+
+#define ROW(op_name, name_)                                                                        \
+    {.name = "cuda:" #name_,                                                                       \
+     .op = SH_OP_##op_name,                                                                        \
+     .why_not = why_not_##name_,                                                                   \
+     .prepare = prepare_##name_,                                                                   \
+     .run = run_##name_},
+static const sh_kernel kernels[] = {SH_CUDA_KERNELS(ROW)};
+
+enum { MAX_KERNELS = 2 }; /* of one op */
+static const sh_kernel *kernel_lists[SH_OP_COUNT][MAX_KERNELS + 1];
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+static void build_lists(void)
+{
+    int n[SH_OP_COUNT] = {0};
+
+    for (size_t i = 0; i < SH_COUNT(kernels); i++) {
+        sh_op op = kernels[i].op;
+        assert(n[op] < MAX_KERNELS);
+        kernel_lists[op][n[op]++] = &kernels[i];
+    }
+}
+
+static const sh_kernel *const *kernels_of(sh_op op)
+{
+    pthread_once(&once, build_lists);
+    return kernel_lists[op];
+}
+
+/* Channels innermost, images too: tensor cores and vector loads want them so. */
+static sh_layout layout_of(sh_dtype dtype, const int64_t dims[4], bool is_image_input)
+{
+    bool is_map = dims[2] * dims[3] > 1 && (dtype == SH_F32 || dtype == SH_BF16);
+
+    (void)is_image_input;
+    return is_map ? SH_NHWC : SH_NCHW;
+}
+
+static bool can_fuse(const sh_node_desc *fused)
+{
+    for (const sh_kernel *const *k = kernels_of(fused->op); *k != NULL; k++) {
+        if ((*k)->why_not(fused) == NULL) return true;
+    }
+    return false;
+}
+
+const sh_backend sh_backend_cuda = {.name = SH_CUDA_BACKEND_NAME,
+                                    .layout_of = layout_of,
+                                    .kernels_of = kernels_of,
+                                    .can_fuse = can_fuse,
+                                    .alloc = sh_cuda_alloc,
+                                    .free = sh_cuda_free,
+                                    .bytes = sh_cuda_bytes,
+                                    .device_ptr = sh_cuda_device_ptr,
+                                    .copy_in = sh_cuda_copy_in,
+                                    .copy_out = sh_cuda_copy_out};

@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: Apache-2.0
+/** What tests, in C, tell the emulator and ask it. The backend that runs on it is sh_backend_cuda,
+ *  linked with the emulator; its memory is the host's. */
+#ifndef SH_MODELS_CUDA_EMULATOR_ORDER_H
+#define SH_MODELS_CUDA_EMULATOR_ORDER_H
+
+#include "base/status.h"
+
+SH_C_BEGIN
+
+/** The order in which the threads of a block, and the blocks of a grid, take their turns. */
+typedef enum sh_emulator_order {
+    SH_EMULATOR_FORWARD,
+    SH_EMULATOR_REVERSED,
+    SH_EMULATOR_SHUFFLED, /* by a keyed draw, another one for each launch */
+} sh_emulator_order;
+
+void sh_emulator_set_order(sh_emulator_order order);
+
+/** The first fault since the last call ("divergent barrier ..."), or NULL. Valid until the next. */
+const char *sh_emulator_fault(void);
+
+/** How often kernels of a source file (its base name, "norm.cu") were launched. */
+long sh_emulator_launches(const char *base_name);
+
+SH_C_END
+
+#endif

@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: Apache-2.0
+/** What the CUDA backend's table needs of a device, or of the emulator: memory and verdicts. */
+#ifndef SH_MODELS_CUDA_MEMORY_H
+#define SH_MODELS_CUDA_MEMORY_H
+
+#include "models/backend.h"
+
+SH_C_BEGIN
+
+/* The buffer slots of sh_backend; see models/backend.h. */
+sh_status sh_cuda_alloc(size_t n_bytes, sh_buffer **out);
+void sh_cuda_free(sh_buffer **buffer);
+size_t sh_cuda_bytes(const sh_buffer *buffer);
+void *sh_cuda_device_ptr(sh_buffer *buffer, size_t offset);
+sh_status sh_cuda_copy_in(sh_buffer *to, size_t offset, const void *host, size_t n_bytes);
+sh_status sh_cuda_copy_out(const sh_buffer *from, size_t offset, void *host, size_t n_bytes);
+
+/** SH_OK if the launches since the last call were accepted. Does not wait for them. */
+SH_MUST_CHECK sh_status sh_cuda_launched(const char *kernel);
+
+SH_C_END
+
+#endif

@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+// timeout: 300
+// label: slow
+// prefix: cuda
+// library: sh_models_cuda_emulated
+/**
+ * The CUDA kernels, run by the emulator, in the conformance suite: every op, forward and
+ * derivative, odd shapes, f32 and bf16, with threads and blocks in three orders.
+ */
+#include <dirent.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+#include "models/conformance.h"
+#include "models/cuda/cuda.h"
+#include "models/cuda/emulator/order.h"
+#include "models/small_net.h"
+
+/** Strides that have nothing in common with the number of forms of an op, so that each form is met
+ *  with some shape; every shape and form would take minutes. */
+static void check_order(sh_emulator_order order, int stride)
+{
+    sh_emulator_set_order(order);
+    check_backend(&sh_backend_cuda, 1, stride);
+    sh_emulator_set_order(SH_EMULATOR_FORWARD);
+}
+
+static void kernels__agree_with_ref(void **state)
+{
+    (void)state;
+    check_order(SH_EMULATOR_FORWARD, 5);
+}
+
+static void kernels__agree_with_ref_with_threads_reversed(void **state)
+{
+    (void)state;
+    check_order(SH_EMULATOR_REVERSED, 11);
+}
+
+static void kernels__agree_with_ref_with_threads_shuffled(void **state)
+{
+    (void)state;
+    check_order(SH_EMULATOR_SHUFFLED, 13);
+}
+
+/** A training step of the small network in one order; its gradients and statistics, malloc'd. */
+static float *gradients_on(const sh_backend *backend, sh_emulator_order order, int64_t *n)
+{
+    net t;
+
+    sh_emulator_set_order(order);
+    open_net_on(&t, backend, SH_F32, true);
+    step(&t, true);
+    float *values = read_reduce(&t);
+    *n = sh_store_n_params(t.store) + sh_store_n_states(t.store);
+    close_net(&t);
+    sh_emulator_set_order(SH_EMULATOR_FORWARD);
+    return values;
+}
+
+static void a_network__has_the_gradients_of_ref_and_the_same_bytes_in_every_order(void **state)
+{
+    int64_t n = 0;
+    float *ref = gradients_on(&sh_backend_ref, SH_EMULATOR_FORWARD, &n);
+    float *forward = gradients_on(&sh_backend_cuda, SH_EMULATOR_FORWARD, &n);
+
+    (void)state;
+    assert_true(nmse(forward, ref, n) < 1e-8);
+    for (int order = SH_EMULATOR_REVERSED; order <= SH_EMULATOR_SHUFFLED; order++) {
+        float *other = gradients_on(&sh_backend_cuda, (sh_emulator_order)order, &n);
+        assert_memory_equal(other, forward, (size_t)n * sizeof(float));
+        free(other);
+    }
+    free(forward);
+    free(ref);
+}
+
+/** After the tests above. */
+static void every_kernel_file__was_run(void **state)
+{
+    const char *root = getenv("SHOAL_SOURCE");
+    char path[4096];
+    int n_files = 0, n_missed = 0;
+
+    (void)state;
+    if (root == NULL) skip();
+    snprintf(path, sizeof(path), "%s/models/cuda", root);
+    DIR *folder = opendir(path);
+    assert_non_null(folder);
+    for (struct dirent *file = readdir(folder); file != NULL; file = readdir(folder)) {
+        const char *dot = strrchr(file->d_name, '.');
+        if (dot == NULL || strcmp(dot, ".cu") != 0) continue;
+        n_files++;
+        if (sh_emulator_launches(file->d_name) > 0) continue;
+        print_message("no kernel of %s was launched\n", file->d_name);
+        n_missed++;
+    }
+    closedir(folder);
+    assert_true(n_files > 0);
+    assert_int_equal(n_missed, 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(kernels__agree_with_ref),
+        cmocka_unit_test(kernels__agree_with_ref_with_threads_reversed),
+        cmocka_unit_test(kernels__agree_with_ref_with_threads_shuffled),
+        cmocka_unit_test(a_network__has_the_gradients_of_ref_and_the_same_bytes_in_every_order),
+        cmocka_unit_test(every_kernel_file__was_run),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
