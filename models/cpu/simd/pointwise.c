@@ -40,19 +40,29 @@ void SH_SIMD(tile_load_grad)(const void *g, const void *y, sh_dtype from, int64_
         row_load_grad(g, y, pixels, grad, tile, 0, SH_BF16, SH_BF16);
 }
 
+/* Two pixels after one another, to [16][2]. */
+SH_INLINE void pair(const uint16_t *from, uint16_t *to)
+{
+#ifdef __AVX512BW__
+    const __m512i turns =
+        _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6,
+                         21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+    _mm512_storeu_si512(to, _mm512_permutexvar_epi16(turns, _mm512_loadu_si512(from)));
+#else
+    for (int i = 0; i < LANES; i++) to[2 * i] = from[i], to[2 * i + 1] = from[LANES + i];
+#endif
+}
+
 void SH_SIMD(tile_pair)(const void *tile, int64_t pixels, void *pairs)
 {
     const uint16_t *from = tile;
-    uint32_t *to = pairs;
+    uint16_t *to = pairs, last[2 * LANES] = {0};
+    int64_t p = 0;
 
-    for (int64_t p = 0; p < pixels; p += 2) {
-        vu first = __builtin_convertvector(*(const vh_any *)(from + p * LANES), vu);
-        vu second = {0};
-        if (p + 1 < pixels)
-            second = __builtin_convertvector(*(const vh_any *)(from + (p + 1) * LANES), vu);
-        second = first | second << 16;
-        memcpy(to + p / 2 * LANES, &second, sizeof(second));
-    }
+    for (; p + 1 < pixels; p += 2) pair(from + p * LANES, to + p * LANES);
+    if (p == pixels) return;
+    memcpy(last, from + p * LANES, sizeof(last) / 2);
+    pair(last, to + p * LANES);
 }
 
 int SH_SIMD(panel_blocks)(int64_t first, int64_t n_blocks)
@@ -81,9 +91,8 @@ SH_INLINE void pack_square_bf16(const float *w, int64_t out_stride, int64_t k_st
                                 int64_t wide)
 {
     for (int k = 0; out_stride == 1 && k < LANES; k += 2) {
-        vu first = __builtin_convertvector(vec_to_bf16(vec_load(w, k * k_stride, SH_F32)), vu);
-        vu second =
-            __builtin_convertvector(vec_to_bf16(vec_load(w, (k + 1) * k_stride, SH_F32)), vu);
+        vu first = vec_widen(vec_to_bf16(vec_load(w, k * k_stride, SH_F32)));
+        vu second = vec_widen(vec_to_bf16(vec_load(w, (k + 1) * k_stride, SH_F32)));
         first |= second << 16;
         memcpy(to + k / 2 * wide, &first, sizeof(first));
     }
@@ -294,14 +303,19 @@ SH_INLINE void product_of(int64_t m, const void *a, int64_t a_stride, int64_t n_
     }
 }
 
+/* Piece by piece, so that a line costs little more than its prefetch. */
 SH_INLINE void fetch_ahead(sh_cpu_ahead *a)
 {
-    for (int64_t i = 0; i < a->lines && a->piece < a->n_pieces; i++) {
-        __builtin_prefetch(a->pieces[a->piece].at + a->offset, 0, 2);
-        a->offset += 64;
-        if (a->offset < a->pieces[a->piece].n_bytes) continue;
-        a->offset = 0;
-        a->piece++;
+    for (int64_t left = a->lines; left > 0 && a->piece < a->n_pieces;) {
+        const char *at = a->pieces[a->piece].at + a->offset;
+        int64_t lines = (a->pieces[a->piece].n_bytes - a->offset + 63) / 64;
+        bool is_whole = lines <= left;
+
+        if (!is_whole) lines = left;
+        for (int64_t i = 0; i < lines; i++) __builtin_prefetch(at + i * 64, 0, 2);
+        left -= lines;
+        a->offset = is_whole ? 0 : a->offset + lines * 64;
+        a->piece += is_whole;
     }
 }
 
