@@ -17,73 +17,7 @@
  */
 #include <stdlib.h>
 
-#include "models/graph.h"
-
-/* ---- what the rules ask ---- */
-
-static sh_node *producer_of(sh_program *p, sh_value v, sh_op op)
-{
-    if (v == SH_NO_VALUE || p->values[v].producer < 0) return NULL;
-    sh_node *node = &p->nodes[p->values[v].producer];
-    return node->op == op ? node : NULL;
-}
-
-/** Absent operands read as SH_NO_VALUE, also those beyond the count. */
-static sh_value input(const sh_node *node, int k)
-{
-    return k < node->n_in ? node->in[k] : SH_NO_VALUE;
-}
-
-static sh_value output(const sh_node *node, int k)
-{
-    return k < node->n_out ? node->out[k] : SH_NO_VALUE;
-}
-
-static void set_input(sh_node *node, int k, sh_value v)
-{
-    while (node->n_in <= k) node->in[node->n_in++] = SH_NO_VALUE;
-    node->in[k] = v;
-}
-
-static void set_output(sh_program *p, sh_node *node, int k, sh_value v)
-{
-    while (node->n_out <= k) node->out[node->n_out++] = SH_NO_VALUE;
-    node->out[k] = v;
-    if (v != SH_NO_VALUE) p->values[v].producer = (int)(node - p->nodes);
-}
-
-static void remove_node(sh_node *node)
-{
-    node->op = SH_OP_COUNT;
-}
-
-/** The n-th node that reads v, or NULL. */
-static sh_node *user_of(sh_program *p, sh_value v, int n)
-{
-    for (int i = 0; i < p->n_nodes; i++) {
-        sh_node *node = &p->nodes[i];
-        if (node->op == SH_OP_COUNT) continue;
-        for (int k = 0; k < node->n_in; k++) {
-            if (node->in[k] == v && n-- == 0) return node;
-            if (node->in[k] == v) break;
-        }
-    }
-    return NULL;
-}
-
-static int n_reads(const sh_node *node, sh_value v)
-{
-    int n = 0;
-
-    for (int k = 0; k < node->n_in; k++) n += node->in[k] == v;
-    return n;
-}
-
-static bool accepted(const sh_program *p, sh_node merged)
-{
-    sh_graph_describe(p, &merged);
-    return p->config.backend->can_fuse(&merged.desc);
-}
+#include "models/fuse.h"
 
 /* ---- forward: normalisation, residual, activation ---- */
 
@@ -128,16 +62,6 @@ static bool act_into_bn(sh_program *p, sh_node *act)
 }
 
 /* ---- backward: the activation's mask inside batch norm's gradient ---- */
-
-/** The BN_GRAD_* node of this op that takes g as dy for the batch norm `bn`, or NULL. */
-static sh_node *bn_grad_user(sh_program *p, sh_op op, sh_value g, const sh_node *bn)
-{
-    for (int i = 0; i < p->n_nodes; i++) {
-        sh_node *node = &p->nodes[i];
-        if (node->op == op && node->in[0] == g && node->in[1] == bn->in[0]) return node;
-    }
-    return NULL;
-}
 
 /** Does every reader of g other than the two stand behind `apply`? */
 static bool others_follow(sh_program *p, sh_value g, const sh_node *reduce, const sh_node *apply)
@@ -455,6 +379,7 @@ static const struct rule {
     {"bn + conv", bn_into_prologue},
     {"conv + add", add_into_conv},
     {"conv + act", act_into_conv},
+    {"bn + squeeze and excitation", sh_fuse_squeeze},
     {"conv_grad + bn_grad_reduce", reduce_into_conv_grad},
     {"bn_grad_apply + conv_grad", apply_into_conv_grad},
 };

@@ -8,8 +8,8 @@
  * absent ones may lie beyond n_inputs or n_outputs.
  *
  * In place: output 0 may lie on input 0, same dtype and layout, in BN_APPLY, BN_GRAD_APPLY, ACT,
- * ACT_GRAD, ADD, DROPOUT, ADD_SCALED, MUL_CHANNELS, MUL_CHANNELS_GRAD, SCALE, SCALE_GRAD and
- * PATH_DROP. No other operands overlap.
+ * ACT_GRAD, ADD, DROPOUT, ADD_SCALED, MUL_CHANNELS, MUL_CHANNELS_GRAD, SE_GRAD, SCALE,
+ * SCALE_GRAD and PATH_DROP. No other operands overlap.
  */
 #ifndef SH_MODELS_OPS_H
 #define SH_MODELS_OPS_H
@@ -100,7 +100,16 @@ typedef enum sh_op {
 
     SH_OP_MUL_CHANNELS,      /* in: x [N,C,H,W], s [N,C,1,1]; out: y = x s */
     SH_OP_MUL_CHANNELS_GRAD, /* in: dy, x, s; out: dx = dy s, ?ds = sum of dy x over H, W */
-    SH_OP_SCALE,             /* in: x, gamma [C]; out: y = x gamma */
+    /* Squeeze and excitation of a = act((x - mean) / sqrt(var + eps) * gamma + beta), which is
+     * never stored. Only fusion makes these. */
+    SH_OP_SE_SQUEEZE,     /* in: x, mean, var, gamma, beta; out: mean of a over H, W [N,C,1,1] */
+    SH_OP_SE_EXCITE,      /* in: x, s [N,C,1,1], mean, var, gamma, beta; out: y = a s */
+    SH_OP_SE_FACTOR_GRAD, /* in: dy, x, mean, var, gamma, beta; out: ds = sum of dy a over H, W */
+    /* With dp the gradient of what SE_SQUEEZE gave, m = H W: g = (dy s + dp / m) act', and what
+     * BN_GRAD_REDUCE gives for it, of g as stored.
+     * in: dy, x, mean, var, gamma, beta, s, dp; out: g, dgamma [C], dbeta [C] */
+    SH_OP_SE_GRAD,
+    SH_OP_SCALE,      /* in: x, gamma [C]; out: y = x gamma */
     SH_OP_SCALE_GRAD, /* in: dy, x, gamma; out: dx = dy gamma, ?dgamma = sum of dy x over N, H, W */
     SH_OP_ADD_SCALED, /* in: b, ?a; out: attrs.scale b + a */
 

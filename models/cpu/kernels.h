@@ -30,6 +30,7 @@ extern const sh_kernel sh_cpu_reflect_pad, sh_cpu_reflect_pad_grad, sh_cpu_dropo
 extern const sh_kernel sh_cpu_max_pool, sh_cpu_max_pool_grad, sh_cpu_mean_pool,
     sh_cpu_mean_pool_grad, sh_cpu_gem_pool, sh_cpu_gem_pool_grad;
 extern const sh_kernel sh_cpu_concat, sh_cpu_concat_grad;
+extern const sh_kernel sh_cpu_se_squeeze, sh_cpu_se_excite, sh_cpu_se_factor_grad, sh_cpu_se_grad;
 extern const sh_kernel sh_cpu_mul_channels, sh_cpu_mul_channels_grad, sh_cpu_scale,
     sh_cpu_scale_grad, sh_cpu_add_scaled;
 extern const sh_kernel sh_cpu_layer_norm_kernel, sh_cpu_layer_norm_grad_kernel;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /** Batch norm over maps of rows: statistics; application with residual and activation; derivatives
  *  with the activation's slope in them. A thread keeps its channels' constants over its rows. */
-#include "models/cuda/node.h"
+#include "models/cuda/norm.h"
 #include "models/cuda/reduce.h"
 
 static int64_t rows_of(const sh_tensor_desc *d)
@@ -13,13 +13,6 @@ static tiling tiling_for(const sh_tensor_desc *d)
 {
     return d->dims[1] % 8 == 0 ? tiling_of<8>(rows_of(d), d->dims[1])
                                : tiling_of<1>(rows_of(d), d->dims[1]);
-}
-
-static batch_norm norm_at(const sh_node_desc *desc, const sh_kernel_args *args, int first)
-{
-    return batch_norm{input<float>(args, first), input<float>(args, first + 1),
-                      input<float>(args, first + 2), input<float>(args, first + 3),
-                      desc->attrs->eps};
 }
 
 /* ---- statistics ---- */

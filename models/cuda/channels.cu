@@ -1,29 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /** Factors per channel (squeeze and excitation, layer scale) and means of whole maps. */
-#include "models/cuda/node.h"
+#include "models/cuda/images.h"
 #include "models/cuda/reduce.h"
-
-/** One block does one image's pixels: blockIdx.y is the image. */
-struct image_rows {
-    int64_t n_images, C, n_pixels;
-};
-
-static image_rows image_rows_of(const sh_tensor_desc *d)
-{
-    return image_rows{d->dims[0], d->dims[1], pixels_of(d)};
-}
-
-static const char *why_not_images(const sh_node_desc *desc)
-{
-    if (desc->in[0]->dims[0] > SH_MAX_GRID_Y) return "too many images";
-    return why_not_rows(desc);
-}
-
-/** Element of channel c0 in pixel p of this block's image. */
-__device__ static inline int64_t pixel_at(const image_rows &m, int64_t p, int64_t c0)
-{
-    return (blockIdx.y * m.n_pixels + p) * m.C + c0;
-}
 
 /* ---- y = x s ---- */
 

@@ -42,6 +42,10 @@ typedef struct sh_cuda_op {
     X(AVG_POOL_GRAD, avg_pool_grad)                                                                \
     X(MUL_CHANNELS, mul_channels)                                                                  \
     X(MUL_CHANNELS_GRAD, mul_channels_grad)                                                        \
+    X(SE_SQUEEZE, se_squeeze)                                                                      \
+    X(SE_EXCITE, se_excite)                                                                        \
+    X(SE_FACTOR_GRAD, se_factor_grad)                                                              \
+    X(SE_GRAD, se_grad)                                                                            \
     X(SCALE, scale)                                                                                \
     X(SCALE_GRAD, scale_grad)                                                                      \
     X(MAX_POOL, max_pool)                                                                          \

@@ -43,6 +43,10 @@
     X(CONCAT_GRAD, concat_grad)                                                                    \
     X(MUL_CHANNELS, mul_channels)                                                                  \
     X(MUL_CHANNELS_GRAD, mul_channels_grad)                                                        \
+    X(SE_SQUEEZE, se_squeeze)                                                                      \
+    X(SE_EXCITE, se_excite)                                                                        \
+    X(SE_FACTOR_GRAD, se_factor_grad)                                                              \
+    X(SE_GRAD, se_grad)                                                                            \
     X(SCALE, scale)                                                                                \
     X(SCALE_GRAD, scale_grad)                                                                      \
     X(ADD_SCALED, add_scaled)                                                                      \

@@ -42,6 +42,7 @@ sh_ref_loops sh_ref_avg_pool, sh_ref_avg_pool_grad, sh_ref_reflect_pad, sh_ref_r
 sh_ref_loops sh_ref_l2_norm, sh_ref_l2_norm_grad;
 sh_ref_loops sh_ref_max_pool, sh_ref_max_pool_grad, sh_ref_mean_pool, sh_ref_mean_pool_grad;
 sh_ref_loops sh_ref_gem_pool, sh_ref_gem_pool_grad;
+sh_ref_loops sh_ref_se_squeeze, sh_ref_se_excite, sh_ref_se_factor_grad, sh_ref_se_grad;
 sh_ref_loops sh_ref_concat, sh_ref_concat_grad, sh_ref_mul_channels, sh_ref_mul_channels_grad;
 sh_ref_loops sh_ref_scale, sh_ref_scale_grad, sh_ref_add_scaled, sh_ref_path_drop;
 sh_ref_loops sh_ref_layer_norm, sh_ref_layer_norm_grad, sh_ref_attention, sh_ref_attention_grad;

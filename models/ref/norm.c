@@ -122,6 +122,81 @@ void sh_ref_bn_grad_apply(const sh_node_desc *desc, const sh_ref_view *v,
     }
 }
 
+/* ---- squeeze and excitation of what a batch norm gives ---- */
+
+static double activated(const sh_node_desc *desc, const sh_ref_channel *ch, double x)
+{
+    return sh_ref_act_value(desc->attrs->act, sh_ref_bn_value(ch, x));
+}
+
+void sh_ref_se_squeeze(const sh_node_desc *desc, const sh_ref_view *v,
+                       const sh_run_scalars *scalars)
+{
+    planes p = planes_of(desc->in[0]);
+
+    (void)scalars;
+    for (int64_t plane = 0; plane < p.N * p.C; plane++) {
+        sh_ref_channel ch = sh_ref_channel_of(v, 1, plane % p.C, desc->attrs->eps);
+        double sum = 0;
+        for (int64_t i = plane * p.n_pixels; i < (plane + 1) * p.n_pixels; i++)
+            sum += activated(desc, &ch, v->in[0][i]);
+        v->out[0][plane] = (float)(sum / (double)p.n_pixels);
+    }
+}
+
+void sh_ref_se_excite(const sh_node_desc *desc, const sh_ref_view *v, const sh_run_scalars *scalars)
+{
+    planes p = planes_of(desc->in[0]);
+
+    (void)scalars;
+    for (int64_t plane = 0; plane < p.N * p.C; plane++) {
+        sh_ref_channel ch = sh_ref_channel_of(v, 2, plane % p.C, desc->attrs->eps);
+        for (int64_t i = plane * p.n_pixels; i < (plane + 1) * p.n_pixels; i++)
+            v->out[0][i] = (float)(activated(desc, &ch, v->in[0][i]) * v->in[1][plane]);
+    }
+}
+
+void sh_ref_se_factor_grad(const sh_node_desc *desc, const sh_ref_view *v,
+                           const sh_run_scalars *scalars)
+{
+    planes p = planes_of(desc->in[0]);
+
+    (void)scalars;
+    for (int64_t plane = 0; plane < p.N * p.C; plane++) {
+        sh_ref_channel ch = sh_ref_channel_of(v, 2, plane % p.C, desc->attrs->eps);
+        double sum = 0;
+        for (int64_t i = plane * p.n_pixels; i < (plane + 1) * p.n_pixels; i++)
+            sum += v->in[0][i] * activated(desc, &ch, v->in[1][i]);
+        v->out[0][plane] = (float)sum;
+    }
+}
+
+void sh_ref_se_grad(const sh_node_desc *desc, const sh_ref_view *v, const sh_run_scalars *scalars)
+{
+    planes p = planes_of(desc->in[0]);
+
+    (void)scalars;
+    for (int64_t c = 0; c < p.C; c++) {
+        sh_ref_channel ch = sh_ref_channel_of(v, 2, c, desc->attrs->eps);
+        double dgamma = 0, dbeta = 0;
+        for (int64_t n = 0; n < p.N; n++) {
+            int64_t plane = n * p.C + c;
+            double share = v->in[7][plane] / (double)p.n_pixels;
+            for (int64_t i = plane * p.n_pixels; i < (plane + 1) * p.n_pixels; i++) {
+                double z = sh_ref_bn_value(&ch, v->in[1][i]);
+                double slope =
+                    sh_ref_act_slope(desc->attrs->act, z, sh_ref_act_value(desc->attrs->act, z));
+                double g = ((double)v->in[0][i] * v->in[6][plane] + share) * slope;
+                dbeta += g;
+                dgamma += g * (v->in[1][i] - ch.mean) * ch.rstd;
+                v->out[0][i] = (float)g;
+            }
+        }
+        v->out[1][c] = (float)dgamma;
+        v->out[2][c] = (float)dbeta;
+    }
+}
+
 void sh_ref_bn_export(const sh_node_desc *desc, const sh_ref_view *v, const sh_run_scalars *scalars)
 {
     double m = (double)desc->attrs->n_reduced, share = desc->attrs->share;

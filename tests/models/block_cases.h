@@ -68,6 +68,36 @@ static void add_channel_forms(suite *s, const int64_t *d, sh_dtype dtype)
     }
 }
 
+/** Squeeze and excitation of a batch norm of a map [N,C,H,W]. */
+static void add_squeeze_forms(suite *s, const int64_t *d, sh_dtype dtype, sh_act act)
+{
+    sh_op_attrs attrs = plain_attrs;
+
+    attrs.act = act;
+    op_case *c = add(s, SH_OP_SE_SQUEEZE, dtype, &attrs);
+    MAP(IN, c, 0, d);
+    put_norm(c, 1, d[1]);
+    OUT(c, 0, MATRIX, d[0], d[1], 1, 1);
+
+    c = add(s, SH_OP_SE_EXCITE, dtype, &attrs);
+    MAP(IN, c, 0, d);
+    IN(c, 1, MATRIX, d[0], d[1], 1, 1);
+    put_norm(c, 2, d[1]);
+    MAP(OUT, c, 0, d);
+
+    c = add(s, SH_OP_SE_FACTOR_GRAD, dtype, &attrs);
+    for (int k = 0; k < 2; k++) MAP(IN, c, k, d);
+    put_norm(c, 2, d[1]);
+    OUT(c, 0, MATRIX, d[0], d[1], 1, 1);
+
+    c = add(s, SH_OP_SE_GRAD, dtype, &attrs);
+    for (int k = 0; k < 2; k++) MAP(IN, c, k, d);
+    put_norm(c, 2, d[1]);
+    for (int k = 6; k < 8; k++) IN(c, k, MATRIX, d[0], d[1], 1, 1);
+    MAP(OUT, c, 0, d);
+    for (int k = 1; k < 3; k++) OUT(c, k, PARAM, d[1], 1, 1, 1);
+}
+
 static void add_pool_pair(suite *s, sh_op op, sh_op grad, sh_dtype dtype, const sh_op_attrs *attrs,
                           const int64_t *d, int64_t oh, int64_t ow)
 {

@@ -27,9 +27,11 @@ static void add_all(suite *s)
     static const int64_t shapes[][4] = {{1, 1, 1, 1},   {2, 3, 5, 7},    {1, 8, 9, 3},
                                         {3, 16, 7, 7},  {2, 17, 4, 6},   {5, 24, 1, 1},
                                         {2, 33, 11, 5}, {1, 64, 23, 21}, {4, 48, 13, 11}};
+    static const int64_t streamed[] = {7, 64, 49, 48}; /* results of more than 2 MB in bf16 too */
     static const int64_t matrices[][3] = {{1, 1, 1},    {3, 17, 5},      {5, 33, 24},
                                           {2, 40, 128}, {32, 1280, 128}, {4, 257, 1}};
     static const sh_dtype dtypes[2] = {SH_F32, SH_BF16};
+    static const sh_act squeezed[] = {SH_ACT_RELU6, SH_ACT_SILU, SH_ACT_HARD_SWISH};
 
     for (int t = 0; t < 2; t++) {
         for (size_t i = 0; i < SH_COUNT(conv_shapes); i++) {
@@ -39,9 +41,13 @@ static void add_all(suite *s)
             for (sh_act act = SH_ACT_NONE; act <= SH_ACT_HARD_SWISH; act++) {
                 add_norm_forms(s, shapes[i], dtypes[t], act);
             }
+            for (size_t k = 0; k < SH_COUNT(squeezed); k++)
+                add_squeeze_forms(s, shapes[i], dtypes[t], squeezed[k]);
             add_map_forms(s, shapes[i], dtypes[t]);
             add_pad_forms(s, shapes[i], dtypes[t]);
         }
+        add_norm_forms(s, streamed, dtypes[t], SH_ACT_RELU6);
+        add_squeeze_forms(s, streamed, dtypes[t], SH_ACT_SILU);
         for (size_t i = 0; i < SH_COUNT(matrices); i++) {
             add_matrix_forms(s, matrices[i][0], matrices[i][1], matrices[i][2], dtypes[t]);
         }
@@ -84,6 +90,7 @@ static bool may_be_in_place(const op_case *c)
     case SH_OP_ADD_SCALED:
     case SH_OP_MUL_CHANNELS:
     case SH_OP_MUL_CHANNELS_GRAD:
+    case SH_OP_SE_GRAD:
     case SH_OP_SCALE:
     case SH_OP_SCALE_GRAD:
     case SH_OP_PATH_DROP:

@@ -20,7 +20,7 @@ static const sh_op_attrs plain_attrs = {.stride = {1, 1},
 
 /* ---- cases ---- */
 
-enum { MAX_CASES = 6000 };
+enum { MAX_CASES = 7000 };
 
 typedef struct suite {
     const sh_backend *backend;

@@ -232,6 +232,7 @@ static const case_net cases[] = {
     {"squeeze, frozen", {3, 3, 6, 5}, build_squeeze, true, 3e-2, 2e-3, 5, "conv_grad"},
     {"hard squeeze", {3, 3, 6, 5}, build_hard, false, 1e-3, 1e-2, 5, "conv_grad"},
     {"squeeze, no act left", {3, 3, 6, 5}, build_squeeze, false, 3e-2, 2e-3, 1, "act"},
+    {"squeeze, nothing stored", {3, 3, 6, 5}, build_squeeze, false, 3e-2, 2e-3, 1, "se_grad"},
     {"inception", {2, 3, 5, 6}, build_inception, false, 1e-2, 1e-3, 1, "concat_grad"},
     {"transformer", {3, 3, 6, 4}, build_transformer, false, 1e-2, 2e-3, 1, "attention_grad"},
 };

@@ -24,7 +24,8 @@ SH_INLINE void moments_add(sh_cpu_moments *m, vf sum, vf square, int64_t pixels)
     X(fill) X(dw_rows) X(dw_forward) X(dw_backward) \
     X(tile_load) X(tile_load_grad) X(tile_pair) X(pack) \
     X(panel_blocks) X(tile_product) X(tile_outer) X(product_tiles) \
-    X(outer_tiles) X(tile_store) X(tile_store_grad)
+    X(outer_tiles) X(tile_store) X(tile_store_grad) \
+    X(se_squeeze) X(se_excite) X(se_factor_grad) X(se_grad)
 /* clang-format on */
 #define SH_SIMD_DECLARE(slot) extern __typeof__(*((sh_cpu_simd *)0)->slot) SH_SIMD(slot);
 SH_SIMD_SLOTS(SH_SIMD_DECLARE)

@@ -118,6 +118,20 @@ typedef struct sh_cpu_simd {
                           int64_t pixels, sh_dtype dtype, const sh_cpu_affine *norm,
                           const sh_cpu_bn_grad *grad);
     void (*pool)(const void *x, int64_t pixels, sh_dtype dtype, float *sum);
+    /** Squeeze and excitation of a = what norm makes of x; factors, sums and shares are [16].
+     *  sum = sum of a */
+    void (*se_squeeze)(const void *x, int64_t pixels, sh_dtype dtype, const sh_cpu_affine *norm,
+                       float *sum);
+    /** y = a factor */
+    void (*se_excite)(const void *x, const float *factor, void *y, int64_t pixels, sh_dtype dtype,
+                      const sh_cpu_affine *norm, bool stream);
+    /** sum = sum of dy a */
+    void (*se_factor_grad)(const void *dy, const void *x, int64_t pixels, sh_dtype dtype,
+                           const sh_cpu_affine *norm, float *sum);
+    /** g = (dy factor + share) times norm's slope at x, summed as it was stored. */
+    void (*se_grad)(const void *dy, const void *x, const float *factor, const float *share, void *g,
+                    int64_t pixels, sh_dtype dtype, const sh_cpu_affine *norm, const float *mean,
+                    bool stream, sh_cpu_grad_sums *sums);
     void (*fill)(const float *value, void *y, int64_t pixels, sh_dtype dtype);
 
     /* ---- depthwise convolution; rows is scratch of dw_rows(dw) floats ---- */
