@@ -20,6 +20,7 @@ typedef struct slabs {
     int64_t n_images, n_channels, n_blocks, pixels, n;
     size_t bytes; /* of one slab */
     sh_dtype dtype;
+    bool is_large; /* all of them */
 } slabs;
 
 static slabs slabs_of(const sh_tensor_desc *x)
@@ -32,7 +33,8 @@ static slabs slabs_of(const sh_tensor_desc *x)
                    .pixels = pixels,
                    .n = x->dims[0] * blocks,
                    .bytes = (size_t)pixels * 16 * sh_dtype_size(x->dtype),
-                   .dtype = x->dtype};
+                   .dtype = x->dtype,
+                   .is_large = sh_cpu_is_large(sh_tensor_bytes(x))};
 }
 
 static const void *slab(const void *p, const slabs *s, int64_t i)
@@ -109,7 +111,7 @@ static sh_status run_apply(const sh_node_desc *d, void *state, const sh_kernel_a
     for (int64_t i = 0; i < s.n; i++) {
         sh_cpu_affine affine = sh_cpu_norm_block(&norm, i % s.n_blocks);
         simd->bn_apply(slab(args->in[0], &s, i), slab(residual, &s, i),
-                       slab_out(args->out[0], &s, i), s.pixels, s.dtype, &affine);
+                       slab_out(args->out[0], &s, i), s.pixels, s.dtype, &affine, s.is_large);
     }
     return SH_OK;
 }
@@ -159,7 +161,7 @@ static sh_status run_grad_apply(const sh_node_desc *d, void *state, const sh_ker
         sh_cpu_bn_grad grad = sh_cpu_grad_block(&norm, i % s.n_blocks);
         simd->bn_grad_apply(slab(args->in[0], &s, i), slab(args->in[1], &s, i), slab(y, &s, i),
                             slab_out(args->out[0], &s, i), slab_out(dresidual, &s, i), s.pixels,
-                            s.dtype, &affine, &grad);
+                            s.dtype, &affine, &grad, s.is_large);
     }
     return SH_OK;
 }

@@ -3,6 +3,24 @@
  * the number of pixels alone. */
 #include "models/cpu/simd/rows.h"
 
+/* Operands come from memory in several streams at once, more than the processor follows by itself
+ * from page to page. */
+enum { AHEAD_BYTES = 2048 };
+
+SH_INLINE vf load_ahead(const void *p, int64_t i, const sh_dtype dtype)
+{
+    fetch_stream(p, i, AHEAD_BYTES, dtype);
+    return vec_load(p, i, dtype);
+}
+
+SH_INLINE void put(void *p, int64_t i, vf v, bool stream, const sh_dtype dtype)
+{
+    if (stream)
+        vec_stream(p, i, v, dtype);
+    else
+        vec_store(p, i, v, dtype);
+}
+
 SH_INLINE void moments(const void *x, int64_t pixels, sh_cpu_moments *m, const sh_dtype dtype)
 {
     vf s[STRANDS] = {{0}}, q[STRANDS] = {{0}};
@@ -38,46 +56,45 @@ void SH_SIMD(moments)(const void *x, int64_t pixels, sh_dtype dtype, sh_cpu_mome
 }
 
 SH_INLINE void bn_apply(const void *x, const void *residual, void *y, int64_t pixels,
-                        const sh_cpu_affine *norm, const sh_dtype dtype, const bool has_residual,
-                        const sh_act curve)
+                        const sh_cpu_affine *norm, bool stream, const sh_dtype dtype,
+                        const bool has_residual, const sh_act curve)
 {
     vf scale = vec_load(norm->scale, 0, SH_F32), shift = vec_load(norm->shift, 0, SH_F32);
     vf lo = vec_set(norm->lo), hi = vec_set(norm->hi);
 
     for (int64_t i = 0; i < pixels * LANES; i += LANES) {
-        vf v = vec_load(x, i, dtype) * scale + shift;
-        if (has_residual) v += vec_load(residual, i, dtype);
-        vec_store(y, i,
-                  curve == SH_ACT_SILU         ? vec_silu(v)
-                  : curve == SH_ACT_HARD_SWISH ? v * vec_hard_sigmoid(v)
-                                               : vec_min(vec_max(v, lo), hi),
-                  dtype);
+        vf v = load_ahead(x, i, dtype) * scale + shift;
+        if (has_residual) v += load_ahead(residual, i, dtype);
+        v = curve == SH_ACT_SILU         ? vec_silu(v)
+            : curve == SH_ACT_HARD_SWISH ? v * vec_hard_sigmoid(v)
+                                         : vec_min(vec_max(v, lo), hi);
+        put(y, i, v, stream && y != x, dtype);
     }
 }
 
 SH_INLINE void bn_apply_act(const void *x, const void *residual, void *y, int64_t pixels,
-                            const sh_cpu_affine *norm, const sh_dtype dtype,
+                            const sh_cpu_affine *norm, bool stream, const sh_dtype dtype,
                             const bool has_residual)
 {
     if (norm->curve == SH_ACT_SILU)
-        bn_apply(x, residual, y, pixels, norm, dtype, has_residual, SH_ACT_SILU);
+        bn_apply(x, residual, y, pixels, norm, stream, dtype, has_residual, SH_ACT_SILU);
     else if (norm->curve == SH_ACT_HARD_SWISH)
-        bn_apply(x, residual, y, pixels, norm, dtype, has_residual, SH_ACT_HARD_SWISH);
+        bn_apply(x, residual, y, pixels, norm, stream, dtype, has_residual, SH_ACT_HARD_SWISH);
     else
-        bn_apply(x, residual, y, pixels, norm, dtype, has_residual, SH_ACT_NONE);
+        bn_apply(x, residual, y, pixels, norm, stream, dtype, has_residual, SH_ACT_NONE);
 }
 
 void SH_SIMD(bn_apply)(const void *x, const void *residual, void *y, int64_t pixels, sh_dtype dtype,
-                       const sh_cpu_affine *norm)
+                       const sh_cpu_affine *norm, bool stream)
 {
     if (dtype == SH_BF16 && residual)
-        bn_apply_act(x, residual, y, pixels, norm, SH_BF16, true);
+        bn_apply_act(x, residual, y, pixels, norm, stream, SH_BF16, true);
     else if (dtype == SH_BF16)
-        bn_apply_act(x, residual, y, pixels, norm, SH_BF16, false);
+        bn_apply_act(x, residual, y, pixels, norm, stream, SH_BF16, false);
     else if (residual)
-        bn_apply_act(x, residual, y, pixels, norm, SH_F32, true);
+        bn_apply_act(x, residual, y, pixels, norm, stream, SH_F32, true);
     else
-        bn_apply_act(x, residual, y, pixels, norm, SH_F32, false);
+        bn_apply_act(x, residual, y, pixels, norm, stream, SH_F32, false);
 }
 
 /* How the gradient gets through the activation: by its input, recomputed from x (a clamp, SiLU or
@@ -94,8 +111,8 @@ SH_INLINE mask mask_of(const sh_cpu_affine *norm, const void *y)
 SH_INLINE vf masked(const void *dy, const void *y, vf v, int64_t i, const clamp *k,
                     const sh_dtype dtype, const mask how)
 {
-    vf a = how == FROM_Y ? vec_load(y, i, dtype) : v * k->scale + k->shift;
-    vf g = vec_load(dy, i, dtype);
+    vf a = how == FROM_Y ? load_ahead(y, i, dtype) : v * k->scale + k->shift;
+    vf g = load_ahead(dy, i, dtype);
 
     if (how == FROM_X_HARD_SWISH) return g * vec_hard_swish_slope(a);
     return through_act(g, a, k, how == FROM_X_SILU);
@@ -104,7 +121,7 @@ SH_INLINE vf masked(const void *dy, const void *y, vf v, int64_t i, const clamp 
 SH_INLINE void reduce_pixel(const void *dy, const void *x, const void *y, int64_t p, const clamp *k,
                             vf *s, vf *q, const sh_dtype dtype, const mask how)
 {
-    vf v = vec_load(x, p * LANES, dtype);
+    vf v = load_ahead(x, p * LANES, dtype);
     vf g = masked(dy, y, v, p * LANES, k, dtype, how);
 
     *s += g;
@@ -154,44 +171,50 @@ void SH_SIMD(bn_grad_reduce)(const void *dy, const void *x, const void *y, int64
 
 SH_INLINE void bn_grad_apply(const void *dy, const void *x, const void *y, void *dx,
                              void *dresidual, int64_t pixels, const sh_cpu_affine *norm,
-                             const sh_cpu_bn_grad *grad, const sh_dtype dtype, const mask how)
+                             const sh_cpu_bn_grad *grad, bool stream, const sh_dtype dtype,
+                             const mask how)
 {
     const clamp k = clamp_of(norm, norm->scale); /* no mean is needed here */
     vf a = vec_load(grad->a, 0, SH_F32), b = vec_load(grad->b, 0, SH_F32);
     vf c = vec_load(grad->c, 0, SH_F32);
 
     for (int64_t i = 0; i < pixels * LANES; i += LANES) {
-        vf v = vec_load(x, i, dtype);
+        vf v = load_ahead(x, i, dtype);
         vf g = masked(dy, y, v, i, &k, dtype, how);
-        if (dresidual) vec_store(dresidual, i, g, dtype);
-        vec_store(dx, i, a * g + (b * v + c), dtype);
+        if (dresidual) put(dresidual, i, g, stream, dtype);
+        put(dx, i, a * g + (b * v + c), stream && dx != dy, dtype);
     }
 }
 
 SH_INLINE void bn_grad_apply_any(const void *dy, const void *x, const void *y, void *dx,
                                  void *dresidual, int64_t pixels, const sh_cpu_affine *norm,
-                                 const sh_cpu_bn_grad *grad, const sh_dtype dtype)
+                                 const sh_cpu_bn_grad *grad, bool stream, const sh_dtype dtype)
 {
     switch (mask_of(norm, y)) {
-    case FROM_X: bn_grad_apply(dy, x, y, dx, dresidual, pixels, norm, grad, dtype, FROM_X); break;
+    case FROM_X:
+        bn_grad_apply(dy, x, y, dx, dresidual, pixels, norm, grad, stream, dtype, FROM_X);
+        break;
     case FROM_X_SILU:
-        bn_grad_apply(dy, x, y, dx, dresidual, pixels, norm, grad, dtype, FROM_X_SILU);
+        bn_grad_apply(dy, x, y, dx, dresidual, pixels, norm, grad, stream, dtype, FROM_X_SILU);
         break;
     case FROM_X_HARD_SWISH:
-        bn_grad_apply(dy, x, y, dx, dresidual, pixels, norm, grad, dtype, FROM_X_HARD_SWISH);
+        bn_grad_apply(dy, x, y, dx, dresidual, pixels, norm, grad, stream, dtype,
+                      FROM_X_HARD_SWISH);
         break;
-    case FROM_Y: bn_grad_apply(dy, x, y, dx, dresidual, pixels, norm, grad, dtype, FROM_Y); break;
+    case FROM_Y:
+        bn_grad_apply(dy, x, y, dx, dresidual, pixels, norm, grad, stream, dtype, FROM_Y);
+        break;
     }
 }
 
 void SH_SIMD(bn_grad_apply)(const void *dy, const void *x, const void *y, void *dx, void *dresidual,
                             int64_t pixels, sh_dtype dtype, const sh_cpu_affine *norm,
-                            const sh_cpu_bn_grad *grad)
+                            const sh_cpu_bn_grad *grad, bool stream)
 {
     if (dtype == SH_BF16)
-        bn_grad_apply_any(dy, x, y, dx, dresidual, pixels, norm, grad, SH_BF16);
+        bn_grad_apply_any(dy, x, y, dx, dresidual, pixels, norm, grad, stream, SH_BF16);
     else
-        bn_grad_apply_any(dy, x, y, dx, dresidual, pixels, norm, grad, SH_F32);
+        bn_grad_apply_any(dy, x, y, dx, dresidual, pixels, norm, grad, stream, SH_F32);
 }
 
 void SH_SIMD(pool)(const void *x, int64_t pixels, sh_dtype dtype, float *sum)

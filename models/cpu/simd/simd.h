@@ -108,15 +108,16 @@ typedef struct sh_cpu_simd {
 
     /* ---- slabs ---- */
     void (*moments)(const void *x, int64_t pixels, sh_dtype dtype, sh_cpu_moments *m);
+    /** stream: results that do not replace an operand are written past the caches. */
     void (*bn_apply)(const void *x, const void *residual, void *y, int64_t pixels, sh_dtype dtype,
-                     const sh_cpu_affine *norm);
+                     const sh_cpu_affine *norm, bool stream);
     /** g = dy where the activation (from y, or recomputed from x) passes it. */
     void (*bn_grad_reduce)(const void *dy, const void *x, const void *y, int64_t pixels,
                            sh_dtype dtype, const sh_cpu_affine *norm, const float *mean,
                            sh_cpu_grad_sums *sums);
     void (*bn_grad_apply)(const void *dy, const void *x, const void *y, void *dx, void *dresidual,
                           int64_t pixels, sh_dtype dtype, const sh_cpu_affine *norm,
-                          const sh_cpu_bn_grad *grad);
+                          const sh_cpu_bn_grad *grad, bool stream);
     void (*pool)(const void *x, int64_t pixels, sh_dtype dtype, float *sum);
     /** Squeeze and excitation of a = what norm makes of x; factors, sums and shares are [16].
      *  sum = sum of a */
