@@ -17,6 +17,7 @@ typedef struct ring {
     int64_t n_rows, width;
     int64_t begin; /* pixel at which loaded data begins; the border around it stays zero */
     int64_t next;  /* first row not yet loaded */
+    float *slopes; /* of the rows' activation, the same shape without border; NULL: not wanted */
 } ring;
 
 SH_INLINE int64_t max_of(int64_t a, int64_t b)
@@ -56,11 +57,16 @@ static float *ring_row(const ring *r, int64_t row)
     return r->rows + row % r->n_rows * r->width * LANES;
 }
 
+static float *slope_row(const ring *r, int64_t row)
+{
+    return r->slopes + (row % r->n_rows * r->width + r->begin) * LANES;
+}
+
 int64_t SH_SIMD(dw_rows)(const sh_cpu_dw *dw)
 {
     ring x = ring_of_x(dw, NULL), dy = ring_of_dy(dw, NULL);
 
-    return ring_floats(&x) + ring_floats(&dy) +
+    return 2 * ring_floats(&x) + ring_floats(&dy) +
            (max_of(x.width, dy.width) + max_of(dw->w, dw->ow)) * LANES;
 }
 
@@ -81,20 +87,25 @@ SH_INLINE void load_x_rows(const sh_cpu_dw *dw, const void *x, ring *r, int64_t 
 {
     for (; r->next < end && r->next < dw->h; r->next++) {
         const char *from = (const char *)x + r->next * dw->w * LANES * (dtype == SH_BF16 ? 2 : 4);
-        row_load(from, dw->w, &dw->norm, ring_row(r, r->next) + r->begin * LANES,
-                 ahead_bytes(dw->w * dw->stride[0], dtype), dtype, SH_F32);
+        float *to = ring_row(r, r->next) + r->begin * LANES;
+        int64_t ahead = ahead_bytes(dw->w * dw->stride[0], dtype);
+        if (r->slopes)
+            row_load_slopes(from, dw->w, &dw->norm, to, slope_row(r, r->next), ahead, dtype);
+        else
+            row_load(from, dw->w, &dw->norm, to, ahead, dtype, SH_F32);
     }
 }
 
 /* Where a row of outputs goes: plainly, finished by bias and a clamp or SiLU, with moments, or as a
- * summed gradient, led back through a clamp or through SiLU. */
-typedef enum ending { PLAIN, FINISH, SILU_FINISH, MOMENTS, GRADIENT, SILU_GRADIENT } ending;
+ * summed gradient, led back through a clamp or by slopes that are known. */
+typedef enum ending { PLAIN, FINISH, SILU_FINISH, MOMENTS, GRADIENT, SLOPE_GRADIENT } ending;
 
 typedef struct row_end {
     void *y;
-    const void *x; /* gradients */
-    clamp k;       /* FINISH: shift is the bias */
-    vf shift;      /* MOMENTS */
+    const void *x;       /* gradients */
+    const float *slopes; /* SLOPE_GRADIENT */
+    clamp k;             /* FINISH: shift is the bias */
+    vf shift;            /* MOMENTS */
     vf sum, square;
 } row_end;
 
@@ -119,9 +130,12 @@ SH_INLINE void forward_row(const float *const *rows, const float *weights, row_e
         }
         vf sum = a[0] + (a[1] + a[2]);
         if (K == 5) sum += a[3] + a[4];
-        if (end == GRADIENT || end == SILU_GRADIENT)
-            store_grad_pixel(sum, ox, e->x, e->y, stream, &e->k, &s, &q, end == SILU_GRADIENT,
-                             dtype);
+        if (end == GRADIENT)
+            store_grad_pixel(sum, ox, e->x, e->y, stream, &e->k, &s, &q, false, dtype);
+        else if (end == SLOPE_GRADIENT)
+            store_summed_pixel(sum * vec_load(e->slopes, ox * LANES, SH_F32),
+                               vec_load(e->x, ox * LANES, dtype), ox, e->y, stream, &e->k, &s, &q,
+                               dtype);
         else if (end == MOMENTS)
             store_pixel(sum, ox, e->y, stream, e->shift, &s, &q, dtype);
         else if (end == FINISH || end == SILU_FINISH)
@@ -162,10 +176,10 @@ SH_INLINE void forward_end(const float *const *rows, const float *weights, row_e
         forward_any(rows, weights, e, ow, K, stride, dilation, MOMENTS, true, dtype);
     else if (end == MOMENTS)
         forward_any(rows, weights, e, ow, K, stride, dilation, MOMENTS, false, dtype);
-    else if (end == SILU_GRADIENT && stream)
-        forward_any(rows, weights, e, ow, K, stride, dilation, SILU_GRADIENT, true, dtype);
-    else if (end == SILU_GRADIENT)
-        forward_any(rows, weights, e, ow, K, stride, dilation, SILU_GRADIENT, false, dtype);
+    else if (end == SLOPE_GRADIENT && stream)
+        forward_any(rows, weights, e, ow, K, stride, dilation, SLOPE_GRADIENT, true, dtype);
+    else if (end == SLOPE_GRADIENT)
+        forward_any(rows, weights, e, ow, K, stride, dilation, SLOPE_GRADIENT, false, dtype);
     else if (stream)
         forward_any(rows, weights, e, ow, K, stride, dilation, GRADIENT, true, dtype);
     else
@@ -414,20 +428,39 @@ static void prepare_dx(const sh_cpu_dw *dw, const ring *ry, const float *weights
     float *to = d->weights;
 
     d->end.sum = d->end.square = (vf){0};
-    d->ending = !d->sums ? PLAIN : dw->norm.curve == SH_ACT_SILU ? SILU_GRADIENT : GRADIENT;
+    d->ending = !d->sums ? PLAIN : dw->norm.curve == SH_ACT_SILU ? SLOPE_GRADIENT : GRADIENT;
     if (d->sums) d->end.k = clamp_of(&dw->norm, d->mean);
     for (int q = 0; q < dw->stride[1]; q++) to = make_phase(dw, ry, q, weights, to, &d->phases[q]);
 }
 
+/* A line of results as a summed gradient. */
+SH_INLINE void store_by_slopes(const float *line, int64_t pixels, row_end *e, const bool stream,
+                               const sh_dtype dtype)
+{
+    vf s = {0}, q = {0};
+
+    for (int64_t p = 0; p < pixels; p++)
+        store_summed_pixel(vec_load(line, p * LANES, SH_F32) *
+                               vec_load(e->slopes, p * LANES, SH_F32),
+                           vec_load(e->x, p * LANES, dtype), p, e->y, stream, &e->k, &s, &q, dtype);
+    e->sum += s;
+    e->square += q;
+}
+
 /* Row iy of dx. Without stride its one phase is a convolution whose results are stored from
  * registers; strided ones go by way of a line. */
-SH_INLINE void dx_row(const sh_cpu_dw *dw, const ring *ry, int64_t iy, const void *x, void *dx,
-                      input_grad *d, const sh_dtype dtype, const int K)
+SH_INLINE void dx_row(const sh_cpu_dw *dw, ring *rx, const ring *ry, int64_t iy, const void *x,
+                      void *dx, input_grad *d, const sh_dtype dtype, const int K)
 {
     int64_t skip = iy * dw->w * LANES * (dtype == SH_BF16 ? 2 : 4);
     const void *x_row = d->sums ? (const char *)x + skip : NULL;
     void *to = (char *)dx + skip;
 
+    d->end.x = x_row, d->end.y = to;
+    if (d->ending == SLOPE_GRADIENT) {
+        load_x_rows(dw, x, rx, iy + 1, dtype);
+        d->end.slopes = slope_row(rx, iy);
+    }
     if (dw->stride[0] == 1 && dw->stride[1] == 1) {
         const float *rows[MAX_SIDE];
         for (int i = 0; i < K; i++) {
@@ -435,14 +468,18 @@ SH_INLINE void dx_row(const sh_cpu_dw *dw, const ring *ry, int64_t iy, const voi
             rows[i] =
                 (oy < 0 || oy >= dw->oh ? d->zero : ring_row(ry, oy)) + d->phases[0].at[0] * LANES;
         }
-        d->end.x = x_row, d->end.y = to;
         forward_end(rows, d->weights, &d->end, dw->w, K, 1, dw->dilation[1], d->ending, dw->stream,
                     dtype);
         return;
     }
     reach r = reach_of_dx(dw, ry, iy);
     sum_phases(dw, d->phases, &r, d->line);
-    row_store_grad(d->line, dw->w, x_row, to, dw->stream, &dw->norm, d->mean, d->sums, dtype);
+    if (d->ending == SLOPE_GRADIENT && dw->stream)
+        store_by_slopes(d->line, dw->w, &d->end, true, dtype);
+    else if (d->ending == SLOPE_GRADIENT)
+        store_by_slopes(d->line, dw->w, &d->end, false, dtype);
+    else
+        row_store_grad(d->line, dw->w, x_row, to, dw->stream, &dw->norm, d->mean, d->sums, dtype);
 }
 
 SH_INLINE void dw_backward(const sh_cpu_dw *dw, const void *g, const void *y,
@@ -452,12 +489,14 @@ SH_INLINE void dw_backward(const sh_cpu_dw *dw, const void *g, const void *y,
 {
     ring rx = ring_of_x(dw, scratch), ry = ring_of_dy(dw, scratch + ring_floats(&rx));
     float *zero = ry.rows + ring_floats(&ry), *line = zero + max_of(rx.width, ry.width) * LANES;
+    float *slopes = line + max_of(dw->w, dw->ow) * LANES;
     int64_t bytes = LANES * (dtype == SH_BF16 ? 2 : 4), iy = 0;
     input_grad d;
 
     memset(scratch, 0, sizeof(float) * (size_t)(line - scratch));
     d.mean = mean, d.sums = sums, d.line = line, d.zero = zero;
     if (dx) prepare_dx(dw, &ry, weights, &d);
+    if (dx && d.ending == SLOPE_GRADIENT) rx.slopes = slopes;
     for (int64_t oy = 0; oy < dw->oh; oy++) {
         int64_t top = oy * dw->stride[0] - dw->pad[0], skip = oy * dw->ow * bytes;
         float *dy = ring_row(&ry, oy) + ry.begin * LANES;
@@ -469,7 +508,7 @@ SH_INLINE void dw_backward(const sh_cpu_dw *dw, const void *g, const void *y,
             outer(dw, &rx, zero, dy, oy, dweights);
         }
         int64_t end = oy == dw->oh - 1 ? dw->h : top + dw->stride[0];
-        for (; dx && iy < end && iy < dw->h; iy++) dx_row(dw, &ry, iy, x, dx, &d, dtype, K);
+        for (; dx && iy < end && iy < dw->h; iy++) dx_row(dw, &rx, &ry, iy, x, dx, &d, dtype, K);
     }
     if (!dx || !sums) return;
     vec_store(sums->g, 0, vec_load(sums->g, 0, SH_F32) + d.end.sum, SH_F32);

@@ -43,6 +43,20 @@ SH_INLINE void row_load(const void *x, int64_t pixels, const sh_cpu_affine *norm
     }
 }
 
+/** SiLU of a batch norm of x, and its slopes there, by one sigmoid each. */
+SH_INLINE void row_load_slopes(const void *x, int64_t pixels, const sh_cpu_affine *norm, float *row,
+                               float *slopes, int64_t ahead, const sh_dtype dtype)
+{
+    vf scale = vec_load(norm->scale, 0, SH_F32), shift = vec_load(norm->shift, 0, SH_F32);
+
+    for (int64_t i = 0; i < pixels * LANES; i += LANES) {
+        fetch_stream(x, i, ahead, dtype);
+        vf z = vec_load(x, i, dtype) * scale + shift, s = vec_sigmoid(z), a = z * s;
+        vec_store(row, i, a, SH_F32);
+        vec_store(slopes, i, s + a * (vec_set(1) - s), SH_F32);
+    }
+}
+
 /** The gradient g, or where grad is given a g + b y + c, to consecutive pixels of `to`. */
 SH_INLINE void row_load_grad(const void *g, const void *y, int64_t pixels,
                              const sh_cpu_bn_grad *grad, void *row, int64_t ahead,
@@ -174,16 +188,23 @@ SH_INLINE vf through_act(vf c, vf a, const clamp *k, const bool silu)
     return silu ? c * vec_silu_slope(a) : vec_inside(c, a, k->lo, k->hi);
 }
 
-SH_INLINE void store_grad_pixel(vf c, int64_t p, const void *x, void *dx, const bool stream,
-                                const clamp *k, vf *s, vf *q, const bool silu, const sh_dtype dtype)
+/** The gradient g before an activation to pixel p, summed as it was stored; v is x there. */
+SH_INLINE void store_summed_pixel(vf g, vf v, int64_t p, void *dx, const bool stream,
+                                  const clamp *k, vf *s, vf *q, const sh_dtype dtype)
 {
-    vf v = vec_load(x, p * LANES, dtype);
-    vf g = through_act(c, v * k->scale + k->shift, k, silu);
-
     put_pixel(g, p, dx, stream, dtype);
     g = vec_rounded(g, dtype);
     *s += g;
     *q += g * (v - k->mean);
+}
+
+SH_INLINE void store_grad_pixel(vf c, int64_t p, const void *x, void *dx, const bool stream,
+                                const clamp *k, vf *s, vf *q, const bool silu, const sh_dtype dtype)
+{
+    vf v = vec_load(x, p * LANES, dtype);
+
+    store_summed_pixel(through_act(c, v * k->scale + k->shift, k, silu), v, p, dx, stream, k, s, q,
+                       dtype);
 }
 
 SH_INLINE void row_store_grad_any(const float *c, int64_t pixels, const void *x, void *dx,
