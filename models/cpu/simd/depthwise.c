@@ -90,7 +90,7 @@ SH_INLINE void load_x_rows(const sh_cpu_dw *dw, const void *x, ring *r, int64_t 
         float *to = ring_row(r, r->next) + r->begin * LANES;
         int64_t ahead = ahead_bytes(dw->w * dw->stride[0], dtype);
         if (r->slopes)
-            row_load_slopes(from, dw->w, &dw->norm, to, slope_row(r, r->next), ahead, dtype);
+            row_load_silu(from, dw->w, &dw->norm, to, slope_row(r, r->next), ahead, dtype, SH_F32);
         else
             row_load(from, dw->w, &dw->norm, to, ahead, dtype, SH_F32);
     }

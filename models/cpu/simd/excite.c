@@ -3,13 +3,31 @@
  * strands, added pairwise: the order depends on the number of pixels alone. */
 #include "models/cpu/simd/rows.h"
 
-/* What norm makes of x. */
-SH_INLINE vf activated(const void *x, int64_t p, const clamp *k, const bool silu,
-                       const sh_dtype dtype)
+/* What norm makes of n pixels of x from p on. */
+SH_INLINE void activated(const void *x, int64_t p, vf *a, const int n, const clamp *k,
+                         const bool silu, const sh_dtype dtype)
 {
-    vf v = vec_load(x, p * LANES, dtype) * k->scale + k->shift;
+    vf s[TOGETHER];
 
-    return silu ? vec_silu(v) : vec_min(vec_max(v, k->lo), k->hi);
+    SH_UNROLL
+    for (int i = 0; i < n; i++)
+        s[i] = a[i] = vec_load(x, (p + i) * LANES, dtype) * k->scale + k->shift;
+    if (silu) vec_sigmoids(s, n);
+    SH_UNROLL
+    for (int i = 0; i < n; i++) a[i] = silu ? a[i] * s[i] : vec_min(vec_max(a[i], k->lo), k->hi);
+}
+
+/* Of n pixels from p on, to strands. */
+SH_INLINE void add_activated(const void *dy, const void *x, int64_t p, vf *s, const int n,
+                             const clamp *k, const bool weighted, const bool silu,
+                             const sh_dtype dtype)
+{
+    vf a[TOGETHER];
+
+    activated(x, p, a, n, k, silu, dtype);
+    SH_UNROLL
+    for (int i = 0; i < n; i++)
+        s[i % STRANDS] += weighted ? a[i] * vec_load(dy, (p + i) * LANES, dtype) : a[i];
 }
 
 /* Sum of a, or of dy a where dy is given. */
@@ -19,17 +37,9 @@ SH_INLINE void sum_activated(const void *dy, const void *x, int64_t pixels, cons
     vf s[STRANDS] = {{0}};
     int64_t p = 0;
 
-    for (; p + STRANDS <= pixels; p += STRANDS) {
-        SH_UNROLL
-        for (int i = 0; i < STRANDS; i++) {
-            vf a = activated(x, p + i, k, silu, dtype);
-            s[i] += weighted ? a * vec_load(dy, (p + i) * LANES, dtype) : a;
-        }
-    }
-    for (; p < pixels; p++) {
-        vf a = activated(x, p, k, silu, dtype);
-        s[0] += weighted ? a * vec_load(dy, p * LANES, dtype) : a;
-    }
+    for (; p + TOGETHER <= pixels; p += TOGETHER)
+        add_activated(dy, x, p, s, TOGETHER, k, weighted, silu, dtype);
+    for (; p < pixels; p++) add_activated(dy, x, p, s, 1, k, weighted, silu, dtype);
     vec_store(sum, 0, (s[0] + s[1]) + (s[2] + s[3]), SH_F32);
 }
 
@@ -62,20 +72,28 @@ void SH_SIMD(se_factor_grad)(const void *dy, const void *x, int64_t pixels, sh_d
         sum_any(dy, x, pixels, norm, sum, true, SH_F32);
 }
 
+SH_INLINE void excite_pixels(const void *x, vf factor, void *y, int64_t p, const int n,
+                             const clamp *k, const bool stream, const bool silu,
+                             const sh_dtype dtype)
+{
+    vf a[TOGETHER];
+
+    activated(x, p, a, n, k, silu, dtype);
+    SH_UNROLL
+    for (int i = 0; i < n; i++) put_pixel(a[i] * factor, p + i, y, stream, dtype);
+}
+
 SH_INLINE void excite(const void *x, const float *factor, void *y, int64_t pixels,
                       const sh_cpu_affine *norm, const bool stream, const bool silu,
                       const sh_dtype dtype)
 {
     const clamp k = clamp_of(norm, norm->scale);
-    vf s = vec_load(factor, 0, SH_F32);
+    vf f = vec_load(factor, 0, SH_F32);
+    int64_t p = 0;
 
-    for (int64_t p = 0; p < pixels; p++) {
-        vf v = activated(x, p, &k, silu, dtype) * s;
-        if (stream)
-            vec_stream(y, p * LANES, v, dtype);
-        else
-            vec_store(y, p * LANES, v, dtype);
-    }
+    for (; p + TOGETHER <= pixels; p += TOGETHER)
+        excite_pixels(x, f, y, p, TOGETHER, &k, stream, silu, dtype);
+    for (; p < pixels; p++) excite_pixels(x, f, y, p, 1, &k, stream, silu, dtype);
 }
 
 SH_INLINE void excite_any(const void *x, const float *factor, void *y, int64_t pixels,
@@ -100,25 +118,50 @@ void SH_SIMD(se_excite)(const void *x, const float *factor, void *y, int64_t pix
         excite_any(x, factor, y, pixels, norm, false, SH_F32);
 }
 
+/* What the gradient of n pixels from p on is made of. */
+typedef struct spread {
+    vf factor, share;
+    const void *dy, *x;
+    void *g;
+} spread;
+
+SH_INLINE void grad_pixels(const spread *e, int64_t p, const int n, const clamp *k, vf *s, vf *q,
+                           const bool stream, const bool silu, const sh_dtype dtype)
+{
+    vf x[TOGETHER], z[TOGETHER], slope[TOGETHER];
+
+    SH_UNROLL
+    for (int i = 0; i < n; i++) {
+        x[i] = vec_load(e->x, (p + i) * LANES, dtype);
+        slope[i] = z[i] = x[i] * k->scale + k->shift;
+    }
+    if (silu) vec_sigmoids(slope, n);
+    SH_UNROLL
+    for (int i = 0; i < n; i++) {
+        vf g = vec_load(e->dy, (p + i) * LANES, dtype) * e->factor + e->share;
+        g = silu ? g * vec_slope_of_silu(z[i], slope[i]) : vec_inside(g, z[i], k->lo, k->hi);
+        store_summed_pixel(g, x[i], p + i, e->g, stream, k, &s[i % STRANDS], &q[i % STRANDS],
+                           dtype);
+    }
+}
+
 SH_INLINE void se_grad(const void *dy, const void *x, const float *factor, const float *share,
                        void *g, int64_t pixels, const clamp *k, sh_cpu_grad_sums *sums,
                        const bool stream, const bool silu, const sh_dtype dtype)
 {
-    vf f = vec_load(factor, 0, SH_F32), add = vec_load(share, 0, SH_F32);
-    vf s[2] = {{0}}, q[2] = {{0}};
+    const spread e = {.factor = vec_load(factor, 0, SH_F32),
+                      .share = vec_load(share, 0, SH_F32),
+                      .dy = dy,
+                      .x = x,
+                      .g = g};
+    vf s[STRANDS] = {{0}}, q[STRANDS] = {{0}};
     int64_t p = 0;
 
-    for (; p + 2 <= pixels; p += 2) {
-        SH_UNROLL
-        for (int i = 0; i < 2; i++)
-            store_grad_pixel(vec_load(dy, (p + i) * LANES, dtype) * f + add, p + i, x, g, stream, k,
-                             &s[i], &q[i], silu, dtype);
-    }
-    if (p < pixels)
-        store_grad_pixel(vec_load(dy, p * LANES, dtype) * f + add, p, x, g, stream, k, &s[0], &q[0],
-                         silu, dtype);
-    vec_store(sums->g, 0, s[0] + s[1], SH_F32);
-    vec_store(sums->gx, 0, q[0] + q[1], SH_F32);
+    for (; p + TOGETHER <= pixels; p += TOGETHER)
+        grad_pixels(&e, p, TOGETHER, k, s, q, stream, silu, dtype);
+    for (; p < pixels; p++) grad_pixels(&e, p, 1, k, s, q, stream, silu, dtype);
+    vec_store(sums->g, 0, (s[0] + s[1]) + (s[2] + s[3]), SH_F32);
+    vec_store(sums->gx, 0, (q[0] + q[1]) + (q[2] + q[3]), SH_F32);
 }
 
 SH_INLINE void se_grad_any(const void *dy, const void *x, const float *factor, const float *share,

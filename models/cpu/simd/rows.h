@@ -17,6 +17,39 @@ SH_INLINE void fetch_stream(const void *p, int64_t i, int64_t ahead, const sh_dt
     if (dtype == SH_F32 || i % (2 * LANES) == 0) __builtin_prefetch(at + ahead, 0, 2);
 }
 
+/* n pixels from the one at element i on. */
+SH_INLINE void load_silu(const void *x, int64_t i, const int n, const sh_cpu_affine *norm,
+                         void *row, float *slopes, int64_t ahead, const sh_dtype from,
+                         const sh_dtype to)
+{
+    vf scale = vec_load(norm->scale, 0, SH_F32), shift = vec_load(norm->shift, 0, SH_F32);
+    vf z[TOGETHER], s[TOGETHER];
+
+    SH_UNROLL
+    for (int k = 0; k < n; k++) {
+        if (ahead) fetch_stream(x, i + k * LANES, ahead, from);
+        s[k] = z[k] = vec_load(x, i + k * LANES, from) * scale + shift;
+    }
+    vec_sigmoids(s, n);
+    SH_UNROLL
+    for (int k = 0; k < n; k++) {
+        vec_store(row, i + k * LANES, z[k] * s[k], to);
+        if (slopes) vec_store(slopes, i + k * LANES, vec_slope_of_silu(z[k], s[k]), SH_F32);
+    }
+}
+
+/** SiLU of a batch norm of x, and unless `slopes` is NULL its slopes there, to consecutive pixels.
+ */
+SH_INLINE void row_load_silu(const void *x, int64_t pixels, const sh_cpu_affine *norm, void *row,
+                             float *slopes, int64_t ahead, const sh_dtype from, const sh_dtype to)
+{
+    int64_t i = 0;
+
+    for (; i + TOGETHER * LANES <= pixels * LANES; i += TOGETHER * LANES)
+        load_silu(x, i, TOGETHER, norm, row, slopes, ahead, from, to);
+    for (; i < pixels * LANES; i += LANES) load_silu(x, i, 1, norm, row, slopes, ahead, from, to);
+}
+
 /** x, normalised where norm->scale is given, to consecutive pixels of `to`. */
 SH_INLINE void row_load(const void *x, int64_t pixels, const sh_cpu_affine *norm, void *row,
                         int64_t ahead, const sh_dtype from, const sh_dtype to)
@@ -30,30 +63,13 @@ SH_INLINE void row_load(const void *x, int64_t pixels, const sh_cpu_affine *norm
     vf lo = vec_set(norm->lo), hi = vec_set(norm->hi);
 
     if (norm->curve == SH_ACT_SILU) {
-        for (int64_t i = 0; i < pixels * LANES; i += LANES) {
-            if (ahead) fetch_stream(x, i, ahead, from);
-            vec_store(row, i, vec_silu(vec_load(x, i, from) * scale + shift), to);
-        }
+        row_load_silu(x, pixels, norm, row, NULL, ahead, from, to);
         return;
     }
     for (int64_t i = 0; i < pixels * LANES; i += LANES) {
         if (ahead) fetch_stream(x, i, ahead, from);
         vf v = vec_load(x, i, from) * scale + shift;
         vec_store(row, i, vec_min(vec_max(v, lo), hi), to);
-    }
-}
-
-/** SiLU of a batch norm of x, and its slopes there, by one sigmoid each. */
-SH_INLINE void row_load_slopes(const void *x, int64_t pixels, const sh_cpu_affine *norm, float *row,
-                               float *slopes, int64_t ahead, const sh_dtype dtype)
-{
-    vf scale = vec_load(norm->scale, 0, SH_F32), shift = vec_load(norm->shift, 0, SH_F32);
-
-    for (int64_t i = 0; i < pixels * LANES; i += LANES) {
-        fetch_stream(x, i, ahead, dtype);
-        vf z = vec_load(x, i, dtype) * scale + shift, s = vec_sigmoid(z), a = z * s;
-        vec_store(row, i, a, SH_F32);
-        vec_store(slopes, i, s + a * (vec_set(1) - s), SH_F32);
     }
 }
 
