@@ -111,13 +111,13 @@ static void bn_apply(const sh_node_desc *desc, const sh_kernel_args *args)
 
 /* ---- derivatives ---- */
 
-/** dy before the activation. Its output is y where that is given, else made again from x. */
+/** dy before the activation. Its output is y where that is known, else made again from x. */
 __device__ static inline float masked(sh_act act, const channel &ch, float dy, float x,
-                                      const float *y)
+                                      bool is_known, float y)
 {
     if (act == SH_ACT_NONE) return dy;
     const float z = norm_value(ch, x);
-    return dy * act_slope(act, z, y != nullptr ? *y : act_value(act, z));
+    return dy * act_slope(act, z, is_known ? y : act_value(act, z));
 }
 
 /** Sums of g xhat and of g. */
@@ -142,7 +142,7 @@ __global__ void __launch_bounds__(SH_BLOCK)
             if (y != nullptr) load<V>(y + at, out);
 #pragma unroll
             for (int i = 0; i < V; i++) {
-                g[i] = masked(act, ch[i], g[i], v[i], y != nullptr ? &out[i] : nullptr);
+                g[i] = masked(act, ch[i], g[i], v[i], y != nullptr, out[i]);
                 sums[i] += g[i] * (v[i] - ch[i].mean) * ch[i].rstd;
                 sums[V + i] += g[i];
             }
@@ -214,7 +214,7 @@ __global__ void __launch_bounds__(SH_BLOCK)
         if (y != nullptr) load<V>(y + at, out);
 #pragma unroll
         for (int i = 0; i < V; i++) {
-            g[i] = masked(act, ch[i], g[i], v[i], y != nullptr ? &out[i] : nullptr);
+            g[i] = masked(act, ch[i], g[i], v[i], y != nullptr, out[i]);
             const float xhat = (v[i] - ch[i].mean) * ch[i].rstd;
             v[i] = ch[i].gamma * ch[i].rstd * (g[i] - mean_g[i] - xhat * mean_gx[i]);
         }

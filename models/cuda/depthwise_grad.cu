@@ -94,9 +94,11 @@ __global__ void __launch_bounds__(SH_BLOCK)
                 any_window_grad<V>(tile + own, t, weights + own, s, at.h0 + row, at.w0 + column, h0,
                                    w0, sums[0]);
             }
-            for (int r = 0; r < across && at.w0 + column + r < t.width; r++) {
+#pragma unroll
+            for (int r = 0; r < across; r++) {
                 const int64_t pixel =
                     (at.image * t.height + at.h0 + row) * t.width + at.w0 + column + r;
+                if (at.w0 + column + r >= t.width) continue;
                 if (is_normed)
                     mask_and_sum<T, V>(a.x + pixel * s.C + c0, a.on_load.act, ch, sums[r], totals);
                 store<V>(a.dx + pixel * s.C + c0, sums[r]);
