@@ -3,10 +3,14 @@
 #include "models/backend.h"
 
 #include "models/cpu/cpu.h"
+#include "models/cuda/cuda.h"
 #include "models/guard.h"
 #include "models/ref/ref.h"
 
 static const sh_backend *const backends[] = {
+#if SHOAL_WITH_CUDA
+    &sh_backend_cuda,
+#endif
     &sh_backend_cpu, &sh_backend_ref, /* always built, always last */
 };
 
@@ -21,10 +25,12 @@ sh_status sh_backend_find(const char *name, const sh_backend **out)
 
     for (size_t i = 0; i < SH_COUNT(backends); i++) {
         if (strcmp(backends[i]->name, plain) != 0) continue;
+        if (is_guarded && backends[i]->host_view == NULL) continue; /* not in host memory */
         *out = is_guarded ? sh_guard_wrap(backends[i], (int)i) : backends[i];
         goto out;
     }
-    SH_FAIL(SH_ERR_USAGE, "there is no backend %s; there is cpu and ref", name);
+    SH_FAIL(SH_ERR_USAGE, "there is no backend %s; there is %scpu and ref", name,
+            SHOAL_WITH_CUDA ? "cuda, " : "");
 out:
     return st;
 }

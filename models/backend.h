@@ -95,6 +95,10 @@ typedef struct sh_backend {
     sh_status (*copy_in)(sh_buffer *to, size_t offset, const void *host, size_t n_bytes);
     sh_status (*copy_out)(const sh_buffer *from, size_t offset, void *host, size_t n_bytes);
 
+    /** Optional. Write into `found` what device there is. NULL: it can be used; otherwise the
+     *  remedy, a static string. */
+    const char *(*examine)(char *found, size_t size);
+
     /** Device memory as host memory until the next kernel runs, or NULL: copy instead. Optional. */
     void *(*host_view)(sh_buffer *buffer);
 
@@ -104,7 +108,8 @@ typedef struct sh_backend {
     void (*leave)(void);
 } sh_backend;
 
-/** "ref", "cpu", "guard:ref", "guard:cpu" (tests: memory that the host cannot touch). */
+/** "cuda" (a build with SHOAL_WITH_CUDA), "cpu", "ref"; "guard:cpu", "guard:ref" (tests: memory
+ * that the host cannot touch). */
 SH_MUST_CHECK sh_status sh_backend_find(const char *name, const sh_backend **out);
 
 SH_C_END

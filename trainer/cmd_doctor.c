@@ -12,6 +12,7 @@
 #include "base/cli.h"
 #include "base/cpu.h"
 #include "comm/comm.h"
+#include "models/backend.h"
 #include "trainer/commands.h"
 
 /* One line of the examination: what was found, and the remedy where something is missing. */
@@ -112,9 +113,18 @@ static void examine_programs(void)
 
 static void examine_devices(void)
 {
+    const sh_backend *cuda = NULL;
+    char found[512];
+
     printf("devices\n");
     row("cpu", "yes", NULL);
-    row("cuda", "not in this build", NULL);
+    if (sh_backend_find("cuda", &cuda) == SH_OK) {
+        const char *remedy = cuda->examine(found, sizeof(found));
+        row("cuda", found, remedy);
+    } else {
+        sh_error_clear();
+        row("cuda", "not in this build", NULL);
+    }
 }
 
 sh_status sh_cmd_doctor(int argc, char **argv)

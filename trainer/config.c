@@ -538,7 +538,8 @@ sh_status sh_config_backend(const sh_config *c, const char **name)
     sh_status st = SH_OK;
 
     SH_CHECK(names[c->device] != NULL, SH_ERR_UNSUPPORTED,
-             "device=%s: this build has no such backend; use device=cpu", devices[c->device]);
+             "device=%s: there is no such backend for runs yet; use device=cpu",
+             devices[c->device]);
     *name = names[c->device];
 out:
     return st;

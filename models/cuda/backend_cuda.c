@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/* The table of the CUDA backend. Tests build it with emulator/memory.c and the kernels on the
- * emulator, as "emu:cuda". */
+/* The table of the CUDA backend. It is compiled twice: with memory.c and nvcc's kernels as "cuda",
+ * and for tests with emulator/memory.c and the kernels on the emulator as "emu:cuda". */
 #include "models/cuda/cuda.h"
 
 #include <assert.h>
@@ -89,4 +89,5 @@ const sh_backend sh_backend_cuda = {.name = SH_CUDA_BACKEND_NAME,
                                     .bytes = sh_cuda_bytes,
                                     .device_ptr = sh_cuda_device_ptr,
                                     .copy_in = sh_cuda_copy_in,
-                                    .copy_out = sh_cuda_copy_out};
+                                    .copy_out = sh_cuda_copy_out,
+                                    .examine = sh_cuda_examine};

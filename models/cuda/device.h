@@ -20,14 +20,13 @@
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
 
+#include "models/cuda/memory.h"
+
 #define SH_LAUNCH(kernel, grid, block, shared_bytes, ...)                                          \
     kernel<<<grid, block, shared_bytes, sh_cuda_stream()>>>(__VA_ARGS__)
 #define SH_SHARED(type, name)                                                                      \
     extern __shared__ __align__(16) unsigned char sh_shared_bytes[];                               \
     type *name = reinterpret_cast<type *>(sh_shared_bytes)
-
-/** The stream on which all kernels of this process run. */
-extern "C" cudaStream_t sh_cuda_stream(void);
 #else
 #include "models/cuda/emulator/emulator.h"
 

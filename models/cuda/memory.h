@@ -15,6 +15,12 @@ void *sh_cuda_device_ptr(sh_buffer *buffer, size_t offset);
 sh_status sh_cuda_copy_in(sh_buffer *to, size_t offset, const void *host, size_t n_bytes);
 sh_status sh_cuda_copy_out(const sh_buffer *from, size_t offset, void *host, size_t n_bytes);
 
+/** See sh_backend.examine. */
+const char *sh_cuda_examine(char *found, size_t size);
+
+/** The stream (a cudaStream_t) on which all kernels of this process run. Not on the emulator. */
+struct CUstream_st *sh_cuda_stream(void);
+
 /** SH_OK if the launches since the last call were accepted. Does not wait for them. */
 SH_MUST_CHECK sh_status sh_cuda_launched(const char *kernel);
 

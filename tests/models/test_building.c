@@ -260,7 +260,7 @@ static void backend_find__names_what_there_is(void **state)
     const sh_backend *backend = NULL;
 
     (void)state;
-    assert_int_equal(sh_backend_find("cuda", &backend), SH_ERR_USAGE);
+    assert_int_equal(sh_backend_find("tpu", &backend), SH_ERR_USAGE);
     assert_non_null(strstr(sh_error_message(), "ref"));
     assert_int_equal(sh_backend_find("guard:cuda", &backend), SH_ERR_USAGE);
     assert_null(backend);

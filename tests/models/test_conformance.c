@@ -66,6 +66,22 @@ static void guard_cpu__agrees_with_ref(void **state)
     check_backend(find("guard:cpu"), 1, 5);
 }
 
+/** Only a build with CUDA has it, and only a machine with a device can run it. */
+static void cuda__agrees_with_ref(void **state)
+{
+    const sh_backend *backend = find("cuda");
+    char found[512];
+
+    (void)state;
+    const char *remedy = backend->examine(found, sizeof(found));
+    print_message("%s\n", found);
+    if (remedy != NULL) {
+        print_message("%s\n", remedy);
+        skip();
+    }
+    check_backend(backend, 1, 1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -74,6 +90,7 @@ int main(void)
         cmocka_unit_test(cpu__agrees_with_ref_on_three_threads),
         cmocka_unit_test(guard_ref__agrees_with_ref),
         cmocka_unit_test(guard_cpu__agrees_with_ref),
+        cmocka_unit_test(cuda__agrees_with_ref),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

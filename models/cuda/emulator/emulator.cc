@@ -24,7 +24,7 @@ enum {
     MAX_THREADS = 1024,
     WARP = 32,
     STACK_BYTES = 256 << 10,
-    SHARED_BYTES = 227 << 10,
+    SHARED_BYTES = 48 << 10, /* what a launch gets without asking for more */
     GUARD_BYTES = 64,
     MAX_FILES = 64,
 };

@@ -10,8 +10,8 @@
  *   kernel that lacks a barrier, or counts on an order, gives other results in another.
  * - A barrier that some threads of a block (a shuffle: of a warp) never reach is an error, also
  *   where they have returned.
- * - Launches that a device would refuse: empty or huge grids, over 1024 threads, over 227 KB of
- *   shared memory.
+ * - Launches that a device would refuse: empty or huge grids, over 1024 threads, over 48 KB of
+ *   shared memory (more must be asked for on a device).
  *
  * One launch at a time; not for several host threads.
  */
