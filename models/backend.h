@@ -95,6 +95,10 @@ typedef struct sh_backend {
     sh_status (*copy_in)(sh_buffer *to, size_t offset, const void *host, size_t n_bytes);
     sh_status (*copy_out)(const sh_buffer *from, size_t offset, void *host, size_t n_bytes);
 
+    /** The optimizer's arithmetic (models/optim_kernels.h). NULL: the host's loops do it, between
+     *  enter and leave. */
+    const struct sh_optim_kernels *optim;
+
     /** Optional. Write into `found` what device there is. NULL: it can be used; otherwise the
      *  remedy, a static string. */
     const char *(*examine)(char *found, size_t size);

@@ -6,12 +6,10 @@
 #include <string.h>
 
 #include "base/tree.h"
+#include "models/optim_kernels.h"
 #include "models/trained.h"
 
-enum {
-    NORM_BLOCK = 4096,   /* fixed, so that the norm does not depend on threads */
-    UPDATE_BLOCK = 16384 /* elements of one task of the update */
-};
+enum { NORM_BLOCK = 4096 }; /* fixed, so that the norm does not depend on threads */
 
 /* A run of slots that are updated alike. */
 typedef struct segment {
@@ -29,6 +27,8 @@ struct sh_optim {
     segment *segments;
     int n_segments;
     double *block_sums; /* [ceil(n_params / NORM_BLOCK)] scratch of the norm */
+    const sh_optim_kernels *kernels;
+    sh_buffer *sums; /* the packed vector, where kernels cannot read the host's; NULL: they can */
     sh_buffer *arenas[SH_OPTIM_ARENA_COUNT];
 };
 
@@ -101,6 +101,7 @@ sh_status sh_optim_create(const sh_optim_config *config, sh_store *store, sh_opt
     o->config = *config;
     o->store = store;
     o->backend = sh_store_backend(store);
+    o->kernels = o->backend->optim != NULL ? o->backend->optim : &sh_optim_host;
     SH_TRY(sh_optim_refresh(o));
     o->block_sums = calloc((size_t)n_blocks + 1, sizeof(*o->block_sums));
     SH_CHECK(o->block_sums != NULL, SH_ERR_NO_MEMORY, "optimizer norm");
@@ -108,6 +109,10 @@ sh_status sh_optim_create(const sh_optim_config *config, sh_store *store, sh_opt
         int64_t n = arena_elems(o, (sh_optim_arena)a);
 
         if (n > 0) SH_TRY(o->backend->alloc((size_t)n * sizeof(float), &o->arenas[a]));
+    }
+    if (o->backend->optim != NULL) {
+        int64_t n = sh_store_n_params(store) + sh_store_n_states(store);
+        SH_TRY(o->backend->alloc((size_t)n * sizeof(float), &o->sums));
     }
     *out = o;
     o = NULL;
@@ -122,6 +127,7 @@ void sh_optim_destroy(sh_optim **optim)
 
     if (o == NULL) return;
     for (int a = 0; a < SH_OPTIM_ARENA_COUNT; a++) o->backend->free(&o->arenas[a]);
+    o->backend->free(&o->sums);
     free(o->block_sums);
     free(o->segments);
     sh_trained_clear(&o->trained);
@@ -170,108 +176,6 @@ double sh_optim_norm(const sh_optim *o, const float *reduce)
         o->block_sums[b] = sum_squares(reduce + begin, end - begin);
     }
     return sqrt(sh_tree_sum(o->block_sums, n_blocks));
-}
-
-/* What one update needs, as plain numbers and device pointers. */
-typedef struct update {
-    float *params, *states, *first, *second, *ema, *ema_states;
-    const float *reduce; /* such that reduce[i] is the gradient of params[i] */
-    float scale, learning_rate, step_size, root_correction;
-    const sh_optim_config *config;
-} update;
-
-static void update_sgd(const update *u, int64_t begin, int64_t end, float decay)
-{
-    float momentum = u->config->momentum;
-
-    for (int64_t i = begin; i < end; i++) {
-        float g = u->reduce[i] * u->scale + decay * u->params[i];
-
-        if (u->first != NULL) g = u->first[i] = momentum * u->first[i] + g;
-        u->params[i] -= u->learning_rate * g;
-    }
-}
-
-/* Constants of one update by Adam. */
-typedef struct adam {
-    float scale, l2, shrink, beta1, beta2, step_size, root_correction, eps;
-} adam;
-
-/* The same bits in every width: each operation rounds once, and none is contracted. Vectors need
- * the constants as a copy: what the pointers write could lie in the original. */
-EACH_WIDTH
-static void update_adam(float *restrict p, float *restrict m, float *restrict v,
-                        const float *restrict grad, int64_t n, const adam constants)
-{
-    const adam c = constants;
-
-    for (int64_t i = 0; i < n; i++) {
-        float g = grad[i] * c.scale + c.l2 * p[i];
-
-        m[i] = c.beta1 * m[i] + (1.0f - c.beta1) * g;
-        v[i] = c.beta2 * v[i] + (1.0f - c.beta2) * (g * g);
-        p[i] = p[i] * c.shrink - c.step_size * m[i] / (sqrtf(v[i]) / c.root_correction + c.eps);
-    }
-}
-
-static adam adam_of(const update *u, float decay)
-{
-    const sh_optim_config *c = u->config;
-    bool decoupled = c->kind == SH_OPTIM_ADAMW;
-
-    return (adam){.scale = u->scale,
-                  .l2 = decoupled ? 0.0f : decay,
-                  .shrink = decoupled ? 1.0f - u->learning_rate * decay : 1.0f,
-                  .beta1 = c->beta1,
-                  .beta2 = c->beta2,
-                  .step_size = u->step_size,
-                  .root_correction = u->root_correction,
-                  .eps = c->eps};
-}
-
-static void update_segments(const sh_optim *o, const update *u)
-{
-    for (int s = 0; s < o->n_segments; s++) {
-        const segment *seg = &o->segments[s];
-        float decay = seg->decay ? o->config.weight_decay : 0.0f;
-        update own = *u;
-
-        own.reduce = u->reduce + (seg->packed - seg->begin);
-        own.learning_rate *= seg->lr_scale;
-        own.step_size *= seg->lr_scale;
-#pragma omp parallel for schedule(static)
-        for (int64_t begin = seg->begin; begin < seg->end; begin += UPDATE_BLOCK) {
-            int64_t end = begin + UPDATE_BLOCK < seg->end ? begin + UPDATE_BLOCK : seg->end;
-
-            if (o->config.kind == SH_OPTIM_SGD)
-                update_sgd(&own, begin, end, decay);
-            else
-                update_adam(own.params + begin, own.first + begin, own.second + begin,
-                            own.reduce + begin, end - begin, adam_of(&own, decay));
-        }
-    }
-}
-
-static void update_states(const sh_optim *o, const update *u)
-{
-    for (int s = 0; s < sh_store_n_slots(o->store); s++) {
-        const sh_slot *slot = sh_store_slot(o->store, s);
-
-        if (slot->kind != SH_SLOT_STATE || !slot->trainable) continue;
-        const float *delta = u->reduce + sh_trained_place(&o->trained, o->store, s);
-        float *state = u->states + slot->offset;
-
-        for (int64_t i = 0; i < slot->n_elems; i++)
-            state[i] = (1.0f - slot->momentum) * state[i] + slot->momentum * delta[i];
-    }
-}
-
-/* In this form an average that has reached its value stays there to the last bit, and with it what
- * is frozen. */
-static void update_average(float *average, const float *value, int64_t n, float decay)
-{
-#pragma omp parallel for schedule(static)
-    for (int64_t i = 0; i < n; i++) average[i] += (1.0f - decay) * (value[i] - average[i]);
 }
 
 static float *device(const sh_optim *o, sh_buffer *buffer)
@@ -323,39 +227,104 @@ sh_status sh_optim_start_average(sh_optim *o)
 {
     if (o->config.ema <= 0) return SH_OK;
     enter(o);
-    memcpy(device(o, o->arenas[SH_OPTIM_EMA_PARAMS]), device(o, sh_store_params(o->store)),
-           (size_t)sh_store_n_params(o->store) * sizeof(float));
-    memcpy(device(o, o->arenas[SH_OPTIM_EMA_STATES]), device(o, sh_store_states(o->store)),
-           (size_t)sh_store_n_states(o->store) * sizeof(float));
+    o->kernels->copy(device(o, o->arenas[SH_OPTIM_EMA_PARAMS]),
+                     device(o, sh_store_params(o->store)), sh_store_n_params(o->store));
+    o->kernels->copy(device(o, o->arenas[SH_OPTIM_EMA_STATES]),
+                     device(o, sh_store_states(o->store)), sh_store_n_states(o->store));
     leave(o);
     return SH_OK;
+}
+
+/* What one update needs, as plain numbers and pointers that kernels can follow. */
+typedef struct update {
+    float *params, *states, *first, *second;
+    const float *reduce; /* the packed vector */
+    float scale, learning_rate, step_size, root_correction;
+} update;
+
+static void update_by_sgd(const sh_optim *o, const update *u, const segment *s)
+{
+    const sh_sgd c = {.scale = u->scale,
+                      .decay = s->decay ? o->config.weight_decay : 0.0f,
+                      .momentum = o->config.momentum,
+                      .learning_rate = u->learning_rate * s->lr_scale};
+    float *momentum = u->first != NULL ? u->first + s->begin : NULL;
+
+    o->kernels->sgd(u->params + s->begin, momentum, u->reduce + s->packed, s->end - s->begin, &c);
+}
+
+static void update_by_adam(const sh_optim *o, const update *u, const segment *s)
+{
+    const sh_optim_config *config = &o->config;
+    bool is_decoupled = config->kind == SH_OPTIM_ADAMW;
+    float decay = s->decay ? config->weight_decay : 0.0f;
+    const sh_adam c = {.scale = u->scale,
+                       .l2 = is_decoupled ? 0.0f : decay,
+                       .shrink =
+                           is_decoupled ? 1.0f - u->learning_rate * s->lr_scale * decay : 1.0f,
+                       .beta1 = config->beta1,
+                       .beta2 = config->beta2,
+                       .step_size = u->step_size * s->lr_scale,
+                       .root_correction = u->root_correction,
+                       .eps = config->eps};
+
+    o->kernels->adam(u->params + s->begin, u->first + s->begin, u->second + s->begin,
+                     u->reduce + s->packed, s->end - s->begin, &c);
+}
+
+static void update_states(const sh_optim *o, const update *u)
+{
+    for (int i = 0; i < sh_store_n_slots(o->store); i++) {
+        const sh_slot *slot = sh_store_slot(o->store, i);
+
+        if (slot->kind != SH_SLOT_STATE || !slot->trainable) continue;
+        o->kernels->blend(u->states + slot->offset,
+                          u->reduce + sh_trained_place(&o->trained, o->store, i), slot->n_elems,
+                          slot->momentum);
+    }
+}
+
+static void update_average(const sh_optim *o, const update *u)
+{
+    float share = 1.0f - o->config.ema;
+
+    if (o->config.ema <= 0) return;
+    o->kernels->approach(device(o, o->arenas[SH_OPTIM_EMA_PARAMS]), u->params,
+                         sh_store_n_params(o->store), share);
+    o->kernels->approach(device(o, o->arenas[SH_OPTIM_EMA_STATES]), u->states,
+                         sh_store_n_states(o->store), share);
 }
 
 sh_status sh_optim_update(sh_optim *o, const float *reduce, double norm, double learning_rate,
                           int64_t step)
 {
+    sh_status st = SH_OK;
     const sh_optim_config *c = &o->config;
     double t = (double)(step + 1);
     update u = {.params = device(o, sh_store_params(o->store)),
                 .states = device(o, sh_store_states(o->store)),
                 .first = device(o, o->arenas[SH_OPTIM_FIRST]),
                 .second = device(o, o->arenas[SH_OPTIM_SECOND]),
-                .ema = device(o, o->arenas[SH_OPTIM_EMA_PARAMS]),
-                .ema_states = device(o, o->arenas[SH_OPTIM_EMA_STATES]),
                 .reduce = reduce,
                 .scale = c->clip_norm > 0 && norm > c->clip_norm ? (float)(c->clip_norm / norm) : 1,
                 .learning_rate = (float)learning_rate,
                 .step_size = (float)(learning_rate / (1.0 - pow(c->beta1, t))),
-                .root_correction = (float)sqrt(1.0 - pow(c->beta2, t)),
-                .config = c};
+                .root_correction = (float)sqrt(1.0 - pow(c->beta2, t))};
 
-    enter(o);
-    update_segments(o, &u);
-    update_states(o, &u);
-    if (c->ema > 0) {
-        update_average(u.ema, u.params, sh_store_n_params(o->store), c->ema);
-        update_average(u.ema_states, u.states, sh_store_n_states(o->store), c->ema);
+    if (o->sums != NULL) {
+        SH_TRY(o->backend->copy_in(o->sums, 0, reduce, (size_t)o->trained.n * sizeof(float)));
+        u.reduce = device(o, o->sums);
     }
+    enter(o);
+    for (int i = 0; i < o->n_segments; i++) {
+        if (c->kind == SH_OPTIM_SGD)
+            update_by_sgd(o, &u, &o->segments[i]);
+        else
+            update_by_adam(o, &u, &o->segments[i]);
+    }
+    update_states(o, &u);
+    update_average(o, &u);
     leave(o);
-    return SH_OK;
+out:
+    return st;
 }

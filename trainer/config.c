@@ -534,12 +534,12 @@ sh_status sh_config_backend(const sh_config *c, const char **name)
     static const char *const names[] = {[SH_DEVICE_AUTO] = "cpu",
                                         [SH_DEVICE_CPU] = "cpu",
                                         [SH_DEVICE_REF] = "ref",
-                                        [SH_DEVICE_CUDA] = NULL};
+                                        [SH_DEVICE_CUDA] = "cuda"};
+    const sh_backend *backend = NULL;
     sh_status st = SH_OK;
 
-    SH_CHECK(names[c->device] != NULL, SH_ERR_UNSUPPORTED,
-             "device=%s: there is no such backend for runs yet; use device=cpu",
-             devices[c->device]);
+    SH_CHECK(sh_backend_find(names[c->device], &backend) == SH_OK, SH_ERR_UNSUPPORTED,
+             "device=%s: this build has no such backend; use device=cpu", devices[c->device]);
     *name = names[c->device];
 out:
     return st;

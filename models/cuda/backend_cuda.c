@@ -90,4 +90,5 @@ const sh_backend sh_backend_cuda = {.name = SH_CUDA_BACKEND_NAME,
                                     .device_ptr = sh_cuda_device_ptr,
                                     .copy_in = sh_cuda_copy_in,
                                     .copy_out = sh_cuda_copy_out,
+                                    .optim = &sh_cuda_optim,
                                     .examine = sh_cuda_examine};

@@ -74,6 +74,9 @@ typedef struct sh_cuda_op {
     X(TAKE_TOKEN, take_token)                                                                      \
     X(TAKE_TOKEN_GRAD, take_token_grad)
 
+/** The optimizer over the flat arenas: see models/optim_kernels.h. */
+extern const struct sh_optim_kernels sh_cuda_optim;
+
 #define SH_CUDA_DECLARE(op, name) extern const sh_cuda_op sh_cuda_##name;
 SH_CUDA_KERNELS(SH_CUDA_DECLARE)
 

@@ -18,6 +18,7 @@
 #include "models/conformance.h"
 #include "models/cuda/cuda.h"
 #include "models/cuda/emulator/order.h"
+#include "models/optim.h"
 #include "models/small_net.h"
 
 /** Strides that have nothing in common with the number of forms of an op, so that each form is met
@@ -79,6 +80,85 @@ static void a_network__has_the_gradients_of_ref_and_the_same_bytes_in_every_orde
     free(ref);
 }
 
+/* ---- the optimizer ---- */
+
+enum { STEPS = 3 };
+
+/** Everything that an optimizer changes, one arena after another. */
+typedef struct outcome {
+    float *values;
+    int64_t n;
+} outcome;
+
+static void take(outcome *o, const sh_backend *backend, sh_buffer *buffer, int64_t n)
+{
+    o->values = realloc(o->values, (size_t)(o->n + n) * sizeof(float));
+    assert_non_null(o->values);
+    assert_int_equal(backend->copy_out(buffer, 0, o->values + o->n, (size_t)n * sizeof(float)),
+                     SH_OK);
+    o->n += n;
+}
+
+/** Some steps with made-up gradients, one of which is clipped. */
+static outcome train(const sh_backend *backend, const sh_optim_config *config)
+{
+    outcome o = {0};
+    net t;
+    sh_optim *optim = NULL;
+
+    open_net_on(&t, backend, SH_F32, true);
+    sh_slot *slow = sh_store_slot_mutable(t.store, sh_store_find(t.store, "project.weight"));
+    slow->lr_scale = 0.5f;
+    sh_store_slot_mutable(t.store, sh_store_find(t.store, "expand.weight"))->trainable = false;
+    int64_t n = sh_store_n_params(t.store) + sh_store_n_states(t.store);
+    float *reduce = malloc((size_t)n * sizeof(float));
+    assert_non_null(reduce);
+    assert_int_equal(sh_optim_create(config, t.store, &optim), SH_OK);
+    assert_int_equal(sh_optim_start_average(optim), SH_OK);
+    for (int step = 0; step < STEPS; step++) {
+        for (int64_t i = 0; i < n; i++) reduce[i] = sinf((float)(i + 31 * step));
+        assert_int_equal(sh_optim_update(optim, reduce, step == 1 ? 4 : 0.1, 0.01, step), SH_OK);
+    }
+    take(&o, backend, sh_store_params(t.store), sh_store_n_params(t.store));
+    take(&o, backend, sh_store_states(t.store), sh_store_n_states(t.store));
+    for (int a = 0; a < SH_OPTIM_ARENA_COUNT; a++) {
+        int64_t n_elems = 0;
+        sh_buffer *buffer = sh_optim_arena_buffer(optim, (sh_optim_arena)a, &n_elems);
+        if (buffer != NULL) take(&o, backend, buffer, n_elems);
+    }
+    sh_optim_destroy(&optim);
+    close_net(&t);
+    free(reduce);
+    return o;
+}
+
+static void every_optimizer__has_the_bytes_of_the_host(void **state)
+{
+    static const sh_optim_config configs[] = {
+        {.kind = SH_OPTIM_SGD, .weight_decay = 0.01f},
+        {.kind = SH_OPTIM_SGD, .momentum = 0.9f, .clip_norm = 1, .ema = 0.9f},
+        {.kind = SH_OPTIM_ADAM, .beta1 = 0.9f, .beta2 = 0.99f, .eps = 1e-8f, .weight_decay = 0.1f},
+        {.kind = SH_OPTIM_ADAMW,
+         .beta1 = 0.9f,
+         .beta2 = 0.99f,
+         .eps = 1e-8f,
+         .weight_decay = 0.1f,
+         .clip_norm = 1,
+         .ema = 0.99f},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < SH_COUNT(configs); i++) {
+        outcome host = train(&sh_backend_ref, &configs[i]);
+        outcome device = train(&sh_backend_cuda, &configs[i]);
+        assert_null(sh_emulator_fault());
+        assert_int_equal(device.n, host.n);
+        assert_memory_equal(device.values, host.values, (size_t)host.n * sizeof(float));
+        free(host.values);
+        free(device.values);
+    }
+}
+
 /** After the tests above. */
 static void every_kernel_file__was_run(void **state)
 {
@@ -111,6 +191,7 @@ int main(void)
         cmocka_unit_test(kernels__agree_with_ref_with_threads_reversed),
         cmocka_unit_test(kernels__agree_with_ref_with_threads_shuffled),
         cmocka_unit_test(a_network__has_the_gradients_of_ref_and_the_same_bytes_in_every_order),
+        cmocka_unit_test(every_optimizer__has_the_bytes_of_the_host),
         cmocka_unit_test(every_kernel_file__was_run),
     };
 

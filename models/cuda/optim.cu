@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+/** The optimizer over flat arenas: one thread per element. */
+#include "models/cuda/device.h"
+#include "models/optim_kernels.h"
+
+__global__ void __launch_bounds__(SH_BLOCK)
+    update_sgd(float *p, float *m, const float *grad, int64_t n, sh_sgd c)
+{
+    const int64_t i = item_index();
+
+    if (i >= n) return;
+    float g = grad[i] * c.scale + c.decay * p[i];
+    if (m != nullptr) g = m[i] = c.momentum * m[i] + g;
+    p[i] -= c.learning_rate * g;
+}
+
+__global__ void __launch_bounds__(SH_BLOCK)
+    update_adam(float *p, float *m, float *v, const float *grad, int64_t n, sh_adam c)
+{
+    const int64_t i = item_index();
+
+    if (i >= n) return;
+    const float g = grad[i] * c.scale + c.l2 * p[i];
+    const float first = m[i] = c.beta1 * m[i] + (1.0f - c.beta1) * g;
+    const float second = v[i] = c.beta2 * v[i] + (1.0f - c.beta2) * (g * g);
+    p[i] = p[i] * c.shrink - c.step_size * first / (sqrtf(second) / c.root_correction + c.eps);
+}
+
+__global__ void __launch_bounds__(SH_BLOCK)
+    update_blend(float *x, const float *y, int64_t n, float share)
+{
+    const int64_t i = item_index();
+
+    if (i < n) x[i] = (1.0f - share) * x[i] + share * y[i];
+}
+
+__global__ void __launch_bounds__(SH_BLOCK)
+    update_approach(float *x, const float *y, int64_t n, float share)
+{
+    const int64_t i = item_index();
+
+    if (i < n) x[i] += share * (y[i] - x[i]);
+}
+
+__global__ void __launch_bounds__(SH_BLOCK) copy_elements(float *to, const float *from, int64_t n)
+{
+    const int64_t i = item_index();
+
+    if (i < n) to[i] = from[i];
+}
+
+static void sgd(float *p, float *m, const float *grad, int64_t n, const sh_sgd *constants)
+{
+    const sh_sgd c = *constants;
+
+    if (n > 0) SH_LAUNCH(update_sgd, item_grid(n), dim3(SH_BLOCK), 0, p, m, grad, n, c);
+}
+
+static void adam(float *p, float *m, float *v, const float *grad, int64_t n,
+                 const sh_adam *constants)
+{
+    const sh_adam c = *constants;
+
+    if (n > 0) SH_LAUNCH(update_adam, item_grid(n), dim3(SH_BLOCK), 0, p, m, v, grad, n, c);
+}
+
+static void blend(float *x, const float *y, int64_t n, float share)
+{
+    if (n > 0) SH_LAUNCH(update_blend, item_grid(n), dim3(SH_BLOCK), 0, x, y, n, share);
+}
+
+static void approach(float *x, const float *y, int64_t n, float share)
+{
+    if (n > 0) SH_LAUNCH(update_approach, item_grid(n), dim3(SH_BLOCK), 0, x, y, n, share);
+}
+
+static void copy(float *to, const float *from, int64_t n)
+{
+    if (n > 0) SH_LAUNCH(copy_elements, item_grid(n), dim3(SH_BLOCK), 0, to, from, n);
+}
+
+const sh_optim_kernels sh_cuda_optim = {sgd, adam, blend, approach, copy};

@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+/** The optimizer's loops in host memory. */
+#include <math.h>
+#include <string.h>
+
+#include "models/optim_kernels.h"
+
+enum { BLOCK = 16384 /* elements of one task */ };
+
+/* Vectors of the widest kind there is. */
+#if defined(__x86_64__)
+#define EACH_WIDTH __attribute__((target_clones("avx512f", "avx2", "default")))
+#else
+#define EACH_WIDTH
+#endif
+
+static int64_t block_elems(int64_t begin, int64_t n)
+{
+    return n - begin < BLOCK ? n - begin : BLOCK;
+}
+
+static void sgd(float *p, float *m, const float *grad, int64_t n, const sh_sgd *c)
+{
+#pragma omp parallel for schedule(static)
+    for (int64_t i = 0; i < n; i++) {
+        float g = grad[i] * c->scale + c->decay * p[i];
+
+        if (m != NULL) g = m[i] = c->momentum * m[i] + g;
+        p[i] -= c->learning_rate * g;
+    }
+}
+
+/* The same bits in every width: each operation rounds once, and none is contracted. Vectors need
+ * the constants as a copy: what the pointers write could lie in the original. */
+EACH_WIDTH
+static void adam_block(float *restrict p, float *restrict m, float *restrict v,
+                       const float *restrict grad, int64_t n, const sh_adam constants)
+{
+    const sh_adam c = constants;
+
+    for (int64_t i = 0; i < n; i++) {
+        float g = grad[i] * c.scale + c.l2 * p[i];
+
+        m[i] = c.beta1 * m[i] + (1.0f - c.beta1) * g;
+        v[i] = c.beta2 * v[i] + (1.0f - c.beta2) * (g * g);
+        p[i] = p[i] * c.shrink - c.step_size * m[i] / (sqrtf(v[i]) / c.root_correction + c.eps);
+    }
+}
+
+static void adam(float *p, float *m, float *v, const float *grad, int64_t n, const sh_adam *c)
+{
+#pragma omp parallel for schedule(static)
+    for (int64_t at = 0; at < n; at += BLOCK)
+        adam_block(p + at, m + at, v + at, grad + at, block_elems(at, n), *c);
+}
+
+static void blend(float *x, const float *y, int64_t n, float share)
+{
+    for (int64_t i = 0; i < n; i++) x[i] = (1.0f - share) * x[i] + share * y[i];
+}
+
+static void approach(float *x, const float *y, int64_t n, float share)
+{
+#pragma omp parallel for schedule(static)
+    for (int64_t i = 0; i < n; i++) x[i] += share * (y[i] - x[i]);
+}
+
+static void copy(float *to, const float *from, int64_t n)
+{
+    memcpy(to, from, (size_t)n * sizeof(float));
+}
+
+const sh_optim_kernels sh_optim_host = {
+    .sgd = sgd, .adam = adam, .blend = blend, .approach = approach, .copy = copy};
