@@ -414,7 +414,7 @@ static inline bool open_case(fixture *f, const ref_case *c, const char *backend,
         return false;
     }
     if (open_fixture(f, c->net, backend, dtype)) return true;
-    print_message("%s, %s: no reference file, or no such backend\n", c->net, backend);
+    print_message("%s, %s: no reference file, or no backend\n", c->net, backend);
     return false;
 }
 
