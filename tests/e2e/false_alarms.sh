@@ -3,6 +3,8 @@
 # A run that is slow but healthy hears nothing from the watchdog: checkpoints on slow storage, steps of
 # two passes, a rank that is stopped and goes on. Budgets and times are scaled down alike: a checkpoint
 # and a step take several times what the watchdog allows without any progress.
+#   SHOAL_MINUTES  at the end, so long a run with the usual budgets (default 0; 60 for the full promise):
+#                  checkpoints that take half a minute, and every 20 s a rank that is stopped for 5 s
 # timeout: 300
 # label: slow
 [ ! -w /dev/shm ] || export TMPDIR=/dev/shm # the only slow storage here is the one that is asked for
@@ -35,3 +37,22 @@ healthy passes
 took=$(grep -o '"seconds": *[0-9]*' passes/checkpoints/step-*/state.json | grep -o '[0-9]*$')
 [ "$took" -ge 3 ] || fail "the step took $took s only"
 echo "a step of two passes: $took s, no verdict"
+
+[ "${SHOAL_MINUTES:-0}" -gt 0 ] || exit 0
+PACK=$(small_pack)
+TRAIN_SECONDS=$((SHOAL_MINUTES * 60 + 600)) SHOAL_SLOW_FILES=1.2 train 4 long shards=4 passes=two minutes="$SHOAL_MINUTES" steps=100000000 checkpoint.every_minutes=3 &
+job=$!
+n_stops=0
+while kill -0 $job 2> /dev/null; do
+    sleep 15
+    # shellcheck disable=SC2207
+    ranks=($(pgrep -f "^[^ ]*/shoal train --run long" || true))
+    [ ${#ranks[@]} -gt 0 ] || continue
+    rank=${ranks[RANDOM % ${#ranks[@]}]}
+    kill -STOP "$rank" 2> /dev/null && sleep 5 && kill -CONT "$rank" 2> /dev/null && n_stops=$((n_stops + 1))
+done
+wait $job || { cat long.log >&2; fail "the long run ended with an error"; }
+healthy long
+checkpoints=$(ls long/checkpoints | wc -l)
+[ $n_stops -gt 0 ] || fail "no rank was stopped"
+echo "$SHOAL_MINUTES minutes, $n_stops ranks stopped for 5 s, the last of $checkpoints checkpoints kept at $(ls long/checkpoints | tail -n 1): no verdict"
