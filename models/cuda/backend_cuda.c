@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/* The table of the CUDA backend. It is compiled twice: with memory.c and nvcc's kernels as "cuda",
- * and for tests with emulator/memory.c and the kernels on the emulator as "emu:cuda". */
+/* The table of the CUDA backend. It is linked with memory.c and nvcc's kernels, or in tests with
+ * emulator/memory.c and the kernels on the emulator. */
 #include "models/cuda/cuda.h"
 
 #include <assert.h>
@@ -80,7 +80,7 @@ static bool can_fuse(const sh_node_desc *fused)
     return false;
 }
 
-const sh_backend sh_backend_cuda = {.name = SH_CUDA_BACKEND_NAME,
+const sh_backend sh_backend_cuda = {.name = "cuda",
                                     .layout_of = layout_of,
                                     .kernels_of = kernels_of,
                                     .can_fuse = can_fuse,

@@ -3,7 +3,7 @@
  * The CUDA backend: own kernels over maps with channels innermost. One process, one device: the one
  * of its local rank among those that it may see.
  *
- * The same table with the kernels on an emulator is "emu:cuda", for tests (emulator/order.h).
+ * Tests link the same table with the kernels on an emulator (emulator/order.h).
  */
 #ifndef SH_MODELS_CUDA_CUDA_H
 #define SH_MODELS_CUDA_CUDA_H

@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# A training with device=cuda, its kernels on the emulator: the losses of the CPU but for rounding, and
+# the same bytes on two ranks. The network is cut early: kernels are slow there.
+# prefix: cuda
+# timeout: 420
+# label: slow
+source "$(dirname "$0")/lib.bash"
+PACK=$(small_pack)
+small_config="net=mobilenet_v2 tap=features.3 size=32 embedding.dim=8 threads=1 loader.threads=1
+  sampling.individuals=3 sampling.images=2 shards=2 steps=2 optimizer.clip_norm=1 optimizer.ema=0.9
+  split.val=0 split.test=0 watchdog.enabled=false"
+
+train 1 cpu device=cpu
+SHOAL=$SHOAL_BUILD/tests/shoal_emulated
+[ -x "$SHOAL" ] || { echo "skipped: $SHOAL is not built"; exit 77; }
+train 1 one device=cuda
+train 2 two device=cuda
+same_model one two
+cmp -s cpu/model.safetensors one/model.safetensors && fail "the CPU computed instead"
+
+losses() { sed -n 's/.*"loss":\([0-9.e-]*\).*/\1/p' "$1/metrics.jsonl"; }
+paste <(losses cpu) <(losses one) | awk '
+    { if (($1 - $2) ^ 2 > (1e-4 * $1) ^ 2) { print "step " NR ": losses " $1 " and " $2; bad = 1 } }
+    END { if (NR != 2) print NR " losses"; exit bad || NR != 2 }' || fail "the losses differ"
+echo "training on the emulator: ok"
