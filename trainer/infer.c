@@ -18,6 +18,7 @@ struct sh_infer {
     sh_buffer *arena;
     sh_tensor_desc desc; /* of a block of images, or of features */
     int64_t dim, n_images;
+    bool has_weights; /* the arena holds what is made of the store's weights */
     uint8_t *pixels[BLOCKS_AHEAD];
     float *block; /* [SH_INFER_BLOCK, dim] */
 };
@@ -113,11 +114,20 @@ void sh_infer_destroy(sh_infer **infer)
     *infer = NULL;
 }
 
-/* Take the store's weights of now. */
-static sh_status refresh(sh_infer *infer)
+void sh_infer_refresh(sh_infer *infer)
 {
-    return sh_program_run(infer->program, SH_PHASE_CONSTANTS,
-                          &(sh_run_args){.arena = infer->arena});
+    infer->has_weights = false;
+}
+
+static sh_status take_weights(sh_infer *infer)
+{
+    sh_status st = SH_OK;
+    const sh_run_args args = {.arena = infer->arena};
+
+    if (!infer->has_weights) SH_TRY(sh_program_run(infer->program, SH_PHASE_CONSTANTS, &args));
+    infer->has_weights = true;
+out:
+    return st;
 }
 
 int sh_infer_dim(const sh_infer *infer)
@@ -169,7 +179,7 @@ sh_status sh_infer_run_view(sh_infer *infer, const sh_dataset *dataset, const sh
     int64_t n_blocks = (n + SH_INFER_BLOCK - 1) / SH_INFER_BLOCK;
 
     if (n == 0) goto out;
-    SH_TRY(refresh(infer));
+    SH_TRY(take_weights(infer));
     config.augment = *augment;
     SH_TRY(sh_loader_create(&config, dataset, &loader));
     for (int64_t b = 0; b < n_blocks && b < BLOCKS_AHEAD; b++)
@@ -263,7 +273,7 @@ sh_status sh_infer_run_rows(sh_infer *infer, int64_t n, sh_infer_row row, const 
     sh_status st = SH_OK;
     size_t row_bytes = sh_tensor_bytes(&infer->desc) / SH_INFER_BLOCK;
 
-    SH_TRY(refresh(infer));
+    SH_TRY(take_weights(infer));
     for (int view = 0; view < infer->config.views; view++) {
         for (int64_t first = 0; first < n; first += SH_INFER_BLOCK) {
             int64_t m = n - first < SH_INFER_BLOCK ? n - first : SH_INFER_BLOCK;
@@ -284,7 +294,7 @@ sh_status sh_infer_run_image(sh_infer *infer, const sh_image *image, float *out)
 {
     sh_status st = SH_OK;
 
-    SH_TRY(refresh(infer));
+    SH_TRY(take_weights(infer));
     for (int view = 0; view < infer->config.views; view++) {
         sh_loader_config config = infer->config.loader;
 

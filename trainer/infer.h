@@ -49,6 +49,10 @@ SH_MUST_CHECK sh_status sh_infer_create(const sh_infer_config *config, sh_store 
                                         sh_infer **out);
 void sh_infer_destroy(sh_infer **infer);
 
+/** The store's weights are folded and packed by the first run, and by the first one after this: to
+ * be called wherever they have changed, or runs give embeddings of neither. */
+void sh_infer_refresh(sh_infer *infer);
+
 int sh_infer_dim(const sh_infer *infer); /* of what comes out: embeddings or features */
 
 /** Images that went through the network so far. */

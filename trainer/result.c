@@ -22,6 +22,7 @@ static sh_status embed_part(sh_session *s, const int64_t *crops, int64_t n, floa
     int64_t dim = sh_infer_dim(s->infer), begin, end;
 
     sh_comm_own_items(s->comm, n, &begin, &end);
+    sh_infer_refresh(s->infer);
     if (s->shallow.val != NULL)
         SH_TRY(sh_shallow_embed(&s->shallow, crops + begin, end - begin, embeddings + begin * dim));
     else

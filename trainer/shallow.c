@@ -238,5 +238,6 @@ sh_status sh_shallow_embed(const sh_shallow *shallow, const int64_t *crops, int6
 {
     const rows r = {shallow->val, crops};
 
+    sh_infer_refresh(shallow->head);
     return sh_infer_run_rows(shallow->head, n, row, &r, out);
 }

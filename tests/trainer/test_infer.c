@@ -91,9 +91,28 @@ static void views__make_embeddings_blind_to_their_flips(void **state)
     }
 }
 
+static void refresh__takes_weights_that_changed_since_the_first_run(void **state)
+{
+    fixture f = open_fixture(1), other = open_fixture(1);
+    float first[DIM], taken[DIM], expected[DIM];
+
+    (void)state;
+    MUST(sh_store_init(other.store, 2));
+    embed(&other, false, false, expected);
+    embed(&f, false, false, first);
+    MUST(sh_store_init(f.store, 2));
+    sh_infer_refresh(f.infer);
+    embed(&f, false, false, taken);
+    assert_memory_equal(taken, expected, sizeof(expected));
+    assert_true(distance(first, expected) > 1e-3f);
+    close_fixture(&other);
+    close_fixture(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(refresh__takes_weights_that_changed_since_the_first_run),
         cmocka_unit_test(views__make_embeddings_blind_to_their_flips),
     };
 
