@@ -10,12 +10,12 @@
 #include "models/host_memory.h"
 #include "models/ref/ref.h"
 
-enum { MAX_KERNELS = 5 };
+enum { MAX_KERNELS = 6 };
 
 /* Fastest first; the reference follows. */
 static const sh_kernel *const own_kernels[SH_OP_COUNT][MAX_KERNELS] = {
     [SH_OP_CONV] = {&sh_cpu_conv_pointwise, &sh_cpu_conv_depthwise, &sh_cpu_conv_patches,
-                    &sh_cpu_conv_onednn, &sh_cpu_conv_onednn_any},
+                    &sh_cpu_conv_winograd, &sh_cpu_conv_onednn, &sh_cpu_conv_onednn_any},
     [SH_OP_CONV_GRAD_X] = {&sh_cpu_conv_grad_x_pointwise, &sh_cpu_conv_grad_x_depthwise,
                            &sh_cpu_conv_grad_x_onednn, &sh_cpu_conv_grad_x_onednn_any},
     [SH_OP_CONV_GRAD_W] = {&sh_cpu_conv_grad_w_pointwise, &sh_cpu_conv_grad_w_depthwise,

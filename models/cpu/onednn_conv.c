@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * Dense and grouped convolutions by oneDNN, in two variants: with operands where they stand, taken
- * only where oneDNN has a compiled (jit, brgemm) implementation for these layouts; and with
- * oneDNN's own choice of layouts and reorders around, for shapes that the first cannot do.
+ * Dense and grouped convolutions by oneDNN, in three variants: with operands where they stand,
+ * taken only where oneDNN has a compiled (jit, brgemm) implementation for these layouts; with
+ * oneDNN's own choice of layouts and reorders around, for shapes that the first cannot do; and in
+ * inference by Winograd's algorithm, which multiplies a quarter as often for 3x3.
  *
  * Blocked tensors are described to oneDNN with their padding channels as ordinary ones: these hold
  * zeros, and so does the padding of the weights, so that they stay zero and oneDNN need not touch
@@ -16,6 +17,9 @@
 #include <stdlib.h>
 
 typedef enum pass { FORWARD, BACKWARD_X, BACKWARD_W } pass;
+typedef enum variant { DIRECT, ANY, WINOGRAD } variant;
+
+enum { MAX_WINOGRAD_BYTES = 64 << 20 };
 
 static dnnl_engine_t engine;
 static dnnl_stream_t stream;
@@ -163,7 +167,7 @@ typedef struct described {
     dnnl_memory_desc_t x, w, y, bias; /* as the primitive wants them */
 } described;
 
-static sh_status describe_primitive(const shapes *s, bool any, described *out)
+static sh_status describe_primitive(const shapes *s, variant how, described *out)
 {
     sh_status st = SH_OK;
     dnnl_memory_desc_t x, y, w, w_grad, bias;
@@ -171,19 +175,21 @@ static sh_status describe_primitive(const shapes *s, bool any, described *out)
     dnnl_primitive_attr_t attributes = NULL;
     dnnl_convolution_desc_t desc;
     const dnnl_dims_t bias_dims = {s->y_dims[1]};
+    dnnl_alg_kind_t algorithm =
+        how == WINOGRAD ? dnnl_convolution_winograd : dnnl_convolution_direct;
 
     DN_CHECK(dnnl_memory_desc_init_by_tag(&x, 4, s->x_dims, s->type,
-                                          any ? dnnl_format_tag_any : tag_of(s->x)));
+                                          how == ANY ? dnnl_format_tag_any : tag_of(s->x)));
     DN_CHECK(dnnl_memory_desc_init_by_tag(&y, 4, s->y_dims, s->type,
-                                          any ? dnnl_format_tag_any : tag_of(s->y)));
+                                          how == ANY ? dnnl_format_tag_any : tag_of(s->y)));
     DN_CHECK(dnnl_memory_desc_init_by_tag(&w, s->w_rank, s->w_dims, s->type, dnnl_format_tag_any));
     DN_CHECK(
         dnnl_memory_desc_init_by_tag(&w_grad, s->w_rank, s->w_dims, dnnl_f32, dnnl_format_tag_any));
     DN_CHECK(dnnl_memory_desc_init_by_tag(&bias, 1, bias_dims, dnnl_f32, dnnl_a));
     const dnnl_memory_desc_t *b = s->has_bias ? &bias : NULL;
     DN_CHECK(dnnl_dilated_convolution_forward_desc_init(
-        &desc, dnnl_forward_training, dnnl_convolution_direct, &x, &w,
-        s->pass == FORWARD ? b : NULL, &y, s->strides, s->dilation, s->pad_begin, s->pad_end));
+        &desc, dnnl_forward_training, algorithm, &x, &w, s->pass == FORWARD ? b : NULL, &y,
+        s->strides, s->dilation, s->pad_begin, s->pad_end));
     SH_TRY(make_attributes(s->pass == FORWARD ? s->act : SH_ACT_NONE, &attributes));
     DN_CHECK(dnnl_primitive_desc_create(&forward, &desc, attributes, engine, NULL));
     if (s->pass == FORWARD) {
@@ -227,34 +233,57 @@ static const char *implementation(const_dnnl_primitive_desc_t pd)
     return name;
 }
 
-static const char *why_not(const sh_node_desc *d, bool any)
+static size_t scratch_bytes_of(const_dnnl_primitive_desc_t pd)
+{
+    const dnnl_memory_desc_t *pad = dnnl_primitive_desc_query_md(pd, dnnl_query_scratchpad_md, 0);
+
+    return pad ? dnnl_memory_desc_get_size(pad) : 0;
+}
+
+static const char *why_not(const sh_node_desc *d, variant how)
 {
     shapes s = shapes_of(d);
     described found = {.pd = NULL};
     const char *reason = why_not_shapes(d, &s);
 
     if (reason) return reason;
-    if (describe_primitive(&s, any, &found) != SH_OK) {
+    if (describe_primitive(&s, how, &found) != SH_OK) {
         sh_error_clear();
         return "oneDNN has no implementation";
     }
     const char *name = implementation(found.pd);
     if (strncmp(name, "ref", 3) == 0)
         reason = "oneDNN has only its reference";
-    else if (!any && strstr(name, "gemm:"))
+    else if (how == DIRECT && strstr(name, "gemm:"))
         reason = "oneDNN has only plain matrix products for these layouts";
+    else if (how == WINOGRAD && scratch_bytes_of(found.pd) > MAX_WINOGRAD_BYTES)
+        reason = "transformed maps beyond the caches";
     dnnl_primitive_desc_destroy(found.pd);
     return reason;
 }
 
 static const char *why_not_direct(const sh_node_desc *d)
 {
-    return why_not(d, false);
+    return why_not(d, DIRECT);
 }
 
 static const char *why_not_any(const sh_node_desc *d)
 {
-    return why_not(d, true);
+    return why_not(d, ANY);
+}
+
+/** Its tiles are 4x4 pixels of the result; on maps that fill them badly nothing is won. Nor is much
+ *  by layers of few channels, which stand first, so that all others amplify their roundings. */
+static const char *why_not_winograd(const sh_node_desc *d)
+{
+    const int64_t *w = d->in[SH_CONV_W]->dims, *y = d->out[SH_CONV_Y]->dims;
+    int64_t in_tiles = ((y[2] + 3) / 4 * 4) * ((y[3] + 3) / 4 * 4);
+
+    if (!d->attrs->inference) return "not inference";
+    if (w[2] != 3 || w[3] != 3) return "not 3x3";
+    if (2 * in_tiles > 3 * y[2] * y[3]) return "a map of few whole tiles";
+    if (w[0] < 64 || w[1] < 64) return "few channels";
+    return why_not(d, WINOGRAD);
 }
 
 /* ---- preparation ---- */
@@ -358,7 +387,7 @@ out:
     return st;
 }
 
-static sh_status prepare(const sh_node_desc *d, bool any, void **state, size_t *scratch_bytes)
+static sh_status prepare(const sh_node_desc *d, variant how, void **state, size_t *scratch_bytes)
 {
     sh_status st = SH_OK;
     plan *p = calloc(1, sizeof(*p));
@@ -367,9 +396,9 @@ static sh_status prepare(const sh_node_desc *d, bool any, void **state, size_t *
 
     SH_CHECK(p != NULL, SH_ERR_NO_MEMORY, "oneDNN convolution");
     p->shapes = shapes_of(d);
-    SH_TRY(describe_primitive(&p->shapes, any, &found));
+    SH_TRY(describe_primitive(&p->shapes, how, &found));
     snprintf(p->name, sizeof(p->name), "onednn:%s%s", implementation(found.pd),
-             any ? "+reorder" : "");
+             how == ANY ? "+reorder" : "");
     DN_CHECK(dnnl_primitive_create(&p->primitive, found.pd));
     const dnnl_memory_desc_t *pad =
         dnnl_primitive_desc_query_md(found.pd, dnnl_query_scratchpad_md, 0);
@@ -394,7 +423,7 @@ static sh_status prepare(const sh_node_desc *d, bool any, void **state, size_t *
     bool y_moves = p->y_in.primitive || (is_out[2] && p->out.primitive);
     p->x_at = x_moves ? take(&at, dnnl_memory_desc_get_size(&found.x)) : SIZE_MAX;
     p->y_at = y_moves ? take(&at, dnnl_memory_desc_get_size(&found.y)) : SIZE_MAX;
-    p->scratchpad_at = take(&at, pad ? dnnl_memory_desc_get_size(pad) : 0);
+    p->scratchpad_at = take(&at, scratch_bytes_of(found.pd));
     *scratch_bytes = at;
     *state = p;
     p = NULL;
@@ -406,12 +435,17 @@ out:
 
 static sh_status prepare_direct(const sh_node_desc *d, void **state, size_t *scratch_bytes)
 {
-    return prepare(d, false, state, scratch_bytes);
+    return prepare(d, DIRECT, state, scratch_bytes);
 }
 
 static sh_status prepare_any(const sh_node_desc *d, void **state, size_t *scratch_bytes)
 {
-    return prepare(d, true, state, scratch_bytes);
+    return prepare(d, ANY, state, scratch_bytes);
+}
+
+static sh_status prepare_winograd(const sh_node_desc *d, void **state, size_t *scratch_bytes)
+{
+    return prepare(d, WINOGRAD, state, scratch_bytes);
 }
 
 /* ---- running ---- */
@@ -566,6 +600,7 @@ static const char *describe(void *state)
         .prepare = prepare_##variant, .packed_bytes = packed_bytes, .pack = pack, .run = function, \
         .release = release, .describe = describe                                                   \
     }
+const sh_kernel sh_cpu_conv_winograd = ONEDNN(SH_OP_CONV, winograd, run_forward);
 const sh_kernel sh_cpu_conv_onednn = ONEDNN(SH_OP_CONV, direct, run_forward);
 const sh_kernel sh_cpu_conv_grad_x_onednn = ONEDNN(SH_OP_CONV_GRAD_X, direct, run_forward);
 const sh_kernel sh_cpu_conv_grad_w_onednn = ONEDNN(SH_OP_CONV_GRAD_W, direct, run_backward_w);
