@@ -124,7 +124,7 @@ bool sh_cpu_is_large(size_t n_bytes)
 /* ---- instruction sets ---- */
 
 #if defined(__x86_64__)
-extern const sh_cpu_simd sh_cpu_simd_avx512bf16, sh_cpu_simd_avx512;
+extern const sh_cpu_simd sh_cpu_simd_avx512bf16, sh_cpu_simd_avx512, sh_cpu_simd_avx2;
 #endif
 extern const sh_cpu_simd sh_cpu_simd_generic;
 
@@ -133,7 +133,7 @@ static pthread_once_t simd_once = PTHREAD_ONCE_INIT;
 
 static void choose_simd(void)
 {
-    const sh_cpu_simd *runs[3];
+    const sh_cpu_simd *runs[4];
     const char *wanted = getenv("SHOAL_CPU_ISA");
     int n = 0;
 
@@ -142,6 +142,8 @@ static void choose_simd(void)
                   __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
     if (avx512 && __builtin_cpu_supports("avx512bf16")) runs[n++] = &sh_cpu_simd_avx512bf16;
     if (avx512) runs[n++] = &sh_cpu_simd_avx512;
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+        runs[n++] = &sh_cpu_simd_avx2;
 #endif
     runs[n++] = &sh_cpu_simd_generic;
     chosen = runs[0];

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/* Activations of sixteen numbers at once: what maps and the loads and stores of convolutions share.
+/* Activations of a vector of numbers: what maps and the loads and stores of convolutions share.
  * NaN stays NaN. */
 #ifndef SH_MODELS_CPU_SIMD_ACT_H
 #define SH_MODELS_CPU_SIMD_ACT_H

@@ -6,8 +6,8 @@
 
 void SH_SIMD(copy)(const void *x, void *y, size_t n_bytes, bool stream)
 {
-#ifdef __AVX512F__
-    /* Half a register at a time: slabs of bf16 begin at multiples of 32 bytes. */
+#if defined(__AVX512F__) || defined(SH_AVX2)
+    /* No more at a time: slabs of bf16 begin at multiples of 32 bytes. */
     for (size_t i = 0; stream && i < n_bytes; i += 32)
         _mm256_stream_si256((__m256i *)((char *)y + i),
                             _mm256_loadu_si256((const __m256i *)((const char *)x + i)));
@@ -27,10 +27,7 @@ SH_INLINE void scale_add(float alpha, const void *x, const void *a, void *y, int
     for (; i + LANES <= n; i += LANES) {
         vf v = vec_load(x, i, dtype) * scale;
         if (a) v += vec_load(a, i, dtype);
-        if (stream)
-            vec_stream(y, i, v, dtype);
-        else
-            vec_store(y, i, v, dtype);
+        vec_put(v, i, y, stream, dtype);
     }
     if (i == n) return;
     vf v = vec_load_part(x, i, n - i, dtype) * scale;
@@ -54,14 +51,13 @@ void SH_SIMD(scale_add)(float alpha, const void *x, const void *a, void *y, int6
 SH_INLINE void scale_slab(const void *x, const float *scale, void *y, int64_t pixels,
                           const bool stream, const sh_dtype dtype)
 {
-    vf s = vec_load(scale, 0, SH_F32);
+    vf s[PARTS];
 
-    for (int64_t i = 0; i < pixels * LANES; i += LANES) {
-        vf v = vec_load(x, i, dtype) * s;
-        if (stream)
-            vec_stream(y, i, v, dtype);
-        else
-            vec_store(y, i, v, dtype);
+    vec_load_parts(scale, s);
+    for (int64_t i = 0; i < pixels * BLOCK; i += BLOCK) {
+        SH_UNROLL
+        for (int k = 0; k < PARTS; k++)
+            vec_put(vec_load(x, i + k * LANES, dtype) * s[k], i + k * LANES, y, stream, dtype);
     }
 }
 
@@ -78,33 +74,30 @@ void SH_SIMD(scale_slab)(const void *x, const float *scale, void *y, int64_t pix
         scale_slab(x, scale, y, pixels, false, SH_F32);
 }
 
-enum { STRANDS = 4 };
-
-SH_INLINE void scale_pixel_grad(const void *dy, const void *x, vf scale, void *dx, int64_t p,
-                                vf *sum, const bool stream, const sh_dtype dtype)
+/* n vectors from the pixel at element i on, each to its strand. */
+SH_INLINE void scale_grad(const void *dy, const void *x, const vf *scale, void *dx, int64_t i,
+                          const int n, vf *strands, const bool stream, const sh_dtype dtype)
 {
-    vf d = vec_load(dy, p * LANES, dtype);
-
-    *sum += d * vec_load(x, p * LANES, dtype);
-    if (stream)
-        vec_stream(dx, p * LANES, d * scale, dtype);
-    else
-        vec_store(dx, p * LANES, d * scale, dtype);
+    SH_UNROLL
+    for (int k = 0; k < n; k++) {
+        vf d = vec_load(dy, i + k * LANES, dtype);
+        strands[k] += d * vec_load(x, i + k * LANES, dtype);
+        vec_put(d * scale[k % PARTS], i + k * LANES, dx, stream, dtype);
+    }
 }
 
 SH_INLINE void scale_slab_grad(const void *dy, const void *x, const float *scale, void *dx,
                                int64_t pixels, float *sum, const bool stream, const sh_dtype dtype)
 {
-    vf s = vec_load(scale, 0, SH_F32), strand[STRANDS] = {{0}};
-    int64_t p = 0;
+    vf s[PARTS], strands[STRANDS] = {{0}};
+    int64_t i = 0;
 
-    for (; p + STRANDS <= pixels; p += STRANDS) {
-        SH_UNROLL
-        for (int i = 0; i < STRANDS; i++)
-            scale_pixel_grad(dy, x, s, dx, p + i, &strand[i], stream, dtype);
-    }
-    for (; p < pixels; p++) scale_pixel_grad(dy, x, s, dx, p, &strand[0], stream, dtype);
-    vec_store(sum, 0, (strand[0] + strand[1]) + (strand[2] + strand[3]), SH_F32);
+    vec_load_parts(scale, s);
+    for (; i + STRANDS * LANES <= pixels * BLOCK; i += STRANDS * LANES)
+        scale_grad(dy, x, s, dx, i, STRANDS, strands, stream, dtype);
+    for (; i < pixels * BLOCK; i += BLOCK)
+        scale_grad(dy, x, s, dx, i, PARTS, strands, stream, dtype);
+    strands_store(sum, strands, STRANDS);
 }
 
 void SH_SIMD(scale_slab_grad)(const void *dy, const void *x, const float *scale, void *dx,
@@ -122,13 +115,24 @@ void SH_SIMD(scale_slab_grad)(const void *dy, const void *x, const float *scale,
 
 /* ---- tokens ---- */
 
+/* Of a block's first n channels those of the part that begins at channel `first`. */
+SH_INLINE int channels_from(int n, int first)
+{
+    int left = n - first;
+
+    return left < 0 ? 0 : left < LANES ? left : LANES;
+}
+
 void SH_SIMD(tokens)(const void *x, const float *cls, const float *pos, int64_t pos_stride,
                      int64_t pixels, int n_channels, void *y, sh_dtype dtype)
 {
     for (int64_t t = 0; t <= pixels; t++, pos += pos_stride) {
-        vf v = t == 0 ? vec_load_part(cls, 0, n_channels, SH_F32)
-                      : vec_load(x, (t - 1) * LANES, dtype);
-        vec_store(y, t * LANES, v + vec_load_part(pos, 0, n_channels, SH_F32), dtype);
+        for (int k = 0; k < BLOCK; k += LANES) {
+            int n = channels_from(n_channels, k);
+            vf v =
+                t == 0 ? vec_load_part(cls, k, n, SH_F32) : vec_load(x, (t - 1) * BLOCK + k, dtype);
+            vec_store(y, t * BLOCK + k, v + vec_load_part(pos, k, n, SH_F32), dtype);
+        }
     }
 }
 
@@ -136,10 +140,12 @@ void SH_SIMD(sum_images)(const void *x, int64_t n_images, int64_t image_stride, 
                          sh_dtype dtype, int n_channels, float *sums, int64_t sums_stride)
 {
     for (int64_t p = 0; p < pixels; p++) {
-        vf s = {0};
-        for (int64_t n = 0; n < n_images; n++)
-            s += vec_load(x, n * image_stride + p * LANES, dtype);
-        vec_store_part(sums, p * sums_stride, n_channels, s, SH_F32);
+        for (int k = 0; k < BLOCK; k += LANES) {
+            vf s = {0};
+            for (int64_t n = 0; n < n_images; n++)
+                s += vec_load(x, n * image_stride + p * BLOCK + k, dtype);
+            vec_store_part(sums, p * sums_stride + k, channels_from(n_channels, k), s, SH_F32);
+        }
     }
 }
 
@@ -148,26 +154,31 @@ void SH_SIMD(sum_images)(const void *x, int64_t n_images, int64_t image_stride, 
 void SH_SIMD(gem_sums)(const void *x, int64_t pixels, sh_dtype dtype, float p, float eps,
                        float *powers, float *logs)
 {
-    vf sum = {0}, weighted = {0};
-
-    for (int64_t i = 0; i < pixels; i++) {
-        vf ln = vec_log(vec_max(vec_load(x, i * LANES, dtype), vec_set(eps)));
-        vf power = vec_exp(vec_max(vec_set(-87), vec_min(vec_set(87), vec_set(p) * ln)));
-        sum += power;
-        weighted += power * ln;
+    for (int k = 0; k < BLOCK; k += LANES) {
+        vf sum = {0}, weighted = {0};
+        for (int64_t i = 0; i < pixels; i++) {
+            vf ln = vec_log(vec_max(vec_load(x, i * BLOCK + k, dtype), vec_set(eps)));
+            vf power = vec_exp(vec_max(vec_set(-87), vec_min(vec_set(87), vec_set(p) * ln)));
+            sum += power;
+            weighted += power * ln;
+        }
+        vec_store(powers, k, sum, SH_F32);
+        vec_store(logs, k, weighted, SH_F32);
     }
-    vec_store(powers, 0, sum, SH_F32);
-    vec_store(logs, 0, weighted, SH_F32);
 }
 
 void SH_SIMD(gem_grad)(const void *x, int64_t pixels, sh_dtype dtype, float p, float eps,
                        const float *factor, void *dx)
 {
-    vf f = vec_load(factor, 0, SH_F32), lowest = vec_set(eps);
+    vf f[PARTS], lowest = vec_set(eps);
 
-    for (int64_t i = 0; i < pixels; i++) {
-        vf v = vec_load(x, i * LANES, dtype);
-        vf slope = f * vec_pow(vec_max(v, lowest), vec_set(p - 1));
-        vec_store(dx, i * LANES, vec_keep(v >= lowest, slope), dtype);
+    vec_load_parts(factor, f);
+    for (int64_t i = 0; i < pixels * BLOCK; i += BLOCK) {
+        SH_UNROLL
+        for (int k = 0; k < PARTS; k++) {
+            vf v = vec_load(x, i + k * LANES, dtype);
+            vf slope = f[k] * vec_pow(vec_max(v, lowest), vec_set(p - 1));
+            vec_store(dx, i + k * LANES, vec_keep(v >= lowest, slope), dtype);
+        }
     }
 }

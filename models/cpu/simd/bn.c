@@ -13,38 +13,33 @@ SH_INLINE vf load_ahead(const void *p, int64_t i, const sh_dtype dtype)
     return vec_load(p, i, dtype);
 }
 
-SH_INLINE void put(void *p, int64_t i, vf v, bool stream, const sh_dtype dtype)
+/* n vectors from the pixel at element i on, each to its strand. */
+SH_INLINE void add_moments(const void *x, int64_t i, const int n, const vf *shift, vf *s, vf *q,
+                           const sh_dtype dtype)
 {
-    if (stream)
-        vec_stream(p, i, v, dtype);
-    else
-        vec_store(p, i, v, dtype);
+    SH_UNROLL
+    for (int k = 0; k < n; k++) {
+        vf v = vec_load(x, i + k * LANES, dtype) - shift[k % PARTS];
+        s[k] += v;
+        q[k] += v * v;
+    }
 }
 
 SH_INLINE void moments(const void *x, int64_t pixels, sh_cpu_moments *m, const sh_dtype dtype)
 {
-    vf s[STRANDS] = {{0}}, q[STRANDS] = {{0}};
-    int64_t p = 0;
+    vf shift[PARTS], s[STRANDS] = {{0}}, q[STRANDS] = {{0}};
+    int64_t i = 0;
 
     if (m->count == 0) {
         memset(m, 0, sizeof(*m));
-        vec_store(m->shift, 0, vec_load(x, 0, dtype), SH_F32);
+        for (int k = 0; k < PARTS; k++)
+            vec_store(m->shift, k * LANES, vec_load(x, k * LANES, dtype), SH_F32);
     }
-    vf shift = vec_load(m->shift, 0, SH_F32);
-    for (; p + STRANDS <= pixels; p += STRANDS) {
-        SH_UNROLL
-        for (int i = 0; i < STRANDS; i++) {
-            vf v = vec_load(x, (p + i) * LANES, dtype) - shift;
-            s[i] += v;
-            q[i] += v * v;
-        }
-    }
-    for (; p < pixels; p++) {
-        vf v = vec_load(x, p * LANES, dtype) - shift;
-        s[0] += v;
-        q[0] += v * v;
-    }
-    moments_add(m, (s[0] + s[1]) + (s[2] + s[3]), (q[0] + q[1]) + (q[2] + q[3]), pixels);
+    vec_load_parts(m->shift, shift);
+    for (; i + STRANDS * LANES <= pixels * BLOCK; i += STRANDS * LANES)
+        add_moments(x, i, STRANDS, shift, s, q, dtype);
+    for (; i < pixels * BLOCK; i += BLOCK) add_moments(x, i, PARTS, shift, s, q, dtype);
+    moments_add(m, s, q, STRANDS, pixels);
 }
 
 void SH_SIMD(moments)(const void *x, int64_t pixels, sh_dtype dtype, sh_cpu_moments *m)
@@ -59,16 +54,21 @@ SH_INLINE void bn_apply(const void *x, const void *residual, void *y, int64_t pi
                         const sh_cpu_affine *norm, bool stream, const sh_dtype dtype,
                         const bool has_residual, const sh_act curve)
 {
-    vf scale = vec_load(norm->scale, 0, SH_F32), shift = vec_load(norm->shift, 0, SH_F32);
-    vf lo = vec_set(norm->lo), hi = vec_set(norm->hi);
+    vf scale[PARTS], shift[PARTS], lo = vec_set(norm->lo), hi = vec_set(norm->hi);
 
-    for (int64_t i = 0; i < pixels * LANES; i += LANES) {
-        vf v = load_ahead(x, i, dtype) * scale + shift;
-        if (has_residual) v += load_ahead(residual, i, dtype);
-        v = curve == SH_ACT_SILU         ? vec_silu(v)
-            : curve == SH_ACT_HARD_SWISH ? v * vec_hard_sigmoid(v)
-                                         : vec_min(vec_max(v, lo), hi);
-        put(y, i, v, stream && y != x, dtype);
+    vec_load_parts(norm->scale, scale);
+    vec_load_parts(norm->shift, shift);
+    for (int64_t i = 0; i < pixels * BLOCK; i += BLOCK) {
+        SH_UNROLL
+        for (int k = 0; k < PARTS; k++) {
+            int64_t at = i + k * LANES;
+            vf v = load_ahead(x, at, dtype) * scale[k] + shift[k];
+            if (has_residual) v += load_ahead(residual, at, dtype);
+            v = curve == SH_ACT_SILU         ? vec_silu(v)
+                : curve == SH_ACT_HARD_SWISH ? v * vec_hard_sigmoid(v)
+                                             : vec_min(vec_max(v, lo), hi);
+            vec_put(v, at, y, stream && y != x, dtype);
+        }
     }
 }
 
@@ -118,11 +118,12 @@ SH_INLINE vf masked(const void *dy, const void *y, vf v, int64_t i, const clamp 
     return through_act(g, a, k, how == FROM_X_SILU);
 }
 
-SH_INLINE void reduce_pixel(const void *dy, const void *x, const void *y, int64_t p, const clamp *k,
-                            vf *s, vf *q, const sh_dtype dtype, const mask how)
+/* The vector at element i. */
+SH_INLINE void reduce(const void *dy, const void *x, const void *y, int64_t i, const clamp *k,
+                      vf *s, vf *q, const sh_dtype dtype, const mask how)
 {
-    vf v = load_ahead(x, p * LANES, dtype);
-    vf g = masked(dy, y, v, p * LANES, k, dtype, how);
+    vf v = load_ahead(x, i, dtype);
+    vf g = masked(dy, y, v, i, k, dtype, how);
 
     *s += g;
     *q += g * (v - k->mean);
@@ -132,17 +133,18 @@ SH_INLINE void bn_grad_reduce(const void *dy, const void *x, const void *y, int6
                               const sh_cpu_affine *norm, const float *mean, sh_cpu_grad_sums *sums,
                               const sh_dtype dtype, const mask how)
 {
-    const clamp k = clamp_of(norm, mean);
+    clamp parts[PARTS];
     vf s[2] = {{0}}, q[2] = {{0}};
-    int64_t p = 0;
+    int64_t i = 0;
 
-    for (; p + 2 <= pixels; p += 2) {
-        reduce_pixel(dy, x, y, p, &k, &s[0], &q[0], dtype, how);
-        reduce_pixel(dy, x, y, p + 1, &k, &s[1], &q[1], dtype, how);
+    clamps_of(norm, mean, parts);
+    for (; i + 2 * LANES <= pixels * BLOCK; i += 2 * LANES) {
+        reduce(dy, x, y, i, &parts[0], &s[0], &q[0], dtype, how);
+        reduce(dy, x, y, i + LANES, &parts[1 % PARTS], &s[1], &q[1], dtype, how);
     }
-    if (p < pixels) reduce_pixel(dy, x, y, p, &k, &s[0], &q[0], dtype, how);
-    vec_store(sums->g, 0, vec_load(sums->g, 0, SH_F32) + (s[0] + s[1]), SH_F32);
-    vec_store(sums->gx, 0, vec_load(sums->gx, 0, SH_F32) + (q[0] + q[1]), SH_F32);
+    if (i < pixels * BLOCK) reduce(dy, x, y, i, &parts[0], &s[0], &q[0], dtype, how);
+    strands_add(sums->g, s, 2);
+    strands_add(sums->gx, q, 2);
 }
 
 SH_INLINE void bn_grad_reduce_any(const void *dy, const void *x, const void *y, int64_t pixels,
@@ -174,15 +176,22 @@ SH_INLINE void bn_grad_apply(const void *dy, const void *x, const void *y, void 
                              const sh_cpu_bn_grad *grad, bool stream, const sh_dtype dtype,
                              const mask how)
 {
-    const clamp k = clamp_of(norm, norm->scale); /* no mean is needed here */
-    vf a = vec_load(grad->a, 0, SH_F32), b = vec_load(grad->b, 0, SH_F32);
-    vf c = vec_load(grad->c, 0, SH_F32);
+    clamp parts[PARTS];
+    vf a[PARTS], b[PARTS], c[PARTS];
 
-    for (int64_t i = 0; i < pixels * LANES; i += LANES) {
-        vf v = load_ahead(x, i, dtype);
-        vf g = masked(dy, y, v, i, &k, dtype, how);
-        if (dresidual) put(dresidual, i, g, stream, dtype);
-        put(dx, i, a * g + (b * v + c), stream && dx != dy, dtype);
+    clamps_of(norm, norm->scale, parts); /* no mean is needed here */
+    vec_load_parts(grad->a, a);
+    vec_load_parts(grad->b, b);
+    vec_load_parts(grad->c, c);
+    for (int64_t i = 0; i < pixels * BLOCK; i += BLOCK) {
+        SH_UNROLL
+        for (int k = 0; k < PARTS; k++) {
+            int64_t at = i + k * LANES;
+            vf v = load_ahead(x, at, dtype);
+            vf g = masked(dy, y, v, at, &parts[k], dtype, how);
+            if (dresidual) vec_put(g, at, dresidual, stream, dtype);
+            vec_put(a[k] * g + (b[k] * v + c[k]), at, dx, stream && dx != dy, dtype);
+        }
     }
 }
 
@@ -219,15 +228,22 @@ void SH_SIMD(bn_grad_apply)(const void *dy, const void *x, const void *y, void *
 
 void SH_SIMD(pool)(const void *x, int64_t pixels, sh_dtype dtype, float *sum)
 {
-    vf s = {0};
+    vf s[PARTS] = {{0}};
 
-    for (int64_t p = 0; p < pixels; p++) s += vec_load(x, p * LANES, dtype);
-    vec_store(sum, 0, s, SH_F32);
+    for (int64_t i = 0; i < pixels * BLOCK; i += BLOCK) {
+        SH_UNROLL
+        for (int k = 0; k < PARTS; k++) s[k] += vec_load(x, i + k * LANES, dtype);
+    }
+    for (int k = 0; k < PARTS; k++) vec_store(sum, k * LANES, s[k], SH_F32);
 }
 
 void SH_SIMD(fill)(const float *value, void *y, int64_t pixels, sh_dtype dtype)
 {
-    vf v = vec_load(value, 0, SH_F32);
+    vf v[PARTS];
 
-    for (int64_t p = 0; p < pixels; p++) vec_store(y, p * LANES, v, dtype);
+    vec_load_parts(value, v);
+    for (int64_t i = 0; i < pixels * BLOCK; i += BLOCK) {
+        SH_UNROLL
+        for (int k = 0; k < PARTS; k++) vec_store(y, i + k * LANES, v[k], dtype);
+    }
 }

@@ -8,7 +8,7 @@
  * written once. The gradient of a strided convolution is one convolution per phase: pixels a stride
  * apart, each by the taps that reach it, so that nothing is multiplied by the zeros between.
  */
-#include "models/cpu/simd/rows.h"
+#include "models/cpu/simd/taps.h"
 
 enum { MAX_SIDE = 5, MAX_PHASES = 8 }; /* depthwise.c refuses larger kernels and strides */
 
@@ -49,17 +49,17 @@ static ring ring_of_dy(const sh_cpu_dw *dw, float *rows)
 
 static int64_t ring_floats(const ring *r)
 {
-    return r->n_rows * r->width * LANES;
+    return r->n_rows * r->width * BLOCK;
 }
 
 static float *ring_row(const ring *r, int64_t row)
 {
-    return r->rows + row % r->n_rows * r->width * LANES;
+    return r->rows + row % r->n_rows * r->width * BLOCK;
 }
 
 static float *slope_row(const ring *r, int64_t row)
 {
-    return r->slopes + (row % r->n_rows * r->width + r->begin) * LANES;
+    return r->slopes + (row % r->n_rows * r->width + r->begin) * BLOCK;
 }
 
 int64_t SH_SIMD(dw_rows)(const sh_cpu_dw *dw)
@@ -67,7 +67,7 @@ int64_t SH_SIMD(dw_rows)(const sh_cpu_dw *dw)
     ring x = ring_of_x(dw, NULL), dy = ring_of_dy(dw, NULL);
 
     return 2 * ring_floats(&x) + ring_floats(&dy) +
-           (max_of(x.width, dy.width) + max_of(dw->w, dw->ow)) * LANES;
+           (max_of(x.width, dy.width) + max_of(dw->w, dw->ow)) * BLOCK;
 }
 
 /* Rows below 0 and beyond the end are zeros. */
@@ -79,15 +79,15 @@ SH_INLINE const float *row_or_zero(const ring *r, int64_t row, int64_t n_rows, c
 /* While one row is worked on, the one that follows `pixels` later is on its way; at least 2 KB. */
 SH_INLINE int64_t ahead_bytes(int64_t pixels, const sh_dtype dtype)
 {
-    return max_of(pixels * LANES * (dtype == SH_BF16 ? 2 : 4), 2048);
+    return max_of(pixels * BLOCK * (dtype == SH_BF16 ? 2 : 4), 2048);
 }
 
 SH_INLINE void load_x_rows(const sh_cpu_dw *dw, const void *x, ring *r, int64_t end,
                            const sh_dtype dtype)
 {
     for (; r->next < end && r->next < dw->h; r->next++) {
-        const char *from = (const char *)x + r->next * dw->w * LANES * (dtype == SH_BF16 ? 2 : 4);
-        float *to = ring_row(r, r->next) + r->begin * LANES;
+        const char *from = (const char *)x + r->next * dw->w * BLOCK * (dtype == SH_BF16 ? 2 : 4);
+        float *to = ring_row(r, r->next) + r->begin * BLOCK;
         int64_t ahead = ahead_bytes(dw->w * dw->stride[0], dtype);
         if (r->slopes)
             row_load_silu(from, dw->w, &dw->norm, to, slope_row(r, r->next), ahead, dtype, SH_F32);
@@ -96,106 +96,17 @@ SH_INLINE void load_x_rows(const sh_cpu_dw *dw, const void *x, ring *r, int64_t 
     }
 }
 
-/* Where a row of outputs goes: plainly, finished by bias and a clamp or SiLU, with moments, or as a
- * summed gradient, led back through a clamp or by slopes that are known. */
-typedef enum ending { PLAIN, FINISH, SILU_FINISH, MOMENTS, GRADIENT, SLOPE_GRADIENT } ending;
-
-typedef struct row_end {
-    void *y;
-    const void *x;       /* gradients */
-    const float *slopes; /* SLOPE_GRADIENT */
-    clamp k;             /* FINISH: shift is the bias */
-    vf shift;            /* MOMENTS */
-    vf sum, square;
-} row_end;
-
-/* One row of outputs from K rows of inputs. */
-SH_INLINE void forward_row(const float *const *rows, const float *weights, row_end *e, int64_t ow,
-                           const int K, const int64_t stride, const int64_t dilation,
-                           const ending end, const bool stream, const sh_dtype dtype)
-{
-    vf w[25], s = {0}, q = {0};
-
-    SH_UNROLL
-    for (int i = 0; i < K * K; i++) w[i] = vec_load(weights, i * LANES, SH_F32);
-    for (int64_t ox = 0; ox < ow; ox++) {
-        vf a[5];
-        SH_UNROLL
-        for (int i = 0; i < K; i++) {
-            const float *r = rows[i] + ox * stride * LANES;
-            a[i] = vec_load(r, 0, SH_F32) * w[i * K];
-            SH_UNROLL
-            for (int j = 1; j < K; j++)
-                a[i] += vec_load(r, j * dilation * LANES, SH_F32) * w[i * K + j];
-        }
-        vf sum = a[0] + (a[1] + a[2]);
-        if (K == 5) sum += a[3] + a[4];
-        if (end == GRADIENT)
-            store_grad_pixel(sum, ox, e->x, e->y, stream, &e->k, &s, &q, false, dtype);
-        else if (end == SLOPE_GRADIENT)
-            store_summed_pixel(sum * vec_load(e->slopes, ox * LANES, SH_F32),
-                               vec_load(e->x, ox * LANES, dtype), ox, e->y, stream, &e->k, &s, &q,
-                               dtype);
-        else if (end == MOMENTS)
-            store_pixel(sum, ox, e->y, stream, e->shift, &s, &q, dtype);
-        else if (end == FINISH || end == SILU_FINISH)
-            put_pixel(finished(sum + e->k.shift, e->k.lo, e->k.hi, end == SILU_FINISH), ox, e->y,
-                      stream, dtype);
-        else
-            put_pixel(sum, ox, e->y, stream, dtype);
-    }
-    e->sum += s;
-    e->square += q;
-}
-
-SH_INLINE void forward_any(const float *const *rows, const float *weights, row_end *e, int64_t ow,
-                           const int K, int64_t stride, int64_t dilation, const ending end,
-                           const bool stream, const sh_dtype dtype)
-{
-    if (stride == 1 && dilation == 1)
-        forward_row(rows, weights, e, ow, K, 1, 1, end, stream, dtype);
-    else
-        forward_row(rows, weights, e, ow, K, stride, dilation, end, stream, dtype);
-}
-
-SH_INLINE void forward_end(const float *const *rows, const float *weights, row_end *e, int64_t ow,
-                           const int K, int64_t stride, int64_t dilation, ending end, bool stream,
-                           const sh_dtype dtype)
-{
-    if (end == PLAIN)
-        forward_any(rows, weights, e, ow, K, stride, dilation, PLAIN, false, dtype);
-    else if (end == FINISH && stream)
-        forward_any(rows, weights, e, ow, K, stride, dilation, FINISH, true, dtype);
-    else if (end == FINISH)
-        forward_any(rows, weights, e, ow, K, stride, dilation, FINISH, false, dtype);
-    else if (end == SILU_FINISH && stream)
-        forward_any(rows, weights, e, ow, K, stride, dilation, SILU_FINISH, true, dtype);
-    else if (end == SILU_FINISH)
-        forward_any(rows, weights, e, ow, K, stride, dilation, SILU_FINISH, false, dtype);
-    else if (end == MOMENTS && stream)
-        forward_any(rows, weights, e, ow, K, stride, dilation, MOMENTS, true, dtype);
-    else if (end == MOMENTS)
-        forward_any(rows, weights, e, ow, K, stride, dilation, MOMENTS, false, dtype);
-    else if (end == SLOPE_GRADIENT && stream)
-        forward_any(rows, weights, e, ow, K, stride, dilation, SLOPE_GRADIENT, true, dtype);
-    else if (end == SLOPE_GRADIENT)
-        forward_any(rows, weights, e, ow, K, stride, dilation, SLOPE_GRADIENT, false, dtype);
-    else if (stream)
-        forward_any(rows, weights, e, ow, K, stride, dilation, GRADIENT, true, dtype);
-    else
-        forward_any(rows, weights, e, ow, K, stride, dilation, GRADIENT, false, dtype);
-}
-
 /* The first output, around which moments are taken. */
-SH_INLINE vf first_output(const float *const *rows, const float *weights, int64_t dilation,
-                          const int K, const sh_dtype dtype)
+SH_INLINE void first_output(const float *const *rows, const float *weights, int64_t dilation,
+                            vf *out, const int K, const sh_dtype dtype)
 {
-    vf sum = {0};
-
-    for (int i = 0; i < K * K; i++)
-        sum += vec_load(rows[i / K], i % K * dilation * LANES, SH_F32) *
-               vec_load(weights, i * LANES, SH_F32);
-    return vec_rounded(sum, dtype);
+    for (int part = 0; part < PARTS; part++) {
+        vf sum = {0};
+        for (int i = 0; i < K * K; i++)
+            sum += vec_load(rows[i / K], i % K * dilation * BLOCK + part * LANES, SH_F32) *
+                   vec_load(weights, i * BLOCK + part * LANES, SH_F32);
+        out[part] = vec_rounded(sum, dtype);
+    }
 }
 
 SH_INLINE void dw_forward(const sh_cpu_dw *dw, const void *x, const float *weights, void *y,
@@ -206,9 +117,11 @@ SH_INLINE void dw_forward(const sh_cpu_dw *dw, const void *x, const float *weigh
     row_end e = {.y = y};
     ending end = m ? MOMENTS : dw->finish.silu ? SILU_FINISH : FINISH;
 
-    e.k.lo = vec_set(dw->finish.lo), e.k.hi = vec_set(dw->finish.hi);
-    e.k.shift = dw->finish.bias ? vec_load(dw->finish.bias, 0, SH_F32) : (vf){0};
-    memset(scratch, 0, sizeof(float) * (size_t)(ring_floats(&rx) + rx.width * LANES));
+    for (int k = 0; k < PARTS; k++) {
+        e.k[k].lo = vec_set(dw->finish.lo), e.k[k].hi = vec_set(dw->finish.hi);
+        if (dw->finish.bias) e.k[k].shift = vec_load(dw->finish.bias, k * LANES, SH_F32);
+    }
+    memset(scratch, 0, sizeof(float) * (size_t)(ring_floats(&rx) + rx.width * BLOCK));
     for (int64_t oy = 0; oy < dw->oh; oy++) {
         const float *rows[5];
         int64_t top = oy * dw->stride[0] - dw->pad[0];
@@ -216,32 +129,44 @@ SH_INLINE void dw_forward(const sh_cpu_dw *dw, const void *x, const float *weigh
         load_x_rows(dw, x, &rx, top + (int64_t)(K - 1) * dw->dilation[0] + 1, dtype);
         for (int i = 0; i < K; i++)
             rows[i] = row_or_zero(&rx, top + (int64_t)i * dw->dilation[0], dw->h, zero);
-        if (oy == 0) e.shift = first_output(rows, weights, dw->dilation[1], K, dtype);
-        e.y = (char *)y + oy * dw->ow * LANES * (dtype == SH_BF16 ? 2 : 4);
-        forward_end(rows, weights, &e, dw->ow, K, dw->stride[1], dw->dilation[1], end, dw->stream,
-                    dtype);
+        if (oy == 0) first_output(rows, weights, dw->dilation[1], e.shift, K, dtype);
+        e.y = (char *)y + oy * dw->ow * BLOCK * (dtype == SH_BF16 ? 2 : 4);
+        forward(rows, weights, &e, dw->ow, K, dw->stride[1], dw->dilation[1], end, dw->stream,
+                dtype);
     }
     if (!m) return;
     memset(m, 0, sizeof(*m));
-    vec_store(m->shift, 0, e.shift, SH_F32);
-    moments_add(m, e.sum, e.square, dw->oh * dw->ow);
+    for (int k = 0; k < PARTS; k++) vec_store(m->shift, k * LANES, e.shift[k], SH_F32);
+    moments_add(m, e.sum, e.square, PARTS, dw->oh * dw->ow);
+}
+
+/* By runs, nothing here depends on the kernel's side. */
+SH_INLINE void dw_forward_any(const sh_cpu_dw *dw, const void *x, const float *weights, void *y,
+                              sh_cpu_moments *m, float *rows, const sh_dtype dtype)
+{
+    if (PARTS > 1)
+        dw_forward(dw, x, weights, y, m, rows, dtype, dw->kh);
+    else if (dw->kh == 3)
+        dw_forward(dw, x, weights, y, m, rows, dtype, 3);
+    else
+        dw_forward(dw, x, weights, y, m, rows, dtype, 5);
 }
 
 void SH_SIMD(dw_forward)(const sh_cpu_dw *dw, const void *x, const float *weights, void *y,
                          sh_cpu_moments *m, float *rows)
 {
-    if (dw->dtype == SH_BF16 && dw->kh == 3)
-        dw_forward(dw, x, weights, y, m, rows, SH_BF16, 3);
-    else if (dw->dtype == SH_BF16)
-        dw_forward(dw, x, weights, y, m, rows, SH_BF16, 5);
-    else if (dw->kh == 3)
-        dw_forward(dw, x, weights, y, m, rows, SH_F32, 3);
+    if (dw->dtype == SH_BF16)
+        dw_forward_any(dw, x, weights, y, m, rows, SH_BF16);
     else
-        dw_forward(dw, x, weights, y, m, rows, SH_F32, 5);
+        dw_forward_any(dw, x, weights, y, m, rows, SH_F32);
 }
 
-/* R K accumulators live in registers while a row of dy passes, U pixels at a time: a pixel of x
- * that is loaded serves up to U of them. */
+/* Kernel rows that gradients of weights gather at a time, by a kernel of five: as many as registers
+ * hold. */
+enum { OUTER_ROWS = PARTS == 1 ? 3 : 2 };
+
+/* R K accumulators live in registers while one part of a row of dy passes, U pixels at a time: a
+ * pixel of x that is loaded serves up to U of them. */
 SH_INLINE void outer_pixels(const float *const *rows, const float *dy, vf *acc, int64_t ox,
                             const int K, const int R, const int64_t stride, const int64_t dilation,
                             const int U)
@@ -249,15 +174,15 @@ SH_INLINE void outer_pixels(const float *const *rows, const float *dy, vf *acc, 
     vf g[4];
 
     SH_UNROLL
-    for (int u = 0; u < U; u++) g[u] = vec_load(dy, (ox + u) * LANES, SH_F32);
+    for (int u = 0; u < U; u++) g[u] = vec_load(dy, (ox + u) * BLOCK, SH_F32);
     SH_UNROLL
     for (int i = 0; i < R; i++) {
-        const float *r = rows[i] + ox * stride * LANES;
+        const float *r = rows[i] + ox * stride * BLOCK;
         SH_UNROLL
         for (int u = 0; u < U; u++) {
             SH_UNROLL
             for (int j = 0; j < K; j++)
-                acc[i * K + j] += g[u] * vec_load(r, (u * stride + j * dilation) * LANES, SH_F32);
+                acc[i * K + j] += g[u] * vec_load(r, (u * stride + j * dilation) * BLOCK, SH_F32);
         }
     }
 }
@@ -275,10 +200,10 @@ SH_INLINE void outer_row(const float *const *rows, const float *dy, float *dweig
     for (; ox < ow; ox++) outer_pixels(rows, dy, acc, ox, K, R, stride, dilation, 1);
     SH_UNROLL
     for (int i = 0; i < R * K; i++)
-        vec_store(dweights, i * LANES, vec_load(dweights, i * LANES, SH_F32) + acc[i], SH_F32);
+        vec_store(dweights, i * BLOCK, vec_load(dweights, i * BLOCK, SH_F32) + acc[i], SH_F32);
 }
 
-/* Kernel rows [0, R); where a kernel has five, three and two. */
+/* Kernel rows [0, R). */
 SH_INLINE void outer_any(const float *const *rows, const float *dy, float *dweights, int64_t ow,
                          const int K, const int R, int64_t stride, int64_t dilation)
 {
@@ -290,22 +215,36 @@ SH_INLINE void outer_any(const float *const *rows, const float *dy, float *dweig
         outer_row(rows, dy, dweights, ow, K, R, stride, dilation, 1);
 }
 
+/* Of one part; of a kernel of five OUTER_ROWS at a time. */
+SH_INLINE void outer_part(const float *const *rows, const float *dy, float *dweights,
+                          const sh_cpu_dw *dw)
+{
+    int64_t ow = dw->ow, stride = dw->stride[1], dilation = dw->dilation[1];
+
+    if (dw->kh == 3) {
+        outer_any(rows, dy, dweights, ow, 3, 3, stride, dilation);
+        return;
+    }
+    for (int i = 0; i + OUTER_ROWS <= 5; i += OUTER_ROWS)
+        outer_any(rows + i, dy, dweights + 5 * i * BLOCK, ow, 5, OUTER_ROWS, stride, dilation);
+    const int left = 5 % OUTER_ROWS;
+    outer_any(rows + 5 - left, dy, dweights + 5 * (5 - left) * BLOCK, ow, 5, left, stride,
+              dilation);
+}
+
 /* dweights += x^T dy of row oy; rows outside the image are zeros. */
 static void outer(const sh_cpu_dw *dw, const ring *rx, const float *zero, const float *dy,
                   int64_t oy, float *dweights)
 {
     const float *rows[MAX_SIDE];
 
-    for (int i = 0; i < dw->kh; i++) {
-        int64_t row = oy * dw->stride[0] - dw->pad[0] + (int64_t)i * dw->dilation[0];
-        rows[i] = row < 0 || row >= dw->h ? zero : ring_row(rx, row);
+    for (int part = 0; part < PARTS; part++) {
+        for (int i = 0; i < dw->kh; i++) {
+            int64_t row = oy * dw->stride[0] - dw->pad[0] + (int64_t)i * dw->dilation[0];
+            rows[i] = (row < 0 || row >= dw->h ? zero : ring_row(rx, row)) + part * LANES;
+        }
+        outer_part(rows, dy + part * LANES, dweights + part * LANES, dw);
     }
-    if (dw->kh == 3) {
-        outer_any(rows, dy, dweights, dw->ow, 3, 3, dw->stride[1], dw->dilation[1]);
-        return;
-    }
-    outer_any(rows, dy, dweights, dw->ow, 5, 3, dw->stride[1], dw->dilation[1]);
-    outer_any(rows + 3, dy, dweights + 15 * LANES, dw->ow, 5, 2, dw->stride[1], dw->dilation[1]);
 }
 
 /* ---- input gradients ---- */
@@ -335,8 +274,8 @@ static float *make_phase(const sh_cpu_dw *dw, const ring *ry, int64_t q, const f
         out->at[out->n_taps++] = ry->begin + reached / dw->stride[1];
     }
     for (int i = 0; i < dw->kh; i++)
-        for (int t = 0; t < out->n_taps; t++, to += LANES)
-            memcpy(to, weights + (i * dw->kw + columns[t]) * LANES, LANES * sizeof(float));
+        for (int t = 0; t < out->n_taps; t++, to += BLOCK)
+            memcpy(to, weights + (i * dw->kw + columns[t]) * BLOCK, BLOCK * sizeof(float));
     return to;
 }
 
@@ -361,37 +300,38 @@ static reach reach_of_dx(const sh_cpu_dw *dw, const ring *ry, int64_t iy)
     return r;
 }
 
-/* A row of one phase to `line`, whose pixels are `stride` apart; T taps, P results at a time. */
+/* One part of P results of a phase to `line`, whose pixels are `stride` apart; T taps. */
 SH_INLINE void phase_results(const phase *f, const reach *r, int64_t k, float *line, int64_t stride,
-                             const int T, const int P)
+                             const int skip, const int T, const int P)
 {
     vf sum[4];
 
     SH_UNROLL
     for (int p = 0; p < P; p++) sum[p] = (vf){0};
     for (int i = 0; i < r->n; i++) {
-        const float *row = r->rows[i] + k * LANES;
-        const float *w = f->weights + r->kernel_rows[i] * T * LANES;
+        const float *row = r->rows[i] + k * BLOCK + skip;
+        const float *w = f->weights + r->kernel_rows[i] * T * BLOCK + skip;
         SH_UNROLL
         for (int t = 0; t < T; t++) {
-            vf weight = vec_load(w, t * LANES, SH_F32);
-            const float *from = row + f->at[t] * LANES;
+            vf weight = vec_load(w, t * BLOCK, SH_F32);
+            const float *from = row + f->at[t] * BLOCK;
             SH_UNROLL
-            for (int p = 0; p < P; p++) sum[p] += vec_load(from, p * LANES, SH_F32) * weight;
+            for (int p = 0; p < P; p++) sum[p] += vec_load(from, p * BLOCK, SH_F32) * weight;
         }
     }
     SH_UNROLL
     for (int p = 0; p < P; p++)
-        vec_store(line, (f->first + (k + p) * stride) * LANES, sum[p], SH_F32);
+        vec_store(line, (f->first + (k + p) * stride) * BLOCK + skip, sum[p], SH_F32);
 }
 
 SH_INLINE void phase_row(const phase *f, const reach *r, float *line, int64_t stride, const int T)
 {
-    int64_t k = 0;
-
-    for (; k + 4 <= f->n_results; k += 4) phase_results(f, r, k, line, stride, T, 4);
-    if (k + 2 <= f->n_results) phase_results(f, r, k, line, stride, T, 2), k += 2;
-    if (k < f->n_results) phase_results(f, r, k, line, stride, T, 1);
+    for (int skip = 0; skip < BLOCK; skip += LANES) {
+        int64_t k = 0;
+        for (; k + 4 <= f->n_results; k += 4) phase_results(f, r, k, line, stride, skip, T, 4);
+        if (k + 2 <= f->n_results) phase_results(f, r, k, line, stride, skip, T, 2), k += 2;
+        if (k < f->n_results) phase_results(f, r, k, line, stride, skip, T, 1);
+    }
 }
 
 /* A row of dx, phase by phase. */
@@ -420,16 +360,16 @@ typedef struct input_grad {
     float *line;
     const float *zero;
     phase phases[MAX_PHASES];
-    float weights[MAX_SIDE * MAX_SIDE * LANES] __attribute__((aligned(64)));
+    float weights[MAX_SIDE * MAX_SIDE * BLOCK] __attribute__((aligned(64)));
 } input_grad;
 
 static void prepare_dx(const sh_cpu_dw *dw, const ring *ry, const float *weights, input_grad *d)
 {
     float *to = d->weights;
 
-    d->end.sum = d->end.square = (vf){0};
+    for (int k = 0; k < PARTS; k++) d->end.sum[k] = d->end.square[k] = (vf){0};
     d->ending = !d->sums ? PLAIN : dw->norm.curve == SH_ACT_SILU ? SLOPE_GRADIENT : GRADIENT;
-    if (d->sums) d->end.k = clamp_of(&dw->norm, d->mean);
+    if (d->sums) clamps_of(&dw->norm, d->mean, d->end.k);
     for (int q = 0; q < dw->stride[1]; q++) to = make_phase(dw, ry, q, weights, to, &d->phases[q]);
 }
 
@@ -437,14 +377,19 @@ static void prepare_dx(const sh_cpu_dw *dw, const ring *ry, const float *weights
 SH_INLINE void store_by_slopes(const float *line, int64_t pixels, row_end *e, const bool stream,
                                const sh_dtype dtype)
 {
-    vf s = {0}, q = {0};
+    vf s[PARTS] = {{0}}, q[PARTS] = {{0}};
 
-    for (int64_t p = 0; p < pixels; p++)
-        store_summed_pixel(vec_load(line, p * LANES, SH_F32) *
-                               vec_load(e->slopes, p * LANES, SH_F32),
-                           vec_load(e->x, p * LANES, dtype), p, e->y, stream, &e->k, &s, &q, dtype);
-    e->sum += s;
-    e->square += q;
+    for (int64_t i = 0; i < pixels * BLOCK; i += BLOCK) {
+        SH_UNROLL
+        for (int k = 0; k < PARTS; k++) {
+            int64_t at = i + k * LANES;
+            vf g = vec_load(line, at, SH_F32) * vec_load(e->slopes, at, SH_F32);
+            vec_put_grad(g, vec_load(e->x, at, dtype), at, e->y, stream, &e->k[k], &s[k], &q[k],
+                         dtype);
+        }
+    }
+    SH_UNROLL
+    for (int k = 0; k < PARTS; k++) e->sum[k] += s[k], e->square[k] += q[k];
 }
 
 /* Row iy of dx. Without stride its one phase is a convolution whose results are stored from
@@ -452,7 +397,7 @@ SH_INLINE void store_by_slopes(const float *line, int64_t pixels, row_end *e, co
 SH_INLINE void dx_row(const sh_cpu_dw *dw, ring *rx, const ring *ry, int64_t iy, const void *x,
                       void *dx, input_grad *d, const sh_dtype dtype, const int K)
 {
-    int64_t skip = iy * dw->w * LANES * (dtype == SH_BF16 ? 2 : 4);
+    int64_t skip = iy * dw->w * BLOCK * (dtype == SH_BF16 ? 2 : 4);
     const void *x_row = d->sums ? (const char *)x + skip : NULL;
     void *to = (char *)dx + skip;
 
@@ -466,10 +411,10 @@ SH_INLINE void dx_row(const sh_cpu_dw *dw, ring *rx, const ring *ry, int64_t iy,
         for (int i = 0; i < K; i++) {
             int64_t oy = iy + dw->pad[0] - (int64_t)i * dw->dilation[0];
             rows[i] =
-                (oy < 0 || oy >= dw->oh ? d->zero : ring_row(ry, oy)) + d->phases[0].at[0] * LANES;
+                (oy < 0 || oy >= dw->oh ? d->zero : ring_row(ry, oy)) + d->phases[0].at[0] * BLOCK;
         }
-        forward_end(rows, d->weights, &d->end, dw->w, K, 1, dw->dilation[1], d->ending, dw->stream,
-                    dtype);
+        forward(rows, d->weights, &d->end, dw->w, K, 1, dw->dilation[1], d->ending, dw->stream,
+                dtype);
         return;
     }
     reach r = reach_of_dx(dw, ry, iy);
@@ -488,9 +433,9 @@ SH_INLINE void dw_backward(const sh_cpu_dw *dw, const void *g, const void *y,
                            float *scratch, const sh_dtype dtype, const int K)
 {
     ring rx = ring_of_x(dw, scratch), ry = ring_of_dy(dw, scratch + ring_floats(&rx));
-    float *zero = ry.rows + ring_floats(&ry), *line = zero + max_of(rx.width, ry.width) * LANES;
-    float *slopes = line + max_of(dw->w, dw->ow) * LANES;
-    int64_t bytes = LANES * (dtype == SH_BF16 ? 2 : 4), iy = 0;
+    float *zero = ry.rows + ring_floats(&ry), *line = zero + max_of(rx.width, ry.width) * BLOCK;
+    float *slopes = line + max_of(dw->w, dw->ow) * BLOCK;
+    int64_t bytes = BLOCK * (dtype == SH_BF16 ? 2 : 4), iy = 0;
     input_grad d;
 
     memset(scratch, 0, sizeof(float) * (size_t)(line - scratch));
@@ -499,7 +444,7 @@ SH_INLINE void dw_backward(const sh_cpu_dw *dw, const void *g, const void *y,
     if (dx && d.ending == SLOPE_GRADIENT) rx.slopes = slopes;
     for (int64_t oy = 0; oy < dw->oh; oy++) {
         int64_t top = oy * dw->stride[0] - dw->pad[0], skip = oy * dw->ow * bytes;
-        float *dy = ring_row(&ry, oy) + ry.begin * LANES;
+        float *dy = ring_row(&ry, oy) + ry.begin * BLOCK;
 
         row_load_grad((const char *)g + skip, (const char *)y + skip, dw->ow, grad, dy,
                       ahead_bytes(dw->ow, dtype), dtype, SH_F32);
@@ -511,8 +456,21 @@ SH_INLINE void dw_backward(const sh_cpu_dw *dw, const void *g, const void *y,
         for (; dx && iy < end && iy < dw->h; iy++) dx_row(dw, &rx, &ry, iy, x, dx, &d, dtype, K);
     }
     if (!dx || !sums) return;
-    vec_store(sums->g, 0, vec_load(sums->g, 0, SH_F32) + d.end.sum, SH_F32);
-    vec_store(sums->gx, 0, vec_load(sums->gx, 0, SH_F32) + d.end.square, SH_F32);
+    strands_add(sums->g, d.end.sum, PARTS);
+    strands_add(sums->gx, d.end.square, PARTS);
+}
+
+SH_INLINE void dw_backward_any(const sh_cpu_dw *dw, const void *g, const void *y,
+                               const sh_cpu_bn_grad *grad, const void *x, const float *weights,
+                               float *dweights, void *dx, const float *mean, sh_cpu_grad_sums *sums,
+                               float *rows, const sh_dtype dtype)
+{
+    if (PARTS > 1)
+        dw_backward(dw, g, y, grad, x, weights, dweights, dx, mean, sums, rows, dtype, dw->kh);
+    else if (dw->kh == 3)
+        dw_backward(dw, g, y, grad, x, weights, dweights, dx, mean, sums, rows, dtype, 3);
+    else
+        dw_backward(dw, g, y, grad, x, weights, dweights, dx, mean, sums, rows, dtype, 5);
 }
 
 void SH_SIMD(dw_backward)(const sh_cpu_dw *dw, const void *g, const void *y,
@@ -520,12 +478,8 @@ void SH_SIMD(dw_backward)(const sh_cpu_dw *dw, const void *g, const void *y,
                           float *dweights, void *dx, const float *mean, sh_cpu_grad_sums *sums,
                           float *rows)
 {
-    if (dw->dtype == SH_BF16 && dw->kh == 3)
-        dw_backward(dw, g, y, grad, x, weights, dweights, dx, mean, sums, rows, SH_BF16, 3);
-    else if (dw->dtype == SH_BF16)
-        dw_backward(dw, g, y, grad, x, weights, dweights, dx, mean, sums, rows, SH_BF16, 5);
-    else if (dw->kh == 3)
-        dw_backward(dw, g, y, grad, x, weights, dweights, dx, mean, sums, rows, SH_F32, 3);
+    if (dw->dtype == SH_BF16)
+        dw_backward_any(dw, g, y, grad, x, weights, dweights, dx, mean, sums, rows, SH_BF16);
     else
-        dw_backward(dw, g, y, grad, x, weights, dweights, dx, mean, sums, rows, SH_F32, 5);
+        dw_backward_any(dw, g, y, grad, x, weights, dweights, dx, mean, sums, rows, SH_F32);
 }

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-/* Dropout, with the draws of base/rng.c sixteen at a time. */
+/* Dropout, with the draws of base/rng.c a vector at a time. */
 #include "models/cpu/simd/part.h"
 #include "models/cpu/simd/parts.h"
 
-typedef uint64_t vq __attribute__((vector_size(128)));
+typedef uint64_t vq __attribute__((vector_size(8 * LANES)));
 
 SH_INLINE vq quad_set(uint64_t x)
 {
-    return (vq){x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x};
+    return (vq){0} + x;
 }
 
 /* The finaliser of SplitMix64, as in base/rng.c. */
@@ -18,7 +18,7 @@ SH_INLINE vq mix(vq z)
     return z ^ (z >> 31);
 }
 
-/** sh_rng_uniform of sixteen elements. */
+/** sh_rng_uniform of a vector of elements. */
 SH_INLINE vf uniform(sh_rng_key key, vq element)
 {
     vq bits = mix(quad_set(key.hi) + (element + 1) * quad_set(0x9E3779B97F4A7C15u));
@@ -30,17 +30,19 @@ SH_INLINE vf uniform(sh_rng_key key, vq element)
 SH_INLINE void dropout(const void *x, void *y, int64_t n, sh_rng_key key, uint64_t first,
                        uint64_t group_step, uint64_t lane_step, float rate, const sh_dtype dtype)
 {
-    const vq lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-    vq element = quad_set(first) + lane * lane_step;
     vf limit = vec_set(rate), scale = vec_set(1.0f / (1.0f - rate));
     int64_t i = 0;
+    vq lanes;
 
-    for (; i + LANES <= n; i += LANES, element += group_step) {
-        vi kept = uniform(key, element) >= limit;
+    for (int l = 0; l < LANES; l++) lanes[l] = first + (uint64_t)l * lane_step;
+    for (; i + LANES <= n; i += LANES) {
+        uint64_t step = (uint64_t)(i / BLOCK) * group_step + (uint64_t)(i % BLOCK) * lane_step;
+        vi kept = uniform(key, lanes + step) >= limit;
         vec_store(y, i, vec_keep(kept, vec_load(x, i, dtype) * scale), dtype);
     }
     if (i < n) {
-        vi kept = uniform(key, element) >= limit;
+        uint64_t step = (uint64_t)(i / BLOCK) * group_step + (uint64_t)(i % BLOCK) * lane_step;
+        vi kept = uniform(key, lanes + step) >= limit;
         vf v = vec_keep(kept, vec_load_part(x, i, n - i, dtype) * scale);
         vec_store_part(y, i, n - i, v, dtype);
     }

@@ -3,55 +3,60 @@
  * strands, added pairwise: the order depends on the number of pixels alone. */
 #include "models/cpu/simd/rows.h"
 
-/* What norm makes of n pixels of x from p on. */
-SH_INLINE void activated(const void *x, int64_t p, vf *a, const int n, const clamp *k,
+/* What norm makes of n vectors of x from the pixel at element i on. */
+SH_INLINE void activated(const void *x, int64_t i, vf *a, const int n, const clamp *parts,
                          const bool silu, const sh_dtype dtype)
 {
     vf s[TOGETHER];
 
     SH_UNROLL
-    for (int i = 0; i < n; i++)
-        s[i] = a[i] = vec_load(x, (p + i) * LANES, dtype) * k->scale + k->shift;
+    for (int k = 0; k < n; k++) {
+        const clamp *c = &parts[k % PARTS];
+        s[k] = a[k] = vec_load(x, i + k * LANES, dtype) * c->scale + c->shift;
+    }
     if (silu) vec_sigmoids(s, n);
     SH_UNROLL
-    for (int i = 0; i < n; i++) a[i] = silu ? a[i] * s[i] : vec_min(vec_max(a[i], k->lo), k->hi);
+    for (int k = 0; k < n; k++)
+        a[k] = silu ? a[k] * s[k] : vec_min(vec_max(a[k], parts[0].lo), parts[0].hi);
 }
 
-/* Of n pixels from p on, to strands. */
-SH_INLINE void add_activated(const void *dy, const void *x, int64_t p, vf *s, const int n,
-                             const clamp *k, const bool weighted, const bool silu,
+/* Of n vectors from the pixel at element i on, to strands. */
+SH_INLINE void add_activated(const void *dy, const void *x, int64_t i, vf *s, const int n,
+                             const clamp *parts, const bool weighted, const bool silu,
                              const sh_dtype dtype)
 {
     vf a[TOGETHER];
 
-    activated(x, p, a, n, k, silu, dtype);
+    activated(x, i, a, n, parts, silu, dtype);
     SH_UNROLL
-    for (int i = 0; i < n; i++)
-        s[i % STRANDS] += weighted ? a[i] * vec_load(dy, (p + i) * LANES, dtype) : a[i];
+    for (int k = 0; k < n; k++)
+        s[k % STRANDS] += weighted ? a[k] * vec_load(dy, i + k * LANES, dtype) : a[k];
 }
 
 /* Sum of a, or of dy a where dy is given. */
-SH_INLINE void sum_activated(const void *dy, const void *x, int64_t pixels, const clamp *k,
+SH_INLINE void sum_activated(const void *dy, const void *x, int64_t pixels, const clamp *parts,
                              float *sum, const bool weighted, const bool silu, const sh_dtype dtype)
 {
     vf s[STRANDS] = {{0}};
-    int64_t p = 0;
+    int64_t i = 0;
 
-    for (; p + TOGETHER <= pixels; p += TOGETHER)
-        add_activated(dy, x, p, s, TOGETHER, k, weighted, silu, dtype);
-    for (; p < pixels; p++) add_activated(dy, x, p, s, 1, k, weighted, silu, dtype);
-    vec_store(sum, 0, (s[0] + s[1]) + (s[2] + s[3]), SH_F32);
+    for (; i + TOGETHER * LANES <= pixels * BLOCK; i += TOGETHER * LANES)
+        add_activated(dy, x, i, s, TOGETHER, parts, weighted, silu, dtype);
+    for (; i < pixels * BLOCK; i += BLOCK)
+        add_activated(dy, x, i, s, PARTS, parts, weighted, silu, dtype);
+    strands_store(sum, s, STRANDS);
 }
 
 SH_INLINE void sum_any(const void *dy, const void *x, int64_t pixels, const sh_cpu_affine *norm,
                        float *sum, const bool weighted, const sh_dtype dtype)
 {
-    const clamp k = clamp_of(norm, norm->scale); /* no mean is needed here */
+    clamp parts[PARTS];
 
+    clamps_of(norm, norm->scale, parts); /* no mean is needed here */
     if (norm->curve == SH_ACT_SILU)
-        sum_activated(dy, x, pixels, &k, sum, weighted, true, dtype);
+        sum_activated(dy, x, pixels, parts, sum, weighted, true, dtype);
     else
-        sum_activated(dy, x, pixels, &k, sum, weighted, false, dtype);
+        sum_activated(dy, x, pixels, parts, sum, weighted, false, dtype);
 }
 
 void SH_SIMD(se_squeeze)(const void *x, int64_t pixels, sh_dtype dtype, const sh_cpu_affine *norm,
@@ -72,28 +77,31 @@ void SH_SIMD(se_factor_grad)(const void *dy, const void *x, int64_t pixels, sh_d
         sum_any(dy, x, pixels, norm, sum, true, SH_F32);
 }
 
-SH_INLINE void excite_pixels(const void *x, vf factor, void *y, int64_t p, const int n,
-                             const clamp *k, const bool stream, const bool silu,
-                             const sh_dtype dtype)
+SH_INLINE void excite_vectors(const void *x, const vf *factor, void *y, int64_t i, const int n,
+                              const clamp *parts, const bool stream, const bool silu,
+                              const sh_dtype dtype)
 {
     vf a[TOGETHER];
 
-    activated(x, p, a, n, k, silu, dtype);
+    activated(x, i, a, n, parts, silu, dtype);
     SH_UNROLL
-    for (int i = 0; i < n; i++) put_pixel(a[i] * factor, p + i, y, stream, dtype);
+    for (int k = 0; k < n; k++) vec_put(a[k] * factor[k % PARTS], i + k * LANES, y, stream, dtype);
 }
 
 SH_INLINE void excite(const void *x, const float *factor, void *y, int64_t pixels,
                       const sh_cpu_affine *norm, const bool stream, const bool silu,
                       const sh_dtype dtype)
 {
-    const clamp k = clamp_of(norm, norm->scale);
-    vf f = vec_load(factor, 0, SH_F32);
-    int64_t p = 0;
+    clamp parts[PARTS];
+    vf f[PARTS];
+    int64_t i = 0;
 
-    for (; p + TOGETHER <= pixels; p += TOGETHER)
-        excite_pixels(x, f, y, p, TOGETHER, &k, stream, silu, dtype);
-    for (; p < pixels; p++) excite_pixels(x, f, y, p, 1, &k, stream, silu, dtype);
+    clamps_of(norm, norm->scale, parts);
+    vec_load_parts(factor, f);
+    for (; i + TOGETHER * LANES <= pixels * BLOCK; i += TOGETHER * LANES)
+        excite_vectors(x, f, y, i, TOGETHER, parts, stream, silu, dtype);
+    for (; i < pixels * BLOCK; i += BLOCK)
+        excite_vectors(x, f, y, i, PARTS, parts, stream, silu, dtype);
 }
 
 SH_INLINE void excite_any(const void *x, const float *factor, void *y, int64_t pixels,
@@ -118,66 +126,68 @@ void SH_SIMD(se_excite)(const void *x, const float *factor, void *y, int64_t pix
         excite_any(x, factor, y, pixels, norm, false, SH_F32);
 }
 
-/* What the gradient of n pixels from p on is made of. */
+/* What the gradient is made of. */
 typedef struct spread {
-    vf factor, share;
+    vf factor[PARTS], share[PARTS];
     const void *dy, *x;
     void *g;
 } spread;
 
-SH_INLINE void grad_pixels(const spread *e, int64_t p, const int n, const clamp *k, vf *s, vf *q,
-                           const bool stream, const bool silu, const sh_dtype dtype)
+/* Of n vectors from the pixel at element i on. */
+SH_INLINE void grad_vectors(const spread *e, int64_t i, const int n, const clamp *parts, vf *s,
+                            vf *q, const bool stream, const bool silu, const sh_dtype dtype)
 {
     vf x[TOGETHER], z[TOGETHER], slope[TOGETHER];
 
     SH_UNROLL
-    for (int i = 0; i < n; i++) {
-        x[i] = vec_load(e->x, (p + i) * LANES, dtype);
-        slope[i] = z[i] = x[i] * k->scale + k->shift;
+    for (int k = 0; k < n; k++) {
+        x[k] = vec_load(e->x, i + k * LANES, dtype);
+        slope[k] = z[k] = x[k] * parts[k % PARTS].scale + parts[k % PARTS].shift;
     }
     if (silu) vec_sigmoids(slope, n);
     SH_UNROLL
-    for (int i = 0; i < n; i++) {
-        vf g = vec_load(e->dy, (p + i) * LANES, dtype) * e->factor + e->share;
-        g = silu ? g * vec_slope_of_silu(z[i], slope[i]) : vec_inside(g, z[i], k->lo, k->hi);
-        store_summed_pixel(g, x[i], p + i, e->g, stream, k, &s[i % STRANDS], &q[i % STRANDS],
-                           dtype);
+    for (int k = 0; k < n; k++) {
+        const clamp *c = &parts[k % PARTS];
+        vf g = vec_load(e->dy, i + k * LANES, dtype) * e->factor[k % PARTS] + e->share[k % PARTS];
+        g = silu ? g * vec_slope_of_silu(z[k], slope[k]) : vec_inside(g, z[k], c->lo, c->hi);
+        vec_put_grad(g, x[k], i + k * LANES, e->g, stream, c, &s[k % STRANDS], &q[k % STRANDS],
+                     dtype);
     }
 }
 
 SH_INLINE void se_grad(const void *dy, const void *x, const float *factor, const float *share,
-                       void *g, int64_t pixels, const clamp *k, sh_cpu_grad_sums *sums,
+                       void *g, int64_t pixels, const clamp *parts, sh_cpu_grad_sums *sums,
                        const bool stream, const bool silu, const sh_dtype dtype)
 {
-    const spread e = {.factor = vec_load(factor, 0, SH_F32),
-                      .share = vec_load(share, 0, SH_F32),
-                      .dy = dy,
-                      .x = x,
-                      .g = g};
+    spread e = {.dy = dy, .x = x, .g = g};
     vf s[STRANDS] = {{0}}, q[STRANDS] = {{0}};
-    int64_t p = 0;
+    int64_t i = 0;
 
-    for (; p + TOGETHER <= pixels; p += TOGETHER)
-        grad_pixels(&e, p, TOGETHER, k, s, q, stream, silu, dtype);
-    for (; p < pixels; p++) grad_pixels(&e, p, 1, k, s, q, stream, silu, dtype);
-    vec_store(sums->g, 0, (s[0] + s[1]) + (s[2] + s[3]), SH_F32);
-    vec_store(sums->gx, 0, (q[0] + q[1]) + (q[2] + q[3]), SH_F32);
+    vec_load_parts(factor, e.factor);
+    vec_load_parts(share, e.share);
+    for (; i + TOGETHER * LANES <= pixels * BLOCK; i += TOGETHER * LANES)
+        grad_vectors(&e, i, TOGETHER, parts, s, q, stream, silu, dtype);
+    for (; i < pixels * BLOCK; i += BLOCK)
+        grad_vectors(&e, i, PARTS, parts, s, q, stream, silu, dtype);
+    strands_store(sums->g, s, STRANDS);
+    strands_store(sums->gx, q, STRANDS);
 }
 
 SH_INLINE void se_grad_any(const void *dy, const void *x, const float *factor, const float *share,
                            void *g, int64_t pixels, const sh_cpu_affine *norm, const float *mean,
                            bool stream, sh_cpu_grad_sums *sums, const sh_dtype dtype)
 {
-    const clamp k = clamp_of(norm, mean);
+    clamp parts[PARTS];
 
+    clamps_of(norm, mean, parts);
     if (norm->curve == SH_ACT_SILU && stream)
-        se_grad(dy, x, factor, share, g, pixels, &k, sums, true, true, dtype);
+        se_grad(dy, x, factor, share, g, pixels, parts, sums, true, true, dtype);
     else if (norm->curve == SH_ACT_SILU)
-        se_grad(dy, x, factor, share, g, pixels, &k, sums, false, true, dtype);
+        se_grad(dy, x, factor, share, g, pixels, parts, sums, false, true, dtype);
     else if (stream)
-        se_grad(dy, x, factor, share, g, pixels, &k, sums, true, false, dtype);
+        se_grad(dy, x, factor, share, g, pixels, parts, sums, true, false, dtype);
     else
-        se_grad(dy, x, factor, share, g, pixels, &k, sums, false, false, dtype);
+        se_grad(dy, x, factor, share, g, pixels, parts, sums, false, false, dtype);
 }
 
 void SH_SIMD(se_grad)(const void *dy, const void *x, const float *factor, const float *share,

@@ -5,16 +5,28 @@
 
 enum { TOKENS = 8 };
 
-/** Set where the last block has channels. */
-SH_INLINE vi lanes_of(const sh_cpu_layer_norm *ln)
-{
-    int32_t lane[LANES];
-    vi mask;
+/* Vectors of a pixel are counted through its blocks: vector v begins at channel v * LANES. */
 
-    for (int i = 0; i < LANES; i++)
-        lane[i] = (ln->n_blocks - 1) * LANES + i < ln->n_channels ? -1 : 0;
-    memcpy(&mask, lane, sizeof(mask));
-    return mask;
+/** Where vector v of pixel p stands. */
+SH_INLINE int64_t vector_at(const sh_cpu_layer_norm *ln, int64_t v, int64_t p)
+{
+    return (v / PARTS * ln->pixels + p) * BLOCK + v % PARTS * LANES;
+}
+
+/** Set where the last block has channels. */
+SH_INLINE void last_lanes(const sh_cpu_layer_norm *ln, vi *parts)
+{
+    int32_t lane[BLOCK];
+
+    for (int i = 0; i < BLOCK; i++)
+        lane[i] = (ln->n_blocks - 1) * BLOCK + i < ln->n_channels ? -1 : 0;
+    memcpy(parts, lane, sizeof(lane));
+}
+
+/** Set where vector v has channels. */
+SH_INLINE vi lanes_of(const sh_cpu_layer_norm *ln, const vi *last, int64_t v)
+{
+    return v / PARTS + 1 == ln->n_blocks ? last[v % PARTS] : ~(vi){0};
 }
 
 /** Mean and 1 / standard deviation of N pixels. */
@@ -22,20 +34,23 @@ SH_INLINE void moments_of(const sh_cpu_layer_norm *ln, const void *x, int64_t p,
                           float *rstd, const int N, const sh_dtype dtype)
 {
     vf sum[TOKENS] = {{0}}, square[TOKENS] = {{0}};
-    vi last = lanes_of(ln), all = ~(vi){0};
     float n = (float)ln->n_channels;
+    vi last[PARTS];
 
-    for (int64_t b = 0; b < ln->n_blocks; b++) {
+    last_lanes(ln, last);
+    for (int64_t v = 0; v < ln->n_blocks * PARTS; v++) {
+        int64_t at = vector_at(ln, v, p);
         SH_UNROLL
-        for (int i = 0; i < N; i++) sum[i] += vec_load(x, (b * ln->pixels + p + i) * LANES, dtype);
+        for (int i = 0; i < N; i++) sum[i] += vec_load(x, at + i * BLOCK, dtype);
     }
     for (int i = 0; i < N; i++) mean[i] = vec_sum(sum[i]) / n;
-    for (int64_t b = 0; b < ln->n_blocks; b++) {
-        vi mask = b + 1 == ln->n_blocks ? last : all;
+    for (int64_t v = 0; v < ln->n_blocks * PARTS; v++) {
+        vi mask = lanes_of(ln, last, v);
+        int64_t at = vector_at(ln, v, p);
         SH_UNROLL
         for (int i = 0; i < N; i++) {
-            vf v = vec_load(x, (b * ln->pixels + p + i) * LANES, dtype) - vec_set(mean[i]);
-            square[i] += vec_keep(mask, v * v);
+            vf d = vec_load(x, at + i * BLOCK, dtype) - vec_set(mean[i]);
+            square[i] += vec_keep(mask, d * d);
         }
     }
     for (int i = 0; i < N; i++) rstd[i] = 1 / __builtin_sqrtf(vec_sum(square[i]) / n + ln->eps);
@@ -48,13 +63,13 @@ SH_INLINE void forward_tile(const sh_cpu_layer_norm *ln, const void *x, const fl
     float mean[TOKENS], rstd[TOKENS];
 
     moments_of(ln, x, p, mean, rstd, N, dtype);
-    for (int64_t b = 0; b < ln->n_blocks; b++) {
-        vf g = vec_load(gamma, b * LANES, SH_F32), shift = vec_load(beta, b * LANES, SH_F32);
+    for (int64_t v = 0; v < ln->n_blocks * PARTS; v++) {
+        vf g = vec_load(gamma, v * LANES, SH_F32), shift = vec_load(beta, v * LANES, SH_F32);
         SH_UNROLL
         for (int i = 0; i < N; i++) {
-            int64_t at = (b * ln->pixels + p + i) * LANES;
-            vf v = (vec_load(x, at, dtype) - vec_set(mean[i])) * vec_set(rstd[i]);
-            vec_store(y, at, v * g + shift, dtype);
+            int64_t at = vector_at(ln, v, p + i);
+            vf xhat = (vec_load(x, at, dtype) - vec_set(mean[i])) * vec_set(rstd[i]);
+            vec_store(y, at, xhat * g + shift, dtype);
         }
     }
 }
@@ -82,17 +97,18 @@ SH_INLINE void backward_tile(const sh_cpu_layer_norm *ln, const void *dy, const 
 {
     float mean[TOKENS], rstd[TOKENS], mean_g[TOKENS], mean_gx[TOKENS];
     vf sum_g[TOKENS] = {{0}}, sum_gx[TOKENS] = {{0}};
-    vi last = lanes_of(ln), all = ~(vi){0};
     float n = (float)ln->n_channels;
+    vi last[PARTS];
 
+    last_lanes(ln, last);
     moments_of(ln, x, p, mean, rstd, N, dtype);
-    for (int64_t b = 0; b < ln->n_blocks; b++) {
-        vf scale = vec_load(gamma, b * LANES, SH_F32);
-        vf to_gamma = vec_load(dgamma, b * LANES, SH_F32);
-        vf to_beta = vec_load(dbeta, b * LANES, SH_F32);
+    for (int64_t v = 0; v < ln->n_blocks * PARTS; v++) {
+        vf scale = vec_load(gamma, v * LANES, SH_F32);
+        vf to_gamma = vec_load(dgamma, v * LANES, SH_F32);
+        vf to_beta = vec_load(dbeta, v * LANES, SH_F32);
         SH_UNROLL
         for (int i = 0; i < N; i++) {
-            int64_t at = (b * ln->pixels + p + i) * LANES;
+            int64_t at = vector_at(ln, v, p + i);
             vf xhat = (vec_load(x, at, dtype) - vec_set(mean[i])) * vec_set(rstd[i]);
             vf d = vec_load(dy, at, dtype), g = d * scale;
             sum_g[i] += g;
@@ -100,17 +116,17 @@ SH_INLINE void backward_tile(const sh_cpu_layer_norm *ln, const void *dy, const 
             to_gamma += d * xhat;
             to_beta += d;
         }
-        vec_store(dgamma, b * LANES, to_gamma, SH_F32);
-        vec_store(dbeta, b * LANES, to_beta, SH_F32);
+        vec_store(dgamma, v * LANES, to_gamma, SH_F32);
+        vec_store(dbeta, v * LANES, to_beta, SH_F32);
     }
     for (int i = 0; i < N; i++) mean_g[i] = vec_sum(sum_g[i]) / n;
     for (int i = 0; i < N; i++) mean_gx[i] = vec_sum(sum_gx[i]) / n;
-    for (int64_t b = 0; b < ln->n_blocks; b++) {
-        vf scale = vec_load(gamma, b * LANES, SH_F32);
-        vi mask = b + 1 == ln->n_blocks ? last : all;
+    for (int64_t v = 0; v < ln->n_blocks * PARTS; v++) {
+        vf scale = vec_load(gamma, v * LANES, SH_F32);
+        vi mask = lanes_of(ln, last, v);
         SH_UNROLL
         for (int i = 0; i < N; i++) {
-            int64_t at = (b * ln->pixels + p + i) * LANES;
+            int64_t at = vector_at(ln, v, p + i);
             vf xhat = (vec_load(x, at, dtype) - vec_set(mean[i])) * vec_set(rstd[i]);
             vf g = vec_load(dy, at, dtype) * scale;
             g = vec_set(rstd[i]) * (g - vec_set(mean_g[i]) - xhat * vec_set(mean_gx[i]));

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/* Maps over flat arrays. The last elements go through the same sixteen lanes as the others, so that
+/* Maps over flat arrays. The last elements go through the same lanes as the others, so that
  * an element's bits do not depend on where it stands. */
 #include "models/cpu/simd/math.h"
 #include "models/cpu/simd/part.h"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/* Functions of sixteen numbers at once that only maps need. */
+/* Functions of a vector of numbers that only maps need. */
 #ifndef SH_MODELS_CPU_SIMD_MATH_H
 #define SH_MODELS_CPU_SIMD_MATH_H
 

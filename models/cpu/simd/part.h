@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-/* The ends of arrays: fewer than sixteen elements, through the same sixteen lanes as the others. */
+/* The ends of arrays: fewer elements than a vector has lanes, through the same lanes as the others.
+ */
 #ifndef SH_MODELS_CPU_SIMD_PART_H
 #define SH_MODELS_CPU_SIMD_PART_H
 
 #include "models/cpu/simd/vec.h"
 
-/** The first `n` < 16 elements at i, the rest zero. */
+/** The first `n` <= LANES elements at i, the rest zero; none where n is negative. */
 SH_INLINE vf vec_load_part(const void *p, int64_t i, int64_t n, const sh_dtype dtype)
 {
     float part[LANES] = {0};

@@ -7,11 +7,42 @@
 #include "models/cpu/simd/simd.h"
 #include "models/cpu/simd/vec.h"
 
-/** Add the sums of `pixels` values, taken around m->shift. */
-SH_INLINE void moments_add(sh_cpu_moments *m, vf sum, vf square, int64_t pixels)
+/* Sums run in strands that the compiler keeps in registers, whatever the number of pixels. Vector v
+ * of a slab goes to strand v % STRANDS, a strand for part v % PARTS. */
+enum { STRANDS = 4 };
+
+/** Of n strands those of one part, added pairwise. */
+SH_INLINE vf strands_sum(const vf *s, const int n, const int part)
 {
-    vec_store(m->sum, 0, vec_load(m->sum, 0, SH_F32) + sum, SH_F32);
-    vec_store(m->square, 0, vec_load(m->square, 0, SH_F32) + square, SH_F32);
+    switch (n / PARTS) {
+    case 1: return s[part];
+    case 2: return s[part] + s[part + PARTS];
+    default: return (s[0] + s[1]) + (s[2] + s[3]);
+    }
+}
+
+/** The sums [16] of n strands. */
+SH_INLINE void strands_store(float *sums, const vf *s, const int n)
+{
+    SH_UNROLL
+    for (int k = 0; k < PARTS; k++) vec_store(sums, k * LANES, strands_sum(s, n, k), SH_F32);
+}
+
+/** Add n strands to sums [16]. */
+SH_INLINE void strands_add(float *sums, const vf *s, const int n)
+{
+    SH_UNROLL
+    for (int k = 0; k < PARTS; k++)
+        vec_store(sums, k * LANES, vec_load(sums, k * LANES, SH_F32) + strands_sum(s, n, k),
+                  SH_F32);
+}
+
+/** Add the sums of `pixels` values, taken around m->shift. */
+SH_INLINE void moments_add(sh_cpu_moments *m, const vf *sum, const vf *square, const int n,
+                           int64_t pixels)
+{
+    strands_add(m->sum, sum, n);
+    strands_add(m->square, square, n);
     m->count += pixels;
 }
 

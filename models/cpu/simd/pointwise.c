@@ -3,17 +3,19 @@
  * Products of tiles for 1x1 convolutions.
  *
  * A panel holds the weights of one or two output blocks, k by k: [k][blocks * 16], or in pairs of k
- * for the bf16 dot product, [k / 2][blocks * 16][2]. A product keeps up to 14 pixels x 2 blocks in
- * registers: each weight vector loaded serves 14 pixels, each input broadcast two blocks.
+ * for the bf16 dot product, [k / 2][blocks * 16][2]. A product keeps up to 14 pixels x 2 vectors of
+ * outputs in registers: each weight vector loaded serves 14 pixels, each input broadcast both.
  */
 #include "models/cpu/simd/rows.h"
 
 enum { FETCH_STEPS = 8 }; /* pixels of an outer product between fetches ahead */
 enum { CHUNK = 128 };     /* inputs that a product sums at a time */
 
-/* Register tiles: 28 and 24 of 32 registers that hold 16 floats, or what narrower ones allow. */
-#ifdef __AVX512F__
+/* Register tiles: 28 and 24 of 32 registers, 12 of 16, or what four times narrower ones allow. */
+#if defined(__AVX512F__)
 enum { PIXELS = 14, BLOCKS = 2, INPUTS = 8, OUTER_BLOCKS = 3 };
+#elif defined(SH_AVX2)
+enum { PIXELS = 6, BLOCKS = 1, INPUTS = 4, OUTER_BLOCKS = 1 };
 #else
 enum { PIXELS = 3, BLOCKS = 1, INPUTS = 2, OUTER_BLOCKS = 1 };
 #endif
@@ -49,20 +51,20 @@ SH_INLINE void pair(const uint16_t *from, uint16_t *to)
                          21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
     _mm512_storeu_si512(to, _mm512_permutexvar_epi16(turns, _mm512_loadu_si512(from)));
 #else
-    for (int i = 0; i < LANES; i++) to[2 * i] = from[i], to[2 * i + 1] = from[LANES + i];
+    for (int i = 0; i < BLOCK; i++) to[2 * i] = from[i], to[2 * i + 1] = from[BLOCK + i];
 #endif
 }
 
 void SH_SIMD(tile_pair)(const void *tile, int64_t pixels, void *pairs)
 {
     const uint16_t *from = tile;
-    uint16_t *to = pairs, last[2 * LANES] = {0};
+    uint16_t *to = pairs, last[2 * BLOCK] = {0};
     int64_t p = 0;
 
-    for (; p + 1 < pixels; p += 2) pair(from + p * LANES, to + p * LANES);
+    for (; p + 1 < pixels; p += 2) pair(from + p * BLOCK, to + p * BLOCK);
     if (p == pixels) return;
-    memcpy(last, from + p * LANES, sizeof(last) / 2);
-    pair(last, to + p * LANES);
+    memcpy(last, from + p * BLOCK, sizeof(last) / 2);
+    pair(last, to + p * BLOCK);
 }
 
 int SH_SIMD(panel_blocks)(int64_t first, int64_t n_blocks)
@@ -75,32 +77,34 @@ int SH_SIMD(panel_blocks)(int64_t first, int64_t n_blocks)
 SH_INLINE void pack_square_f32(const float *w, int64_t out_stride, int64_t k_stride, float *to,
                                int64_t wide)
 {
-    float square[LANES][LANES];
+    float square[BLOCK][BLOCK];
 
     if (out_stride == 1) {
-        for (int k = 0; k < LANES; k++)
-            vec_store(to, k * wide, vec_load(w, k * k_stride, SH_F32), SH_F32);
+        for (int k = 0; k < BLOCK; k++) memcpy(to + k * wide, w + k * k_stride, sizeof(square[k]));
         return;
     }
-    for (int i = 0; i < LANES; i++) memcpy(square[i], w + i * out_stride, sizeof(square[i]));
-    for (int k = 0; k < LANES; k++)
-        for (int i = 0; i < LANES; i++) to[k * wide + i] = square[i][k];
+    for (int i = 0; i < BLOCK; i++) memcpy(square[i], w + i * out_stride, sizeof(square[i]));
+    for (int k = 0; k < BLOCK; k++)
+        for (int i = 0; i < BLOCK; i++) to[k * wide + i] = square[i][k];
 }
 
 SH_INLINE void pack_square_bf16(const float *w, int64_t out_stride, int64_t k_stride, uint32_t *to,
                                 int64_t wide)
 {
-    for (int k = 0; out_stride == 1 && k < LANES; k += 2) {
-        vu first = vec_widen(vec_to_bf16(vec_load(w, k * k_stride, SH_F32)));
-        vu second = vec_widen(vec_to_bf16(vec_load(w, (k + 1) * k_stride, SH_F32)));
+    for (int i = 0; out_stride == 1 && i < BLOCK * BLOCK; i += 2 * LANES) {
+        int k = i / BLOCK / 2 * 2, o = i / 2 % BLOCK;
+        vu first = vec_widen(vec_to_bf16(vec_load(w, k * k_stride + o, SH_F32)));
+        vu second = vec_widen(vec_to_bf16(vec_load(w, (k + 1) * k_stride + o, SH_F32)));
         first |= second << 16;
-        memcpy(to + k / 2 * wide, &first, sizeof(first));
+        memcpy(to + k / 2 * wide + o, &first, sizeof(first));
     }
-    for (int i = 0; out_stride != 1 && i < LANES; i++) {
-        vh row = vec_to_bf16(vec_load(w, i * out_stride, SH_F32));
-        uint32_t pairs[LANES / 2];
-        memcpy(pairs, &row, sizeof(pairs));
-        for (int j = 0; j < LANES / 2; j++) to[j * wide + i] = pairs[j];
+    for (int i = 0; out_stride != 1 && i < BLOCK; i++) {
+        uint16_t row[BLOCK];
+        uint32_t pairs[BLOCK / 2];
+        for (int k = 0; k < BLOCK; k += LANES)
+            vec_store(row, k, vec_load(w, i * out_stride + k, SH_F32), SH_BF16);
+        memcpy(pairs, row, sizeof(pairs));
+        for (int j = 0; j < BLOCK / 2; j++) to[j * wide + i] = pairs[j];
     }
 }
 
@@ -108,8 +112,8 @@ SH_INLINE void pack_square_bf16(const float *w, int64_t out_stride, int64_t k_st
 static void pack_edge(const float *w, int64_t n_out, int64_t n_k, int64_t out_stride,
                       int64_t k_stride, void *to, int64_t wide, sh_dtype dtype)
 {
-    for (int64_t i = 0; i < LANES; i++) {
-        for (int64_t k = 0; k < LANES; k++) {
+    for (int64_t i = 0; i < BLOCK; i++) {
+        for (int64_t k = 0; k < BLOCK; k++) {
             float v = i < n_out && k < n_k ? w[i * out_stride + k * k_stride] : 0;
             if (dtype == SH_BF16)
                 ((uint16_t *)to)[(k / 2 * wide + i) * 2 + k % 2] = sh_bf16_from_f32(v);
@@ -123,14 +127,14 @@ void SH_SIMD(pack)(const float *w, int64_t n_out, int64_t n_k, int64_t out_strid
                    int64_t first, void *packed, sh_dtype dtype)
 {
     int64_t k_end = (n_k + 15) / 16 * 16, blocks = (n_out + 15) / 16;
-    int64_t wide = SH_SIMD(panel_blocks)(first, blocks) * LANES;
-    char *panel = (char *)packed + (size_t)(first * LANES * k_end) * sh_dtype_size(dtype);
+    int64_t wide = SH_SIMD(panel_blocks)(first, blocks) * BLOCK;
+    char *panel = (char *)packed + (size_t)(first * BLOCK * k_end) * sh_dtype_size(dtype);
 
-    for (int64_t k = 0; k < k_end; k += LANES) {
-        for (int64_t i = 0; i < wide; i += LANES) {
-            int64_t o = first * LANES + i;
+    for (int64_t k = 0; k < k_end; k += BLOCK) {
+        for (int64_t i = 0; i < wide; i += BLOCK) {
+            int64_t o = first * BLOCK + i;
             const float *from = w + o * out_stride + k * k_stride;
-            bool inside = o + LANES <= n_out && k + LANES <= n_k;
+            bool inside = o + BLOCK <= n_out && k + BLOCK <= n_k;
             void *to =
                 panel + (size_t)(k * wide + (dtype == SH_BF16 ? 2 : 1) * i) * sh_dtype_size(dtype);
             if (!inside || (out_stride != 1 && k_stride != 1))
@@ -149,31 +153,31 @@ static __attribute__((noinline)) void put_tile(const float *c, int64_t c_stride,
                                                sh_dtype dtype)
 {
     for (int n = 0; n < n_blocks; n++, c += c_stride) {
-        int64_t skip = (n * d->stride + pixel * LANES) * (int64_t)sh_dtype_size(dtype);
+        int64_t skip = (n * d->stride + pixel * BLOCK) * (int64_t)sh_dtype_size(dtype);
         sh_cpu_affine norm = d->norm;
         sh_cpu_finish finish = d->finish;
-        if (norm.scale) norm.scale += n * LANES, norm.shift += n * LANES;
-        if (finish.bias) finish.bias += n * LANES;
+        if (norm.scale) norm.scale += n * BLOCK, norm.shift += n * BLOCK;
+        if (finish.bias) finish.bias += n * BLOCK;
         if (finish.residual) finish.residual = (const char *)finish.residual + skip;
         if (d->sums) SH_SIMD(tile_store_grad)
         (c, pixels, (const char *)d->x + skip, (char *)d->y + skip, dtype, d->stream, &norm,
-         d->mean + n * LANES, d->sums + n);
+         d->mean + n * BLOCK, d->sums + n);
         else SH_SIMD(tile_store)(c, pixels, &finish, (char *)d->y + skip, dtype, d->stream,
                                  d->moments ? d->moments + n : NULL);
     }
 }
 
-/* M pixels x N blocks; a at the first pixel. */
+/* M pixels x N vectors; a at the first pixel. */
 SH_INLINE void product_f32(const float *a, int64_t a_stride, int64_t n_k, const float *w, vf *acc,
                            const int M, const int N)
 {
-    for (; n_k > 0; n_k -= LANES, a += a_stride) {
-        const int64_t end = n_k < LANES ? n_k : LANES;
+    for (; n_k > 0; n_k -= BLOCK, a += a_stride) {
+        const int64_t end = n_k < BLOCK ? n_k : BLOCK;
         for (int64_t k = 0; k < end; k++, w += N * LANES) {
             vf w0 = vec_load(w, 0, SH_F32), w1 = N > 1 ? vec_load(w, LANES, SH_F32) : w0;
             SH_UNROLL
             for (int m = 0; m < M; m++) {
-                vf x = vec_set(a[m * LANES + k]);
+                vf x = vec_set(a[m * BLOCK + k]);
                 acc[m * N] += x * w0;
                 if (N > 1) acc[m * N + 1] += x * w1;
             }
@@ -190,14 +194,14 @@ SH_INLINE vf dot_pair(vf acc, uint32_t pair, vf w)
 SH_INLINE void product_bf16(const uint16_t *a, int64_t a_stride, int64_t n_k, const uint16_t *w,
                             vf *acc, const int M, const int N)
 {
-    for (; n_k > 0; n_k -= LANES, a += a_stride) {
-        const int64_t end = n_k < LANES ? n_k : LANES;
+    for (; n_k > 0; n_k -= BLOCK, a += a_stride) {
+        const int64_t end = n_k < BLOCK ? n_k : BLOCK;
         for (int64_t k = 0; k < end; k += 2, w += 2 * N * LANES) {
             vf w0 = (vf)_mm512_loadu_ps(w), w1 = N > 1 ? (vf)_mm512_loadu_ps(w + 2 * LANES) : w0;
             SH_UNROLL
             for (int m = 0; m < M; m++) {
                 uint32_t x;
-                memcpy(&x, a + m * LANES + k, sizeof(x));
+                memcpy(&x, a + m * BLOCK + k, sizeof(x));
                 acc[m * N] = dot_pair(acc[m * N], x, w0);
                 if (N > 1) acc[m * N + 1] = dot_pair(acc[m * N + 1], x, w1);
             }
@@ -218,6 +222,13 @@ SH_INLINE bool ends_plainly(const sh_cpu_direct *d)
     return d->y && !d->moments && !d->sums && !d->finish.silu;
 }
 
+/* Element of vector i of a register tile of N vectors a pixel, where a block of outputs begins
+ * every `stride` elements. */
+SH_INLINE int64_t tile_at(int i, const int N, int64_t stride)
+{
+    return i % N / PARTS * stride + i / N * BLOCK + i % N % PARTS * LANES;
+}
+
 /* Pixels from `pixel` on, finished and stored. Each step goes over all registers, so that what it
  * depends on is asked once. */
 SH_INLINE void finish_tile(vf *acc, int64_t pixel, const sh_cpu_direct *d, const int M, const int N,
@@ -225,9 +236,8 @@ SH_INLINE void finish_tile(vf *acc, int64_t pixel, const sh_cpu_direct *d, const
 {
     const sh_cpu_finish *f = &d->finish;
     vf lo = vec_set(f->lo), hi = vec_set(f->hi);
-    int64_t at[BLOCKS];
+    int64_t first = pixel * BLOCK;
 
-    for (int n = 0; n < N; n++) at[n] = n * d->stride + pixel * LANES;
     if (f->bias) {
         SH_UNROLL
         for (int i = 0; i < M * N; i++) acc[i] += vec_load(f->bias, i % N * LANES, SH_F32);
@@ -235,16 +245,18 @@ SH_INLINE void finish_tile(vf *acc, int64_t pixel, const sh_cpu_direct *d, const
     if (f->residual) {
         SH_UNROLL
         for (int i = 0; i < M * N; i++)
-            acc[i] += vec_load(f->residual, at[i % N] + i / N * LANES, dtype);
+            acc[i] += vec_load(f->residual, first + tile_at(i, N, d->stride), dtype);
     }
     SH_UNROLL
     for (int i = 0; i < M * N; i++) acc[i] = vec_min(vec_max(acc[i], lo), hi);
     if (d->stream) {
         SH_UNROLL
-        for (int i = 0; i < M * N; i++) vec_stream(d->y, at[i % N] + i / N * LANES, acc[i], dtype);
+        for (int i = 0; i < M * N; i++)
+            vec_stream(d->y, first + tile_at(i, N, d->stride), acc[i], dtype);
     } else {
         SH_UNROLL
-        for (int i = 0; i < M * N; i++) vec_store(d->y, at[i % N] + i / N * LANES, acc[i], dtype);
+        for (int i = 0; i < M * N; i++)
+            vec_store(d->y, first + tile_at(i, N, d->stride), acc[i], dtype);
     }
 }
 
@@ -254,7 +266,7 @@ SH_INLINE void product(const void *a, int64_t a_stride, int64_t n_k, const void 
                        int64_t c_stride, bool add, int64_t pixel, const sh_cpu_direct *d,
                        const int M, const int N, const sh_dtype dtype)
 {
-    vf acc[PIXELS * BLOCKS];
+    vf acc[PIXELS * BLOCKS * PARTS];
 
     SH_UNROLL
     for (int i = 0; i < M * N; i++) acc[i] = (vf){0};
@@ -265,14 +277,14 @@ SH_INLINE void product(const void *a, int64_t a_stride, int64_t n_k, const void 
     if (add) {
         SH_UNROLL
         for (int i = 0; i < M * N; i++)
-            acc[i] = vec_load(c, i % N * c_stride + i / N * LANES, SH_F32) + acc[i];
+            acc[i] = vec_load(c, tile_at(i, N, c_stride), SH_F32) + acc[i];
     }
     if (d) {
         finish_tile(acc, pixel, d, M, N, dtype);
         return;
     }
     SH_UNROLL
-    for (int i = 0; i < M * N; i++) vec_store(c, i % N * c_stride + i / N * LANES, acc[i], SH_F32);
+    for (int i = 0; i < M * N; i++) vec_store(c, tile_at(i, N, c_stride), acc[i], SH_F32);
 }
 
 #define PRODUCT_CASE(M)                                                                            \
@@ -286,10 +298,12 @@ SH_INLINE void product_of(int64_t m, const void *a, int64_t a_stride, int64_t n_
         PRODUCT_CASE(1)
         PRODUCT_CASE(2)
         PRODUCT_CASE(3)
-#ifdef __AVX512F__
+#if defined(__AVX512F__) || defined(SH_AVX2)
         PRODUCT_CASE(4)
         PRODUCT_CASE(5)
         PRODUCT_CASE(6)
+#endif
+#ifdef __AVX512F__
         PRODUCT_CASE(7)
         PRODUCT_CASE(8)
         PRODUCT_CASE(9)
@@ -332,18 +346,18 @@ SH_INLINE void products(const void *a, int64_t a_stride, int64_t n_k, const void
 
     for (int64_t k = 0; k < n_k; k += CHUNK) {
         bool is_last = n_k - k <= CHUNK;
-        const char *rows = (const char *)a + k / LANES * a_stride * size;
+        const char *rows = (const char *)a + k / BLOCK * a_stride * size;
         const char *weights = (const char *)w + k * N * LANES * size;
 
         for (int64_t i = 0; i < n; i++) {
             int64_t begin = pixels * i / n, m = pixels * (i + 1) / n - begin;
-            int64_t c_stride = (passes_c ? pixels : m) * LANES;
-            float *to = passes_c ? c + begin * LANES : c;
+            int64_t c_stride = (passes_c ? pixels : m) * BLOCK;
+            float *to = passes_c ? c + begin * BLOCK : c;
 
-            product_of(m, rows + begin * LANES * size, a_stride, is_last ? n_k - k : CHUNK, weights,
+            product_of(m, rows + begin * BLOCK * size, a_stride, is_last ? n_k - k : CHUNK, weights,
                        to, c_stride, k > 0, begin, is_last && is_plain ? direct : NULL, N, dtype);
             if (!is_last) continue;
-            if (direct->y && !is_plain) put_tile(to, c_stride, begin, m, N, direct, dtype);
+            if (direct->y && !is_plain) put_tile(to, c_stride, begin, m, N / PARTS, direct, dtype);
             fetch_ahead(ahead);
         }
     }
@@ -353,24 +367,26 @@ void SH_SIMD(tile_product)(const void *a, int64_t a_stride, int64_t n_k, const v
                            int n_blocks, int64_t pixels, float *c, const sh_cpu_direct *direct,
                            sh_dtype dtype, sh_cpu_ahead *ahead)
 {
-    if (BLOCKS > 1 && dtype == SH_BF16 && n_blocks == 2)
+    if (DOT_BF16 && dtype == SH_BF16 && n_blocks == 2)
         products(a, a_stride, n_k, panel, pixels, c, direct, ahead, 2, SH_BF16);
-    else if (dtype == SH_BF16)
+    else if (DOT_BF16 && dtype == SH_BF16)
         products(a, a_stride, n_k, panel, pixels, c, direct, ahead, 1, SH_BF16);
     else if (BLOCKS > 1 && n_blocks == 2)
-        products(a, a_stride, n_k, panel, pixels, c, direct, ahead, 2, SH_F32);
+        products(a, a_stride, n_k, panel, pixels, c, direct, ahead, 2 * PARTS, SH_F32);
     else
-        products(a, a_stride, n_k, panel, pixels, c, direct, ahead, 1, SH_F32);
+        products(a, a_stride, n_k, panel, pixels, c, direct, ahead, PARTS, SH_F32);
 }
 
-/* dw[n][k .. k + 7] of one input block and N output blocks; steps are pixels, or pairs of them. A
+/* dw[n][k .. k + INPUTS] of one input block and N vectors of outputs, those of one block or one of
+ * each; steps are pixels, or pairs of them. A
  * tile is summed by itself first: errors grow with the tile and the number of tiles, not their
  * product. */
 SH_INLINE void outer(const void *x, const void *dy, int64_t dy_stride, int64_t steps, float *dw,
                      int64_t dw_stride, sh_cpu_ahead *ahead, const int N, const sh_dtype dtype)
 {
-    vf acc[INPUTS * OUTER_BLOCKS];
-    int64_t step = dtype == SH_BF16 ? 2 * LANES : LANES;
+    vf acc[INPUTS * OUTER_BLOCKS * PARTS];
+    int64_t step = dtype == SH_BF16 ? 2 * BLOCK : BLOCK;
+    const int64_t d_stride = PARTS > 1 ? LANES : dy_stride;
 
     SH_UNROLL
     for (int i = 0; i < INPUTS * N; i++) acc[i] = (vf){0};
@@ -387,14 +403,14 @@ SH_INLINE void outer(const void *x, const void *dy, int64_t dy_stride, int64_t s
                 SH_UNROLL
                 for (int n = 0; n < N; n++)
                     acc[k * N + n] =
-                        dot_pair(acc[k * N + n], pair, (vf)_mm512_loadu_ps(ds + n * dy_stride));
+                        dot_pair(acc[k * N + n], pair, (vf)_mm512_loadu_ps(ds + n * d_stride));
             }
             continue;
         }
 #endif
         const float *xs = (const float *)x + s * step, *ds = (const float *)dy + s * step;
-        vf d0 = vec_load(ds, 0, SH_F32), d1 = N > 1 ? vec_load(ds, dy_stride, SH_F32) : d0;
-        vf d2 = N > 2 ? vec_load(ds, 2 * dy_stride, SH_F32) : d0;
+        vf d0 = vec_load(ds, 0, SH_F32), d1 = N > 1 ? vec_load(ds, d_stride, SH_F32) : d0;
+        vf d2 = N > 2 ? vec_load(ds, 2 * d_stride, SH_F32) : d0;
         SH_UNROLL
         for (int k = 0; k < INPUTS; k++) {
             vf v = vec_set(xs[k]);
@@ -407,7 +423,7 @@ SH_INLINE void outer(const void *x, const void *dy, int64_t dy_stride, int64_t s
     for (int n = 0; n < N; n++) {
         SH_UNROLL
         for (int k = 0; k < INPUTS; k++) {
-            int64_t at = n * dw_stride + k * LANES;
+            int64_t at = (PARTS > 1 ? n * LANES : n * dw_stride) + k * BLOCK;
             vec_store(dw, at, vec_load(dw, at, SH_F32) + acc[k * N + n], SH_F32);
         }
     }
@@ -418,12 +434,12 @@ SH_INLINE void outers(const void *x, int64_t x_stride, int64_t in_blocks, const 
                       const sh_dtype dtype)
 {
     int64_t size = dtype == SH_BF16 ? 2 : 4, per_input = dtype == SH_BF16 ? 2 : 1;
-    int64_t dw_stride = in_blocks * LANES * LANES;
+    int64_t dw_stride = in_blocks * BLOCK * BLOCK;
 
     for (int64_t b = 0; b < in_blocks; b++)
-        for (int64_t k = 0; k < LANES; k += INPUTS)
+        for (int64_t k = 0; k < BLOCK; k += INPUTS)
             outer((const char *)x + (b * x_stride + k * per_input) * size, dy, dy_stride, steps,
-                  dw + (b * LANES + k) * LANES, dw_stride, ahead, N, dtype);
+                  dw + (b * BLOCK + k) * BLOCK, dw_stride, ahead, N, dtype);
 }
 
 /* Three output blocks at a time; four are two and two. */
@@ -443,7 +459,7 @@ int64_t SH_SIMD(outer_tiles)(int64_t pixels, int64_t in_blocks, int64_t out_bloc
     int64_t n = 0, steps = dtype == SH_BF16 ? (pixels + 1) / 2 : pixels;
 
     for (int64_t left = out_blocks; left > 0; left -= outer_blocks(left)) n++;
-    return n * in_blocks * (LANES / INPUTS) * ((steps + FETCH_STEPS - 1) / FETCH_STEPS);
+    return n * in_blocks * (BLOCK / INPUTS) * ((steps + FETCH_STEPS - 1) / FETCH_STEPS);
 }
 
 void SH_SIMD(tile_outer)(const void *x, int64_t x_stride, int64_t in_blocks, const void *dy,
@@ -455,20 +471,20 @@ void SH_SIMD(tile_outer)(const void *x, int64_t x_stride, int64_t in_blocks, con
 
     for (int64_t o = 0; o < out_blocks;) {
         const void *d = (const char *)dy + o * dy_stride * size;
-        float *to = dw + o * in_blocks * LANES * LANES;
+        float *to = dw + o * in_blocks * BLOCK * BLOCK;
         int64_t n = outer_blocks(out_blocks - o);
-        if (OUTER_BLOCKS > 1 && dtype == SH_BF16 && n == 3)
+        if (DOT_BF16 && dtype == SH_BF16 && n == 3)
             outers(x, x_stride, in_blocks, d, dy_stride, steps, to, ahead, 3, SH_BF16);
-        else if (OUTER_BLOCKS > 1 && dtype == SH_BF16 && n == 2)
+        else if (DOT_BF16 && dtype == SH_BF16 && n == 2)
             outers(x, x_stride, in_blocks, d, dy_stride, steps, to, ahead, 2, SH_BF16);
-        else if (dtype == SH_BF16)
+        else if (DOT_BF16 && dtype == SH_BF16)
             outers(x, x_stride, in_blocks, d, dy_stride, steps, to, ahead, 1, SH_BF16);
         else if (OUTER_BLOCKS > 1 && n == 3)
             outers(x, x_stride, in_blocks, d, dy_stride, steps, to, ahead, 3, SH_F32);
         else if (OUTER_BLOCKS > 1 && n == 2)
             outers(x, x_stride, in_blocks, d, dy_stride, steps, to, ahead, 2, SH_F32);
         else
-            outers(x, x_stride, in_blocks, d, dy_stride, steps, to, ahead, 1, SH_F32);
+            outers(x, x_stride, in_blocks, d, dy_stride, steps, to, ahead, PARTS, SH_F32);
         o += n;
     }
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * Pools over windows of a slab.
+ * Pools over windows of a slab, one part of its channels after the other.
  *
  * Gradients gather in a ring of as many f32 rows as a window is high: row y of the image is row y %
  * height of the ring from the first window that reaches it to the last, and is then stored, once.
@@ -34,6 +34,12 @@ SH_INLINE vf vec_where(vm mask, vf a)
 #endif
 }
 
+/** Parts of lines are not worth streaming. */
+SH_INLINE bool streams(const sh_cpu_window *win)
+{
+    return PARTS == 1 && win->stream;
+}
+
 /** What of a window lies inside the image, in its own coordinates, and where it begins. */
 typedef struct span {
     int64_t at;
@@ -52,14 +58,6 @@ SH_INLINE span span_of(const sh_cpu_window *win, int axis, int64_t out)
 SH_INLINE vf vec_blend(vi mask, vf a, vf b)
 {
     return (vf)((mask & (vi)a) | (~mask & (vi)b));
-}
-
-SH_INLINE void put_pixel(void *y, int64_t pixel, vf v, bool stream, const sh_dtype dtype)
-{
-    if (stream)
-        vec_stream(y, pixel * LANES, v, dtype);
-    else
-        vec_store(y, pixel * LANES, v, dtype);
 }
 
 SH_INLINE vf share_of(const sh_cpu_window *win, span v, span h)
@@ -113,7 +111,7 @@ SH_INLINE void load_window(const void *x, int64_t first, int64_t w, vf *e, const
                            const sh_dtype dtype)
 {
     SH_UNROLL
-    for (int i = 0; i < K * K; i++) e[i] = vec_load(x, (first + i / K * w + i % K) * LANES, dtype);
+    for (int i = 0; i < K * K; i++) e[i] = vec_load(x, (first + i / K * w + i % K) * BLOCK, dtype);
 }
 
 SH_INLINE vf largest_of(const vf *e, const int n)
@@ -146,12 +144,12 @@ SH_INLINE void forward_edge(const sh_cpu_window *win, const void *x, void *y, in
         for (int ky = v.begin; ky < v.end; ky++) {
             int64_t row = (v.at + ky) * win->side[1] + h.at;
             for (int kx = h.begin; kx < h.end; kx++) {
-                vf e = vec_load(x, (row + kx) * LANES, dtype);
+                vf e = vec_load(x, (row + kx) * BLOCK, dtype);
                 a = is_max ? vec_max(a, e) : a + e;
             }
         }
         if (!is_max) a *= share_of(win, v, h);
-        put_pixel(y, oy * win->out[1] + ox, a, win->stream, dtype);
+        vec_put(a, (oy * win->out[1] + ox) * BLOCK, y, streams(win), dtype);
     }
 }
 
@@ -166,7 +164,7 @@ SH_INLINE void forward_inside(const sh_cpu_window *win, const void *x, void *y, 
         vf e[MAX_WHOLE * MAX_WHOLE];
         load_window(x, first + ox * win->stride[1], win->side[1], e, K, dtype);
         vf a = is_max ? largest_of(e, K * K) : sum_of(e, K * K) * share;
-        put_pixel(y, oy * win->out[1] + ox, a, stream, dtype);
+        vec_put(a, (oy * win->out[1] + ox) * BLOCK, y, stream, dtype);
     }
 }
 
@@ -176,7 +174,7 @@ SH_INLINE void pool_forward(const sh_cpu_window *win, const void *x, void *y, co
     for (int64_t oy = 0; oy < win->out[0]; oy++) {
         inside in = inside_of_row(win, oy, K);
         forward_edge(win, x, y, oy, 0, in.begin, is_max, dtype);
-        if (K > 0 && win->stream)
+        if (K > 0 && streams(win))
             forward_inside(win, x, y, oy, in, is_max, K, true, dtype);
         else if (K > 0)
             forward_inside(win, x, y, oy, in, is_max, K, false, dtype);
@@ -204,14 +202,20 @@ SH_INLINE void pool_forward_any(const sh_cpu_window *win, const void *x, void *y
 
 void SH_SIMD(pool_forward)(const sh_cpu_window *win, bool is_max, const void *x, void *y)
 {
-    if (win->dtype == SH_BF16 && is_max)
-        pool_forward_any(win, x, y, true, SH_BF16);
-    else if (win->dtype == SH_BF16)
-        pool_forward_any(win, x, y, false, SH_BF16);
-    else if (is_max)
-        pool_forward_any(win, x, y, true, SH_F32);
-    else
-        pool_forward_any(win, x, y, false, SH_F32);
+    size_t part_bytes = LANES * sh_dtype_size(win->dtype);
+
+    for (size_t skip = 0; skip < PARTS * part_bytes; skip += part_bytes) {
+        const void *from = (const char *)x + skip;
+        void *to = (char *)y + skip;
+        if (win->dtype == SH_BF16 && is_max)
+            pool_forward_any(win, from, to, true, SH_BF16);
+        else if (win->dtype == SH_BF16)
+            pool_forward_any(win, from, to, false, SH_BF16);
+        else if (is_max)
+            pool_forward_any(win, from, to, true, SH_F32);
+        else
+            pool_forward_any(win, from, to, false, SH_F32);
+    }
 }
 
 SH_INLINE float *ring_row(const sh_cpu_window *win, float *ring, int64_t y)
@@ -231,7 +235,7 @@ SH_INLINE void max_backward(const sh_cpu_window *win, const void *x, vf dy, span
     for (int ky = v.begin; ky < v.end; ky++) {
         int64_t row = (v.at + ky) * win->side[1] + h.at;
         for (int kx = h.begin; kx < h.end; kx++, k += 1) {
-            vf e = vec_load(x, (row + kx) * LANES, dtype);
+            vf e = vec_load(x, (row + kx) * BLOCK, dtype);
             vi above = e > best;
             best = vec_blend(above, e, best);
             where = (above & k) | (~above & where);
@@ -281,7 +285,7 @@ SH_INLINE void backward_edge(const sh_cpu_window *win, const void *x, const void
 
     for (int64_t ox = begin; ox < end; ox++) {
         span h = span_of(win, 1, ox);
-        vf g = vec_load(dy, (oy * win->out[1] + ox) * LANES, dtype);
+        vf g = vec_load(dy, (oy * win->out[1] + ox) * BLOCK, dtype);
         if (is_max)
             max_backward(win, x, g, v, h, ring, dtype);
         else
@@ -301,7 +305,7 @@ SH_INLINE void backward_inside(const sh_cpu_window *win, const void *x, const vo
     for (int i = 0; i < K; i++) rows[i] = ring_row(win, ring, top + i);
     for (int64_t ox = in.begin; ox < in.end; ox++) {
         int64_t left = ox * win->stride[1] - win->pad[1];
-        vf g = vec_load(dy, (oy * win->out[1] + ox) * LANES, dtype);
+        vf g = vec_load(dy, (oy * win->out[1] + ox) * BLOCK, dtype);
         vf e[MAX_WHOLE * MAX_WHOLE];
         vm where[MAX_WHOLE * MAX_WHOLE];
         if (is_max) {
@@ -327,8 +331,8 @@ SH_INLINE void store_rows(const sh_cpu_window *win, float *ring, int64_t entered
     for (; *stored < until; ++*stored) {
         const float *row = *stored < entered ? ring_row(win, ring, *stored) : NULL;
         for (int64_t p = 0; p < w; p++)
-            put_pixel(dx, *stored * w + p, row ? vec_load(row, p * LANES, SH_F32) : (vf){0},
-                      win->stream, dtype);
+            vec_put(row ? vec_load(row, p * LANES, SH_F32) : (vf){0}, (*stored * w + p) * BLOCK, dx,
+                    streams(win), dtype);
     }
 }
 
@@ -355,7 +359,7 @@ SH_INLINE void pool_backward(const sh_cpu_window *win, const void *x, const void
 SH_INLINE void put_zeros(void *dx, int64_t begin, int64_t end, const bool stream,
                          const sh_dtype dtype)
 {
-    for (; begin < end; begin++) put_pixel(dx, begin, (vf){0}, stream, dtype);
+    for (; begin < end; begin++) vec_put((vf){0}, begin * BLOCK, dx, stream, dtype);
 }
 
 /* Windows of KxK side by side: each pixel of dx belongs to one, and needs no sum. */
@@ -367,13 +371,14 @@ SH_INLINE void max_backward_apart(const sh_cpu_window *win, const void *x, const
     for (int64_t oy = 0; oy < win->out[0]; oy++) {
         for (int64_t ox = 0; ox < win->out[1]; ox++) {
             int64_t first = oy * K * w + ox * K;
-            vf g = vec_load(dy, (oy * win->out[1] + ox) * LANES, dtype), e[MAX_WHOLE * MAX_WHOLE];
+            vf g = vec_load(dy, (oy * win->out[1] + ox) * BLOCK, dtype), e[MAX_WHOLE * MAX_WHOLE];
             vm where[MAX_WHOLE * MAX_WHOLE];
             load_window(x, first, w, e, K, dtype);
             first_largest(e, where, K * K);
             SH_UNROLL
             for (int i = 0; i < K * K; i++)
-                put_pixel(dx, first + i / K * w + i % K, vec_where(where[i], g), stream, dtype);
+                vec_put(vec_where(where[i], g), (first + i / K * w + i % K) * BLOCK, dx, stream,
+                        dtype);
         }
         for (int64_t y = oy * K; y < (oy + 1) * K; y++)
             put_zeros(dx, y * w + used, (y + 1) * w, stream, dtype);
@@ -396,7 +401,7 @@ SH_INLINE void pool_backward_any(const sh_cpu_window *win, const void *x, const 
 {
     int side = whole_side(win);
 
-    if (is_max && side == 2 && are_apart(win, 2) && win->stream)
+    if (is_max && side == 2 && are_apart(win, 2) && streams(win))
         max_backward_apart(win, x, dy, dx, 2, true, dtype);
     else if (is_max && side == 2 && are_apart(win, 2))
         max_backward_apart(win, x, dy, dx, 2, false, dtype);
@@ -411,12 +416,18 @@ SH_INLINE void pool_backward_any(const sh_cpu_window *win, const void *x, const 
 void SH_SIMD(pool_backward)(const sh_cpu_window *win, bool is_max, const void *x, const void *dy,
                             void *dx, float *ring)
 {
-    if (win->dtype == SH_BF16 && is_max)
-        pool_backward_any(win, x, dy, dx, ring, true, SH_BF16);
-    else if (win->dtype == SH_BF16)
-        pool_backward_any(win, x, dy, dx, ring, false, SH_BF16);
-    else if (is_max)
-        pool_backward_any(win, x, dy, dx, ring, true, SH_F32);
-    else
-        pool_backward_any(win, x, dy, dx, ring, false, SH_F32);
+    size_t part_bytes = LANES * sh_dtype_size(win->dtype);
+
+    for (size_t skip = 0; skip < PARTS * part_bytes; skip += part_bytes) {
+        const void *from = is_max ? (const char *)x + skip : NULL, *d = (const char *)dy + skip;
+        void *to = (char *)dx + skip;
+        if (win->dtype == SH_BF16 && is_max)
+            pool_backward_any(win, from, d, to, ring, true, SH_BF16);
+        else if (win->dtype == SH_BF16)
+            pool_backward_any(win, from, d, to, ring, false, SH_BF16);
+        else if (is_max)
+            pool_backward_any(win, from, d, to, ring, true, SH_F32);
+        else
+            pool_backward_any(win, from, d, to, ring, false, SH_F32);
+    }
 }

@@ -1,18 +1,30 @@
 // SPDX-License-Identifier: Apache-2.0
 /* Softmax over the keys of attention. Scores are tiles [key blocks][queries][16]: a query's are
- * spread over the blocks, so a few queries go through all of them at a time. */
+ * spread over the blocks, so a few queries go through all of them at a time. Vectors of a query are
+ * counted through its blocks: vector v begins at key v * LANES. */
 #include "models/cpu/simd/math.h"
 #include "models/cpu/simd/parts.h"
 
 enum { QUERIES = 4 };
 
-/** Lanes of the last block that hold keys. */
-SH_INLINE vi last_lanes(int64_t n_keys)
+SH_INLINE int64_t vectors_of(int64_t n_keys)
+{
+    return (n_keys + BLOCK - 1) / BLOCK * PARTS;
+}
+
+/** Where vector v of query q stands. */
+SH_INLINE int64_t vector_at(int64_t v, int64_t q, int64_t queries)
+{
+    return (v / PARTS * queries + q) * BLOCK + v % PARTS * LANES;
+}
+
+/** Lanes of vector v that hold keys. */
+SH_INLINE vi lanes_of(int64_t v, int64_t n_keys)
 {
     int32_t lane[LANES];
     vi mask;
 
-    for (int i = 0; i < LANES; i++) lane[i] = (n_keys - 1) / LANES * LANES + i < n_keys ? -1 : 0;
+    for (int i = 0; i < LANES; i++) lane[i] = v * LANES + i < n_keys ? -1 : 0;
     memcpy(&mask, lane, sizeof(mask));
     return mask;
 }
@@ -36,26 +48,25 @@ SH_INLINE vf vec_exp_below(vf x)
 SH_INLINE void forward(const float *s, int64_t q, int64_t queries, int64_t n_keys, float scale,
                        void *p, float *inverse, float *lse, const int N, const sh_dtype dtype)
 {
-    int64_t blocks = (n_keys + LANES - 1) / LANES;
+    int64_t n = vectors_of(n_keys), full = n_keys / LANES;
     vf top[QUERIES], sum[QUERIES];
-    vi last = last_lanes(n_keys);
 
     for (int i = 0; i < N; i++) top[i] = vec_set(-__builtin_inff()), sum[i] = (vf){0};
-    for (int64_t b = 0; b < blocks; b++) {
+    for (int64_t v = 0; v < n; v++) {
         SH_UNROLL
         for (int i = 0; i < N; i++) {
-            vf v = vec_load(s, (b * queries + q + i) * LANES, SH_F32);
-            if (b + 1 == blocks) v = vec_choose(last, v, vec_set(-__builtin_inff()));
-            top[i] = vec_max(top[i], v);
+            vf e = vec_load(s, vector_at(v, q + i, queries), SH_F32);
+            if (v >= full) e = vec_choose(lanes_of(v, n_keys), e, vec_set(-__builtin_inff()));
+            top[i] = vec_max(top[i], e);
         }
     }
     for (int i = 0; i < N; i++) top[i] = vec_set(vec_largest(top[i]));
-    for (int64_t b = 0; b < blocks; b++) {
+    for (int64_t v = 0; v < n; v++) {
         SH_UNROLL
         for (int i = 0; i < N; i++) {
-            int64_t at = (b * queries + q + i) * LANES;
+            int64_t at = vector_at(v, q + i, queries);
             vf e = vec_exp_below((vec_load(s, at, SH_F32) - top[i]) * vec_set(scale));
-            if (b + 1 == blocks) e = vec_keep(last, e);
+            if (v >= full) e = vec_keep(lanes_of(v, n_keys), e);
             vec_store(p, at, e, dtype);
             sum[i] += e;
         }
@@ -92,14 +103,12 @@ SH_INLINE void softmax_grad(const float *s, const float *dp, int64_t queries, in
                             float scale, const float *lse, const float *dots, void *p, void *ds,
                             const sh_dtype dtype)
 {
-    int64_t blocks = (n_keys + LANES - 1) / LANES;
-    vi last = last_lanes(n_keys);
-
-    for (int64_t b = 0; b < blocks; b++) {
+    for (int64_t v = 0; v < vectors_of(n_keys); v++) {
+        vi mask = lanes_of(v, n_keys);
         for (int64_t q = 0; q < queries; q++) {
-            int64_t at = (b * queries + q) * LANES;
+            int64_t at = vector_at(v, q, queries);
             vf e = vec_exp_below(vec_load(s, at, SH_F32) * vec_set(scale) - vec_set(lse[q]));
-            if (b + 1 == blocks) e = vec_keep(last, e);
+            e = vec_keep(mask, e);
             vf d = e * (vec_load(dp, at, SH_F32) - vec_set(dots[q])) * vec_set(scale);
             vec_store(p, at, e, dtype);
             vec_store(ds, at, d, dtype);
@@ -121,7 +130,8 @@ void SH_SIMD(scale_pixels)(const float *c, const float *factor, void *y, int64_t
                            sh_dtype dtype)
 {
     for (int64_t p = 0; p < pixels; p++)
-        vec_store(y, p * LANES, vec_load(c, p * LANES, SH_F32) * vec_set(factor[p]), dtype);
+        for (int64_t i = p * BLOCK; i < (p + 1) * BLOCK; i += LANES)
+            vec_store(y, i, vec_load(c, i, SH_F32) * vec_set(factor[p]), dtype);
 }
 
 void SH_SIMD(pixel_dots)(const void *a, const void *b, int64_t n_blocks, int64_t block_stride,
@@ -129,8 +139,8 @@ void SH_SIMD(pixel_dots)(const void *a, const void *b, int64_t n_blocks, int64_t
 {
     for (int64_t p = 0; p < pixels; p++) {
         vf sum = {0};
-        for (int64_t k = 0; k < n_blocks; k++) {
-            int64_t at = k * block_stride + p * LANES;
+        for (int64_t v = 0; v < n_blocks * PARTS; v++) {
+            int64_t at = v / PARTS * block_stride + p * BLOCK + v % PARTS * LANES;
             sum += vec_load(a, at, dtype) * vec_load(b, at, dtype);
         }
         dots[p] = vec_sum(sum);

@@ -10,9 +10,5 @@ static const sh_cpu_maps maps = {SH_MAPS_SLOTS(SLOT)};
 
 extern const sh_cpu_simd SH_SIMD(sh_cpu_simd);
 
-const sh_cpu_simd SH_SIMD(sh_cpu_simd) = {.name = NAME(SH_ISA),
-                                          .maps = &maps,
-#ifdef __AVX512BF16__
-                                          .dot_bf16 = true,
-#endif
-                                          SH_SIMD_SLOTS(SLOT)};
+const sh_cpu_simd SH_SIMD(sh_cpu_simd) = {
+    .name = NAME(SH_ISA), .maps = &maps, .dot_bf16 = DOT_BF16, SH_SIMD_SLOTS(SLOT)};
