@@ -17,11 +17,17 @@ enum { FACT_BYTES = 512 };
 #define COMPILER "gcc " __VERSION__
 #endif
 
-/* Variables that make a library compute with other instructions. */
+/* Variables that make Shoal's kernels or a library compute with other instructions. */
 static const char *const variables[] = {
-    "DNNL_MAX_CPU_ISA",     "ONEDNN_MAX_CPU_ISA",       "DNNL_CPU_ISA_HINTS",
-    "ONEDNN_CPU_ISA_HINTS", "DNNL_DEFAULT_FPMATH_MODE", "ONEDNN_DEFAULT_FPMATH_MODE",
-    "GLIBC_TUNABLES",       "JSIMD_FORCENONE",
+    "SHOAL_CPU_ISA",
+    "DNNL_MAX_CPU_ISA",
+    "ONEDNN_MAX_CPU_ISA",
+    "DNNL_CPU_ISA_HINTS",
+    "ONEDNN_CPU_ISA_HINTS",
+    "DNNL_DEFAULT_FPMATH_MODE",
+    "ONEDNN_DEFAULT_FPMATH_MODE",
+    "GLIBC_TUNABLES",
+    "JSIMD_FORCENONE",
 };
 
 typedef struct writer {

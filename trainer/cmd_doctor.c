@@ -28,7 +28,7 @@ static const char *missing_instructions(const char *features)
     if (strstr(features, "avx512f") != NULL) return NULL;
     if (strstr(features, "avx2") != NULL && strstr(features, "fma") != NULL)
         return "no AVX-512: the kernels for AVX2 run, about half as fast";
-    return "neither AVX-512 nor AVX2: the portable kernels run, many times slower; ask for newer "
+    return "neither AVX-512 nor AVX2: the portable kernels run, three times slower; ask for newer "
            "nodes (Slurm: --constraint)";
 }
 

@@ -129,22 +129,25 @@ SH_INLINE void reduce(const void *dy, const void *x, const void *y, int64_t i, c
     *q += g * (v - k->mean);
 }
 
+enum { REDUCED = PARTS > 2 ? PARTS : 2 }; /* vectors at a time, each to its strand */
+
 SH_INLINE void bn_grad_reduce(const void *dy, const void *x, const void *y, int64_t pixels,
                               const sh_cpu_affine *norm, const float *mean, sh_cpu_grad_sums *sums,
                               const sh_dtype dtype, const mask how)
 {
     clamp parts[PARTS];
-    vf s[2] = {{0}}, q[2] = {{0}};
+    vf s[REDUCED] = {{0}}, q[REDUCED] = {{0}};
     int64_t i = 0;
 
     clamps_of(norm, mean, parts);
-    for (; i + 2 * LANES <= pixels * BLOCK; i += 2 * LANES) {
-        reduce(dy, x, y, i, &parts[0], &s[0], &q[0], dtype, how);
-        reduce(dy, x, y, i + LANES, &parts[1 % PARTS], &s[1], &q[1], dtype, how);
+    for (; i + REDUCED * LANES <= pixels * BLOCK; i += REDUCED * LANES) {
+        SH_UNROLL
+        for (int k = 0; k < REDUCED; k++)
+            reduce(dy, x, y, i + k * LANES, &parts[k % PARTS], &s[k], &q[k], dtype, how);
     }
     if (i < pixels * BLOCK) reduce(dy, x, y, i, &parts[0], &s[0], &q[0], dtype, how);
-    strands_add(sums->g, s, 2);
-    strands_add(sums->gx, q, 2);
+    strands_add(sums->g, s, REDUCED);
+    strands_add(sums->gx, q, REDUCED);
 }
 
 SH_INLINE void bn_grad_reduce_any(const void *dy, const void *x, const void *y, int64_t pixels,

@@ -11,7 +11,7 @@
 enum { FETCH_STEPS = 8 }; /* pixels of an outer product between fetches ahead */
 enum { CHUNK = 128 };     /* inputs that a product sums at a time */
 
-/* Register tiles: 28 and 24 of 32 registers, 12 of 16, or what four times narrower ones allow. */
+/* Register tiles: 28 and 24 of 32 registers, 12 of 16 and of 16 narrower ones. */
 #if defined(__AVX512F__)
 enum { PIXELS = 14, BLOCKS = 2, INPUTS = 8, OUTER_BLOCKS = 3 };
 #elif defined(SH_AVX2)
@@ -19,6 +19,8 @@ enum { PIXELS = 6, BLOCKS = 1, INPUTS = 4, OUTER_BLOCKS = 1 };
 #else
 enum { PIXELS = 3, BLOCKS = 1, INPUTS = 2, OUTER_BLOCKS = 1 };
 #endif
+
+enum { MOST = 4 }; /* vectors of outputs at a time */
 
 void SH_SIMD(tile_load)(const void *x, sh_dtype from, int64_t pixels, const sh_cpu_affine *norm,
                         void *tile, sh_dtype to)
@@ -174,12 +176,13 @@ SH_INLINE void product_f32(const float *a, int64_t a_stride, int64_t n_k, const 
     for (; n_k > 0; n_k -= BLOCK, a += a_stride) {
         const int64_t end = n_k < BLOCK ? n_k : BLOCK;
         for (int64_t k = 0; k < end; k++, w += N * LANES) {
-            vf w0 = vec_load(w, 0, SH_F32), w1 = N > 1 ? vec_load(w, LANES, SH_F32) : w0;
+            vf weights[MOST], x;
             SH_UNROLL
-            for (int m = 0; m < M; m++) {
-                vf x = vec_set(a[m * BLOCK + k]);
-                acc[m * N] += x * w0;
-                if (N > 1) acc[m * N + 1] += x * w1;
+            for (int n = 0; n < N; n++) weights[n] = vec_load(w, n * LANES, SH_F32);
+            SH_UNROLL
+            for (int i = 0; i < M * N; i++) {
+                if (i % N == 0) x = vec_set(a[i / N * BLOCK + k]);
+                acc[i] += x * weights[i % N];
             }
         }
     }
@@ -409,14 +412,13 @@ SH_INLINE void outer(const void *x, const void *dy, int64_t dy_stride, int64_t s
         }
 #endif
         const float *xs = (const float *)x + s * step, *ds = (const float *)dy + s * step;
-        vf d0 = vec_load(ds, 0, SH_F32), d1 = N > 1 ? vec_load(ds, d_stride, SH_F32) : d0;
-        vf d2 = N > 2 ? vec_load(ds, 2 * d_stride, SH_F32) : d0;
+        vf d[MOST], v;
         SH_UNROLL
-        for (int k = 0; k < INPUTS; k++) {
-            vf v = vec_set(xs[k]);
-            acc[k * N] += v * d0;
-            if (N > 1) acc[k * N + 1] += v * d1;
-            if (N > 2) acc[k * N + 2] += v * d2;
+        for (int n = 0; n < N; n++) d[n] = vec_load(ds, n * d_stride, SH_F32);
+        SH_UNROLL
+        for (int i = 0; i < INPUTS * N; i++) {
+            if (i % N == 0) v = vec_set(xs[i / N]);
+            acc[i] += v * d[i % N];
         }
     }
     SH_UNROLL

@@ -13,14 +13,7 @@
         r[i] = __builtin_shufflevector(a, b, FIRST);                                               \
         r[i + (d)] = __builtin_shufflevector(a, b, SECOND);                                        \
     }
-#ifdef SH_AVX2
-#define FIRST_4 0, 1, 2, 3, 8, 9, 10, 11
-#define SECOND_4 4, 5, 6, 7, 12, 13, 14, 15
-#define FIRST_2 0, 1, 8, 9, 4, 5, 12, 13
-#define SECOND_2 2, 3, 10, 11, 6, 7, 14, 15
-#define FIRST_1 0, 8, 2, 10, 4, 12, 6, 14
-#define SECOND_1 1, 9, 3, 11, 5, 13, 7, 15
-#else
+#if defined(__AVX512F__)
 #define FIRST_8 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23
 #define SECOND_8 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31
 #define FIRST_4 0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27
@@ -29,14 +22,31 @@
 #define SECOND_2 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31
 #define FIRST_1 0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30
 #define SECOND_1 1, 17, 3, 19, 5, 21, 7, 23, 9, 25, 11, 27, 13, 29, 15, 31
+#elif defined(SH_AVX2)
+#define FIRST_4 0, 1, 2, 3, 8, 9, 10, 11
+#define SECOND_4 4, 5, 6, 7, 12, 13, 14, 15
+#define FIRST_2 0, 1, 8, 9, 4, 5, 12, 13
+#define SECOND_2 2, 3, 10, 11, 6, 7, 14, 15
+#define FIRST_1 0, 8, 2, 10, 4, 12, 6, 14
+#define SECOND_1 1, 9, 3, 11, 5, 13, 7, 15
+#else
+#define FIRST_2 0, 1, 4, 5
+#define SECOND_2 2, 3, 6, 7
+#define FIRST_1 0, 4, 2, 6
+#define SECOND_1 1, 5, 3, 7
 #endif
 
-SH_INLINE void transpose(vf r[LANES]){
-#ifndef SH_AVX2
-    EXCHANGE(8, FIRST_8, SECOND_8)
+SH_INLINE void transpose(vf r[LANES])
+{
+#ifdef FIRST_8
+    EXCHANGE(8, FIRST_8, SECOND_8);
 #endif
-        EXCHANGE(4, FIRST_4, SECOND_4) EXCHANGE(2, FIRST_2, SECOND_2)
-            EXCHANGE(1, FIRST_1, SECOND_1)}
+#ifdef FIRST_4
+    EXCHANGE(4, FIRST_4, SECOND_4);
+#endif
+    EXCHANGE(2, FIRST_2, SECOND_2);
+    EXCHANGE(1, FIRST_1, SECOND_1);
+}
 
 /* Of n channels those of the part that begins at channel `first`. */
 SH_INLINE int channels_from(int n, int first)

@@ -32,12 +32,14 @@
 #define SH_UNROLL _Pragma("GCC unroll 32")
 #endif
 
-/* SH_AVX2: AVX2 and nothing wider. */
-#if defined(__AVX2__) && !defined(__AVX512F__)
+/* SH_AVX2: AVX2 and nothing wider. Four lanes are what every processor of today has. */
+#if defined(__AVX512F__)
+enum { LANES = 16 };
+#elif defined(__AVX2__)
 #define SH_AVX2
 enum { LANES = 8 };
 #else
-enum { LANES = 16 };
+enum { LANES = 4 };
 #endif
 enum { BLOCK = 16 }; /* channels of a pixel in SH_NCHW16C */
 enum { PARTS = BLOCK / LANES };
@@ -58,10 +60,12 @@ typedef uint16_t vh_any __attribute__((vector_size(2 * LANES), aligned(2)));
 
 SH_INLINE vf vec_set(float x)
 {
-#ifdef SH_AVX2
+#if defined(__AVX512F__)
+    return (vf){x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x};
+#elif defined(SH_AVX2)
     return (vf){x, x, x, x, x, x, x, x};
 #else
-    return (vf){x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x};
+    return (vf){x, x, x, x};
 #endif
 }
 
