@@ -142,7 +142,9 @@ static int n_together(const sh_watch *w, int rank)
 }
 
 /* All wait for each other: either they wait for different things, and the fewest are to blame, or
- * messages do not arrive. */
+ * messages do not arrive. Leaving is getting on: the others may just not have been told yet that
+ * the barrier before it is over, for which they waited as long as the one that left wrote its
+ * files. */
 static bool judge_collective(const sh_watch *w, text *t)
 {
     double limit = w->config->collective_seconds;
@@ -151,6 +153,7 @@ static bool judge_collective(const sh_watch *w, text *t)
     for (int r = 0; r < w->n_ranks; r++) {
         const sh_watch_rank *rank = &w->ranks[r];
 
+        if (rank->left && rank->silent_s <= limit) return false;
         if (rank->left) continue;
         if (rank->position.activity != SH_AT_COLLECTIVE || rank->still_s <= limit) return false;
         if (odd < 0 || n_together(w, r) < n_together(w, odd)) odd = r;

@@ -207,6 +207,26 @@ static void judge__names_the_odd_one_of_ranks_that_wait_for_each_other(void **st
     assert_false(judge(&w, text));
 }
 
+/* Rank 0 wrote the last files for longer than a collective may take, came to the barrier and left;
+ * the others are about to be told. */
+static void judge__takes_leaving_for_getting_on(void **state)
+{
+    char text[VERDICT_BYTES];
+    sh_watch w = healthy(4, 4, 1);
+
+    (void)state;
+    for (int r = 1; r < 4; r++) {
+        ranks[r].position = (sh_position){SH_AT_COLLECTIVE, 9, "barrier 7"};
+        ranks[r].still_s = 73;
+    }
+    ranks[0].left = true;
+    ranks[0].silent_s = 0.1;
+    assert_false(judge(&w, text));
+    ranks[0].silent_s = 61;
+    assert_true(judge(&w, text));
+    assert_non_null(strstr(text, "all 3 wait in barrier 7"));
+}
+
 static void message__survives_the_wire(void **state)
 {
     const sh_watch_message sent = {SH_WATCH_BEAT, 3, 12.345, {SH_AT_FILES, 1ull << 40, "a file"}};
@@ -243,6 +263,7 @@ int main(void)
         cmocka_unit_test(other_rank__ends_itself_only_without_both_judges),
         cmocka_unit_test(judge__names_who_does_not_get_on),
         cmocka_unit_test(judge__names_the_odd_one_of_ranks_that_wait_for_each_other),
+        cmocka_unit_test(judge__takes_leaving_for_getting_on),
         cmocka_unit_test(message__survives_the_wire),
     };
 
