@@ -176,13 +176,14 @@ SH_INLINE void product_f32(const float *a, int64_t a_stride, int64_t n_k, const 
     for (; n_k > 0; n_k -= BLOCK, a += a_stride) {
         const int64_t end = n_k < BLOCK ? n_k : BLOCK;
         for (int64_t k = 0; k < end; k++, w += N * LANES) {
-            vf weights[MOST], x;
+            vf weights[MOST];
             SH_UNROLL
             for (int n = 0; n < N; n++) weights[n] = vec_load(w, n * LANES, SH_F32);
             SH_UNROLL
-            for (int i = 0; i < M * N; i++) {
-                if (i % N == 0) x = vec_set(a[i / N * BLOCK + k]);
-                acc[i] += x * weights[i % N];
+            for (int m = 0; m < M; m++) {
+                vf x = vec_set(a[m * BLOCK + k]);
+                SH_UNROLL
+                for (int n = 0; n < N; n++) acc[m * N + n] += x * weights[n];
             }
         }
     }
@@ -412,13 +413,14 @@ SH_INLINE void outer(const void *x, const void *dy, int64_t dy_stride, int64_t s
         }
 #endif
         const float *xs = (const float *)x + s * step, *ds = (const float *)dy + s * step;
-        vf d[MOST], v;
+        vf d[MOST];
         SH_UNROLL
         for (int n = 0; n < N; n++) d[n] = vec_load(ds, n * d_stride, SH_F32);
         SH_UNROLL
-        for (int i = 0; i < INPUTS * N; i++) {
-            if (i % N == 0) v = vec_set(xs[i / N]);
-            acc[i] += v * d[i % N];
+        for (int k = 0; k < INPUTS; k++) {
+            vf v = vec_set(xs[k]);
+            SH_UNROLL
+            for (int n = 0; n < N; n++) acc[k * N + n] += v * d[n];
         }
     }
     SH_UNROLL
