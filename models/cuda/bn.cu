@@ -77,8 +77,7 @@ __global__ void __launch_bounds__(SH_BLOCK)
     channel ch[V];
 
     if (c0 >= t.C) return;
-#pragma unroll
-    for (int i = 0; i < V; i++) ch[i] = channel_of(constants, c0 + i);
+    load_channels<V>(ch, constants, c0);
     for (int64_t row = first_row(); row < t.rows; row += row_step()) {
         const int64_t at = row * t.C + c0;
         float v[V], r[V] = {};
@@ -120,6 +119,20 @@ __device__ static inline float masked(sh_act act, const channel &ch, float dy, f
     return dy * act_slope(act, z, is_known ? y : act_value(act, z));
 }
 
+/** g, which is dy before the activation, and x at `at`; y NULL: not known. */
+template <int V, typename T>
+__device__ static inline void load_masked(const T *dy, const T *x, const T *y, int64_t at,
+                                          sh_act act, const channel *ch, float *g, float *v)
+{
+    float out[V] = {};
+
+    load<V>(dy + at, g);
+    load<V>(x + at, v);
+    if (y != nullptr) load<V>(y + at, out);
+#pragma unroll
+    for (int i = 0; i < V; i++) g[i] = masked(act, ch[i], g[i], v[i], y != nullptr, out[i]);
+}
+
 /** Sums of g xhat and of g. */
 template <typename T, int V>
 __global__ void __launch_bounds__(SH_BLOCK)
@@ -132,28 +145,19 @@ __global__ void __launch_bounds__(SH_BLOCK)
 
     if (c0 < t.C) {
         channel ch[V];
-#pragma unroll
-        for (int i = 0; i < V; i++) ch[i] = channel_of(constants, c0 + i);
+        load_channels<V>(ch, constants, c0);
         for (int64_t row = first_row(); row < t.rows; row += row_step()) {
             const int64_t at = row * t.C + c0;
-            float g[V], v[V], out[V] = {};
-            load<V>(dy + at, g);
-            load<V>(x + at, v);
-            if (y != nullptr) load<V>(y + at, out);
+            float g[V], v[V];
+            load_masked<V>(dy, x, y, at, act, ch, g, v);
 #pragma unroll
             for (int i = 0; i < V; i++) {
-                g[i] = masked(act, ch[i], g[i], v[i], y != nullptr, out[i]);
                 sums[i] += g[i] * (v[i] - ch[i].mean) * ch[i].rstd;
                 sums[V + i] += g[i];
             }
         }
     }
-    sum_depth<2 * V>(shared, sums);
-    if (threadIdx.y > 0 || c0 >= t.C) return;
-    for (int i = 0; i < V; i++) {
-        partial[(2 * blockIdx.y) * t.C + c0 + i] = sums[i];
-        partial[(2 * blockIdx.y + 1) * t.C + c0 + i] = sums[V + i];
-    }
+    put_piece<2, V>(shared, sums, t.C, c0, partial);
 }
 
 struct run_grad_reduce {
@@ -199,22 +203,18 @@ __global__ void __launch_bounds__(SH_BLOCK)
     float mean_g[V] = {}, mean_gx[V] = {};
 
     if (c0 >= t.C) return;
+    load_channels<V>(ch, constants, c0);
 #pragma unroll
-    for (int i = 0; i < V; i++) {
-        ch[i] = channel_of(constants, c0 + i);
-        if (dgamma == nullptr) continue;
+    for (int i = 0; i < V && dgamma != nullptr; i++) {
         mean_gx[i] = dgamma[c0 + i] * per_row;
         mean_g[i] = dbeta[c0 + i] * per_row;
     }
     for (int64_t row = first_row(); row < t.rows; row += row_step()) {
         const int64_t at = row * t.C + c0;
-        float g[V], v[V], out[V] = {};
-        load<V>(dy + at, g);
-        load<V>(x + at, v);
-        if (y != nullptr) load<V>(y + at, out);
+        float g[V], v[V];
+        load_masked<V>(dy, x, y, at, act, ch, g, v);
 #pragma unroll
         for (int i = 0; i < V; i++) {
-            g[i] = masked(act, ch[i], g[i], v[i], y != nullptr, out[i]);
             const float xhat = (v[i] - ch[i].mean) * ch[i].rstd;
             v[i] = ch[i].gamma * ch[i].rstd * (g[i] - mean_g[i] - xhat * mean_gx[i]);
         }

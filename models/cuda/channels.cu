@@ -110,9 +110,7 @@ __global__ void __launch_bounds__(SH_BLOCK)
         store<V>(dx + row * t.C + c0, g);
     }
     if (partial == nullptr) return;
-    sum_depth<V>(shared, sums);
-    if (threadIdx.y > 0 || c0 >= t.C) return;
-    for (int i = 0; i < V; i++) partial[blockIdx.y * t.C + c0 + i] = sums[i];
+    put_piece<1, V>(shared, sums, t.C, c0, partial);
 }
 
 struct run_scale {

@@ -107,12 +107,7 @@ __global__ void __launch_bounds__(SH_BLOCK)
     }
     if (!is_normed) return;
     __syncthreads();
-    sum_depth<2 * V>(tile, totals);
-    if (threadIdx.y > 0 || c0 >= s.C) return;
-    for (int i = 0; i < V; i++) {
-        a.partial[(2 * blockIdx.y) * s.C + c0 + i] = totals[i];
-        a.partial[(2 * blockIdx.y + 1) * s.C + c0 + i] = totals[V + i];
-    }
+    put_piece<2, V>(tile, totals, s.C, c0, a.partial);
 }
 
 static size_t grad_x_bytes(const conv_shape &s, const dw_tiles &t)

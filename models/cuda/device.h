@@ -179,6 +179,13 @@ __device__ static inline channel channel_of(const batch_norm &n, int64_t c)
     return ch;
 }
 
+template <int V>
+__device__ static inline void load_channels(channel *ch, const batch_norm &n, int64_t c0)
+{
+#pragma unroll
+    for (int i = 0; i < V; i++) ch[i] = channel_of(n, c0 + i);
+}
+
 __device__ static inline float norm_value(const channel &ch, float x)
 {
     return (x - ch.mean) * ch.rstd * ch.gamma + ch.beta;

@@ -4,13 +4,6 @@
 #include "models/cuda/norm.h"
 #include "models/cuda/reduce.h"
 
-template <int V>
-__device__ static inline void load_channels(channel *ch, const batch_norm &n, int64_t c0)
-{
-#pragma unroll
-    for (int i = 0; i < V; i++) ch[i] = channel_of(n, c0 + i);
-}
-
 /* ---- sums over an image's pixels ---- */
 
 /** sums = share * sum of a, or of dy a where dy is given. */
@@ -143,12 +136,7 @@ __global__ void __launch_bounds__(SH_BLOCK)
         }
         store<V>(to + pixel_at(m, p, c0), g);
     }
-    sum_depth<2 * V>(shared, sums);
-    if (threadIdx.y > 0 || c0 >= m.C) return;
-    for (int i = 0; i < V; i++) {
-        partial[(2 * blockIdx.y) * m.C + c0 + i] = sums[i];
-        partial[(2 * blockIdx.y + 1) * m.C + c0 + i] = sums[V + i];
-    }
+    put_piece<2, V>(shared, sums, m.C, c0, partial);
 }
 
 struct run_se_grad {

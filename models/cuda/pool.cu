@@ -220,72 +220,62 @@ template <int V> static dim3 grid_over(const sh_tensor_desc *d)
     return item_grid(elems_of(d) / V);
 }
 
-struct run_max {
+struct run_windows {
     const sh_node_desc *desc;
     const sh_kernel_args *args;
+    bool is_max;
 
     template <typename T, int V> void run() const
     {
-        SH_LAUNCH((max_windows<T, V>), grid_over<V>(desc->out[0]), dim3(SH_BLOCK), 0,
-                  output<T>(args, 0), input<T>(args, 0),
-                  pool_shape_of(desc, desc->in[0], desc->out[0]));
+        const pool_shape s = pool_shape_of(desc, desc->in[0], desc->out[0]);
+        const dim3 grid = grid_over<V>(desc->out[0]), block = dim3(SH_BLOCK);
+        T *y = output<T>(args, 0);
+        const T *x = input<T>(args, 0);
+
+        if (is_max)
+            SH_LAUNCH((max_windows<T, V>), grid, block, 0, y, x, s);
+        else
+            SH_LAUNCH((mean_windows<T, V>), grid, block, 0, y, x, s);
     }
 };
 
 static void max_pool(const sh_node_desc *desc, const sh_kernel_args *args)
 {
-    by_type(desc->in[0]->dtype, desc->in[0]->dims[1], run_max{desc, args});
+    by_type(desc->in[0]->dtype, desc->in[0]->dims[1], run_windows{desc, args, true});
 }
 
-struct run_max_grad {
+static void mean_pool(const sh_node_desc *desc, const sh_kernel_args *args)
+{
+    by_type(desc->in[0]->dtype, desc->in[0]->dims[1], run_windows{desc, args, false});
+}
+
+struct run_windows_grad {
     const sh_node_desc *desc;
     const sh_kernel_args *args;
+    bool is_max;
 
     template <typename T, int V> void run() const
     {
-        SH_LAUNCH((max_windows_grad<T, V>), grid_over<V>(desc->out[0]), dim3(SH_BLOCK), 0,
-                  output<T>(args, 0), input<T>(args, 0), input<T>(args, 1),
-                  pool_shape_of(desc, desc->out[0], desc->in[0]));
+        const pool_shape s = pool_shape_of(desc, desc->out[0], desc->in[0]);
+        const dim3 grid = grid_over<V>(desc->out[0]), block = dim3(SH_BLOCK);
+        T *dx = output<T>(args, 0);
+        const T *dy = input<T>(args, 0);
+
+        if (is_max)
+            SH_LAUNCH((max_windows_grad<T, V>), grid, block, 0, dx, dy, input<T>(args, 1), s);
+        else
+            SH_LAUNCH((mean_windows_grad<T, V>), grid, block, 0, dx, dy, s);
     }
 };
 
 static void max_pool_grad(const sh_node_desc *desc, const sh_kernel_args *args)
 {
-    by_type(desc->in[0]->dtype, desc->in[0]->dims[1], run_max_grad{desc, args});
+    by_type(desc->in[0]->dtype, desc->in[0]->dims[1], run_windows_grad{desc, args, true});
 }
-
-struct run_mean {
-    const sh_node_desc *desc;
-    const sh_kernel_args *args;
-
-    template <typename T, int V> void run() const
-    {
-        SH_LAUNCH((mean_windows<T, V>), grid_over<V>(desc->out[0]), dim3(SH_BLOCK), 0,
-                  output<T>(args, 0), input<T>(args, 0),
-                  pool_shape_of(desc, desc->in[0], desc->out[0]));
-    }
-};
-
-static void mean_pool(const sh_node_desc *desc, const sh_kernel_args *args)
-{
-    by_type(desc->in[0]->dtype, desc->in[0]->dims[1], run_mean{desc, args});
-}
-
-struct run_mean_grad {
-    const sh_node_desc *desc;
-    const sh_kernel_args *args;
-
-    template <typename T, int V> void run() const
-    {
-        SH_LAUNCH((mean_windows_grad<T, V>), grid_over<V>(desc->out[0]), dim3(SH_BLOCK), 0,
-                  output<T>(args, 0), input<T>(args, 0),
-                  pool_shape_of(desc, desc->out[0], desc->in[0]));
-    }
-};
 
 static void mean_pool_grad(const sh_node_desc *desc, const sh_kernel_args *args)
 {
-    by_type(desc->in[0]->dtype, desc->in[0]->dims[1], run_mean_grad{desc, args});
+    by_type(desc->in[0]->dtype, desc->in[0]->dims[1], run_windows_grad{desc, args, false});
 }
 
 const sh_cuda_op sh_cuda_max_pool = {why_not_rows, NULL, max_pool};

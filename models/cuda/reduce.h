@@ -49,6 +49,16 @@ __global__ void finish_sums(const float *partial, int pieces, int64_t C, sums_ou
     }
 }
 
+/** The block's n sums of each channel, [n][V] in every thread, as its piece of partial. */
+template <int n, int V>
+__device__ static inline void put_piece(float *shared, float *sums, int64_t C, int64_t c0,
+                                        float *partial)
+{
+    sum_depth<n * V>(shared, sums);
+    if (threadIdx.y > 0 || c0 >= C) return;
+    for (int i = 0; i < n * V; i++) partial[(n * blockIdx.y + i / V) * C + c0 + i % V] = sums[i];
+}
+
 template <int n>
 static inline void launch_finish_sums(const float *partial, unsigned pieces, int64_t C,
                                       sums_out out)
@@ -71,9 +81,7 @@ __global__ void __launch_bounds__(SH_BLOCK) column_sums(const T *x, tiling t, fl
 #pragma unroll
         for (int i = 0; i < V; i++) sums[i] += v[i];
     }
-    sum_depth<V>(shared, sums);
-    if (threadIdx.y > 0 || c0 >= t.C) return;
-    for (int i = 0; i < V; i++) partial[blockIdx.y * t.C + c0 + i] = sums[i];
+    put_piece<1, V>(shared, sums, t.C, c0, partial);
 }
 
 /** sums[C] of x[rows][C]; scratch: column_sums_bytes(rows, C). */

@@ -161,12 +161,7 @@ __global__ void __launch_bounds__(SH_BLOCK)
             sums[V + i] += g[i];
         }
     }
-    sum_depth<2 * V>(shared, sums);
-    if (threadIdx.y > 0 || c0 >= t.C) return;
-    for (int i = 0; i < V; i++) {
-        partial[(2 * blockIdx.y) * t.C + c0 + i] = sums[i];
-        partial[(2 * blockIdx.y + 1) * t.C + c0 + i] = sums[V + i];
-    }
+    put_piece<2, V>(shared, sums, t.C, c0, partial);
 }
 
 struct run_layer_norm {
