@@ -12,6 +12,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/device.h"
 #include "base/status.h"
 #include "base/tree.h" /* sh_tree_sum: f64 terms by the same tree */
 
@@ -118,14 +119,18 @@ typedef enum sh_reduce_mode { SH_REDUCE_EXACT, SH_REDUCE_FAST } sh_reduce_mode;
  */
 typedef struct sh_reducer sh_reducer;
 
-/** bucket_bounds[n_buckets + 1]: element bounds of the buckets, ascending from 0 to n_elems; at
- * most 16383 buckets of less than 2^31 elements. Collective; all arguments agree on all ranks, or
- * it is SH_ERR_MISMATCH everywhere. More ranks than shards is SH_ERR_USAGE. The caller owns *out
- * and
- *  destroys it before comm, which it points to. */
-SH_MUST_CHECK sh_status sh_reducer_create(sh_comm *comm, sh_reduce_mode mode, int n_shards,
-                                          int64_t n_elems, const int64_t *bucket_bounds,
-                                          int n_buckets, sh_reducer **out);
+/**
+ * device         where leaves, partial sums and the total lie; NULL: host memory. It must outlive
+ *                the reducer
+ * bucket_bounds  [n_buckets + 1] element bounds of the buckets, ascending from 0 to n_elems; at
+ *                most 16383 buckets of less than 2^31 elements
+ * Collective; all arguments agree on all ranks, or it is SH_ERR_MISMATCH everywhere. More ranks
+ * than shards is SH_ERR_USAGE. The caller owns *out and destroys it before comm, which it points
+ * to. */
+SH_MUST_CHECK sh_status sh_reducer_create(sh_comm *comm, const sh_device *device,
+                                          sh_reduce_mode mode, int n_shards, int64_t n_elems,
+                                          const int64_t *bucket_bounds, int n_buckets,
+                                          sh_reducer **out);
 void sh_reducer_destroy(sh_reducer **reducer);
 
 /** Bytes of vectors held, allocated once by create. */
@@ -134,8 +139,9 @@ size_t sh_reducer_bytes(const sh_reducer *reducer);
 /** Start a step; invalidates the total of the step before. */
 SH_MUST_CHECK sh_status sh_reducer_begin(sh_reducer *reducer);
 
-/** Host memory [n_elems], 64-byte aligned, that the next own shard writes its contribution to.
- *  Contents undefined. After leaf_done the next leaf may lie elsewhere: ask again. */
+/** Memory [n_elems], 64-byte aligned, that the next own shard writes its contribution to (on a
+ *  device: by what is queued for computing). Contents undefined. After leaf_done the next leaf may
+ *  lie elsewhere: ask again. */
 float *sh_reducer_leaf(sh_reducer *reducer);
 
 /** Bucket b of the last own shard's leaf is complete: combine it and start exchanging it. */
@@ -147,7 +153,8 @@ SH_MUST_CHECK sh_status sh_reducer_leaf_done(sh_reducer *reducer);
 /** Let communication progress; never blocks. */
 SH_MUST_CHECK sh_status sh_reducer_poll(sh_reducer *reducer);
 
-/** Wait for the total, [n_elems], valid until the next begin; same bytes on every rank. */
+/** Wait for the total, [n_elems], valid until the next begin; same bytes on every rank. On a
+ *  device, what is queued for computing from now on may read it. */
 SH_MUST_CHECK sh_status sh_reducer_finish(sh_reducer *reducer, const float **total);
 
 /** dst = a + b, element by element, f32: the only addition that the tree uses. dst may be a or b.

@@ -43,33 +43,30 @@ int sh_tree_cover(int n, int begin, int end, sh_tree_range *cover)
     return cover_node((sh_tree_range){0, n}, begin, end, cover, 0);
 }
 
-int sh_tree_plan(int n, const sh_tree_range *inputs, int n_inputs, sh_tree_join *joins,
-                 int *max_depth)
+int sh_tree_plan(int n, const sh_tree_range *inputs, int n_inputs, uint8_t *n_joins, int *max_depth)
 {
-    struct {
-        sh_tree_range range;
-        int input;
-    } stack[SH_TREE_MAX_COVER];
-    int depth = 0, deepest = 0, n_joins = 0;
+    sh_tree_range stack[SH_TREE_MAX_COVER];
+    int depth = 0, deepest = 0, n_all = 0;
 
     for (int i = 0; i < n_inputs; i++) {
-        stack[depth].range = inputs[i];
-        stack[depth++].input = i;
+        stack[depth++] = inputs[i];
+        n_joins[i] = 0;
         if (depth > deepest) deepest = depth;
         /* Like the carries of a binary counter: each arrival may complete several parents. */
         while (depth >= 2) {
-            sh_tree_range *left = &stack[depth - 2].range, *right = &stack[depth - 1].range;
+            sh_tree_range *left = &stack[depth - 2], *right = &stack[depth - 1];
 
             if (!sh_tree_is_node(n, left->lo, right->hi) ||
                 sh_tree_split(left->lo, right->hi) != left->hi)
                 break;
-            joins[n_joins++] = (sh_tree_join){i, stack[depth - 2].input, stack[depth - 1].input};
+            n_joins[i]++;
+            n_all++;
             left->hi = right->hi;
             depth--;
         }
     }
     if (max_depth != NULL) *max_depth = deepest;
-    return n_joins;
+    return n_all;
 }
 
 /* Each element is one rounded addition, so neither vector width nor threads change a bit. */

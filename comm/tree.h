@@ -20,12 +20,6 @@ typedef struct sh_tree_range {
     int lo, hi;
 } sh_tree_range;
 
-/** One addition: operand `into` += operand `from`, possible once operand `after` has arrived.
- *  Operands are named by their index among the inputs; a sum keeps the index of its left part. */
-typedef struct sh_tree_join {
-    int after, into, from;
-} sh_tree_join;
-
 enum { SH_TREE_MAX_COVER = 64 }; /* 2 log2(n) bounds a cover, and n is an int */
 
 /** Where [lo, hi), hi - lo >= 2, is divided. */
@@ -38,9 +32,10 @@ bool sh_tree_is_node(int n, int lo, int hi);
  *  their number. */
 int sh_tree_cover(int n, int begin, int end, sh_tree_range *cover);
 
-/** All additions that n_inputs adjacent nodes, arriving left to right, allow: joins[n_inputs - 1]
- *  at most. Returns their number; *max_depth (may be NULL) is the most sums held at one time. */
-int sh_tree_plan(int n, const sh_tree_range *inputs, int n_inputs, sh_tree_join *joins,
+/** All additions that n_inputs adjacent nodes, arriving left to right, allow: each is put on a
+ *  stack, and then, n_joins[i] times after node i, the two on top become one. Returns the number of
+ *  additions, n_inputs - 1 at most; *max_depth (may be NULL) is the most that the stack holds. */
+int sh_tree_plan(int n, const sh_tree_range *inputs, int n_inputs, uint8_t *n_joins,
                  int *max_depth);
 
 /** dst = a + b on the calling thread alone; dst may be a or b. */

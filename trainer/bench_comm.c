@@ -165,8 +165,8 @@ static sh_status prepare(bench *b)
     for (int i = 0; i <= n_buckets; i++)
         bounds[i] = i < n_buckets ? (int64_t)i * BUCKET_ELEMS : b->n_elems;
     for (int mode = SH_REDUCE_EXACT; mode <= SH_REDUCE_FAST; mode++)
-        SH_TRY(sh_reducer_create(b->comm, (sh_reduce_mode)mode, (int)b->shards, b->n_elems, bounds,
-                                 n_buckets, &b->reducers[mode]));
+        SH_TRY(sh_reducer_create(b->comm, NULL, (sh_reduce_mode)mode, (int)b->shards, b->n_elems,
+                                 bounds, n_buckets, &b->reducers[mode]));
 out:
     free(bounds);
     return st;

@@ -12,7 +12,12 @@
 #include "models/zoo/zoo.h"
 
 typedef enum sh_task { SH_TASK_IDENTIFY, SH_TASK_CLASSIFY } sh_task;
-typedef enum sh_device { SH_DEVICE_AUTO, SH_DEVICE_CPU, SH_DEVICE_REF, SH_DEVICE_CUDA } sh_device;
+typedef enum sh_device_choice {
+    SH_DEVICE_AUTO,
+    SH_DEVICE_CPU,
+    SH_DEVICE_REF,
+    SH_DEVICE_CUDA
+} sh_device_choice;
 typedef enum sh_passes { SH_PASSES_AUTO, SH_PASSES_ONE, SH_PASSES_TWO } sh_passes;
 typedef enum sh_class_weights { SH_CLASS_WEIGHTS_NONE, SH_CLASS_WEIGHTS_BALANCED } sh_class_weights;
 typedef enum sh_sides { SH_SIDES_MERGED, SH_SIDES_CLASSES } sh_sides;
@@ -53,7 +58,7 @@ typedef struct sh_config {
     int64_t ranks; /* 0: whatever the launcher gives */
     int64_t seed;
     int dtype; /* sh_dtype: SH_F32 or SH_BF16 */
-    int device;
+    int device; /* sh_device_choice */
     int reduce; /* sh_reduce_mode */
     int passes;
     bool same_hardware; /* refuse ranks whose fingerprints differ */

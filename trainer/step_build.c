@@ -161,7 +161,7 @@ static sh_status build(sh_step *step)
     SH_TRY(build_programs(step));
     plan_buckets(step);
     SH_TRY(reserve_arenas(step));
-    SH_TRY(sh_reducer_create(step->comm, step->config.reduce, step->config.n_shards,
+    SH_TRY(sh_reducer_create(step->comm, NULL, step->config.reduce, step->config.n_shards,
                              step->trained.n, step->bucket_bounds, step->n_buckets,
                              &step->reducer));
 out:

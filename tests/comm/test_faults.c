@@ -49,7 +49,7 @@ static sh_status play_kill(sh_comm *comm)
     const float *total = NULL;
     int begin, end;
 
-    SH_TRY(sh_reducer_create(comm, SH_REDUCE_EXACT, N_SHARDS, N_ELEMS, bounds, 2, &reducer));
+    SH_TRY(sh_reducer_create(comm, NULL, SH_REDUCE_EXACT, N_SHARDS, N_ELEMS, bounds, 2, &reducer));
     sh_shards_of_rank(N_SHARDS, sh_comm_size(comm), sh_comm_rank(comm), &begin, &end);
     SH_TRY(sh_reducer_begin(reducer));
     for (int s = begin; s < end; s++) {

@@ -134,7 +134,7 @@ static int count_wrong(sh_reduce_mode mode, leaf_fn leaf, int n_shards, int64_t 
     int n_wrong = 0;
 
     make_bounds(n_elems, n_buckets, bounds);
-    SH_TRY(sh_reducer_create(comm, mode, n_shards, n_elems, bounds, n_buckets, &reducer));
+    SH_TRY(sh_reducer_create(comm, NULL, mode, n_shards, n_elems, bounds, n_buckets, &reducer));
     for (int step = 0; step < 3; step++) {
         const float *total = NULL;
 
@@ -196,7 +196,7 @@ static void large_vector__is_summed_in_few_copies(void **state)
     int n_shards = 8, n_wrong = 0;
     sh_reducer *reducer = NULL;
     const float *total = NULL;
-    sh_status st = sh_reducer_create(comm, SH_REDUCE_EXACT, n_shards, N, bounds, 2, &reducer);
+    sh_status st = sh_reducer_create(comm, NULL, SH_REDUCE_EXACT, n_shards, N, bounds, 2, &reducer);
 
     (void)state;
     if (st == SH_OK)
@@ -218,7 +218,8 @@ static void create__refuses_more_ranks_than_shards(void **state)
     static const int64_t bounds[] = {0, 10};
     sh_reducer *reducer = NULL;
     int n_shards = sh_comm_size(comm) - 1;
-    sh_status st = sh_reducer_create(comm, SH_REDUCE_EXACT, n_shards, 10, bounds, 1, &reducer);
+    sh_status st =
+        sh_reducer_create(comm, NULL, SH_REDUCE_EXACT, n_shards, 10, bounds, 1, &reducer);
 
     (void)state;
     assert_true(all_ranks_agree(st == SH_ERR_USAGE && reducer == NULL &&
@@ -231,7 +232,7 @@ static void create__refuses_arguments_that_differ(void **state)
     sh_reducer *reducer = NULL;
     bool odd = sh_comm_rank(comm) == 1;
     sh_status st =
-        sh_reducer_create(comm, SH_REDUCE_EXACT, 8, 10, odd ? other : bounds, 2, &reducer);
+        sh_reducer_create(comm, NULL, SH_REDUCE_EXACT, 8, 10, odd ? other : bounds, 2, &reducer);
     bool ok = sh_comm_size(comm) == 1 ? st == SH_OK : st == SH_ERR_MISMATCH && reducer == NULL;
 
     (void)state;
@@ -245,7 +246,8 @@ static void calls_out_of_order__are_refused(void **state)
     int n_shards = 2 * sh_comm_size(comm), step = 0;
     sh_reducer *reducer = NULL;
     const float *total = NULL;
-    sh_status st = sh_reducer_create(comm, SH_REDUCE_EXACT, n_shards, 10, bounds, 2, &reducer);
+    sh_status st =
+        sh_reducer_create(comm, NULL, SH_REDUCE_EXACT, n_shards, 10, bounds, 2, &reducer);
     bool ok = st == SH_OK;
 
     (void)state;

@@ -80,12 +80,27 @@ static void cover__is_made_of_the_largest_nodes(void **state)
     }
 }
 
+/* The additions of a plan, in place; what is left lies at the beginning. */
+static int add_as_planned(float *values, const uint8_t *n_joins, int n)
+{
+    int depth = 0;
+
+    for (int i = 0; i < n; i++) {
+        values[depth++] = values[i];
+        for (int j = 0; j < n_joins[i]; j++) {
+            values[depth - 2] += values[depth - 1];
+            depth--;
+        }
+    }
+    return depth;
+}
+
 /* Sum the leaves as `size` ranks would: own subtrees first, then those of all ranks. */
 static float sum_as_ranks(const float *leaves, int n, int size, int *max_depth)
 {
     float subtrees[MAX_SHARDS], own[MAX_SHARDS];
     sh_tree_range ranges[MAX_SHARDS], singles[MAX_SHARDS];
-    sh_tree_join joins[MAX_SHARDS];
+    uint8_t joins[MAX_SHARDS];
     int n_subtrees = 0, n_joins, begin, end, depth;
 
     *max_depth = 0;
@@ -96,19 +111,17 @@ static float sum_as_ranks(const float *leaves, int n, int size, int *max_depth)
             singles[i - begin] = (sh_tree_range){i, i + 1};
         }
         n_joins = sh_tree_plan(n, singles, end - begin, joins, &depth);
-        for (int j = 0; j < n_joins; j++) own[joins[j].into] += own[joins[j].from];
+        int n_left = add_as_planned(own, joins, end - begin);
         int n_cover = sh_tree_cover(n, begin, end, ranges + n_subtrees);
 
         assert_int_equal(n_cover, end - begin - n_joins);
-        for (int i = 0; i < n_cover; i++) {
-            subtrees[n_subtrees] = own[ranges[n_subtrees].lo - begin];
-            n_subtrees++;
-        }
+        assert_int_equal(n_cover, n_left);
+        for (int i = 0; i < n_cover; i++) subtrees[n_subtrees++] = own[i];
         if (depth > *max_depth) *max_depth = depth;
     }
     n_joins = sh_tree_plan(n, ranges, n_subtrees, joins, NULL);
     assert_int_equal(n_joins, n_subtrees - 1);
-    for (int j = 0; j < n_joins; j++) subtrees[joins[j].into] += subtrees[joins[j].from];
+    assert_int_equal(add_as_planned(subtrees, joins, n_subtrees), 1);
     return subtrees[0];
 }
 

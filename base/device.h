@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * A device whose memory the host cannot reach, for those who know no backend: vectors are summed
+ * and exchanged there. A backend gives one (models/backend.h) and comm uses it.
+ *
+ * Work goes into two queues, each in order: that of the kernels that compute, and that of what is
+ * exchanged meanwhile. Calls return when the work is queued, unless they say that they wait. One
+ * thread at a time.
+ */
+#ifndef SH_BASE_DEVICE_H
+#define SH_BASE_DEVICE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/status.h"
+
+SH_C_BEGIN
+
+typedef enum sh_queue { SH_QUEUE_COMPUTE, SH_QUEUE_EXCHANGE, SH_QUEUE_COUNT } sh_queue;
+
+typedef struct sh_mark sh_mark; /* a place in a queue */
+
+enum { SH_DEVICE_ID = 64, SH_DEVICE_TEXT = 192 };
+
+typedef struct sh_device {
+    sh_status (*alloc)(size_t n_bytes, void **memory); /* 64-byte aligned, contents undefined */
+    void (*free)(void *memory);                        /* NULL is fine; waits */
+
+    /** Waits. */
+    sh_status (*copy_in)(void *to, const void *host, size_t n_bytes);
+
+    /** dst = a + b, element by element; dst may be a or b. */
+    sh_status (*add)(sh_queue queue, float *dst, const float *a, const float *b, int64_t n);
+
+    /** out[n]: the sum of n_inputs vectors [n] by a stack: each vector in turn is put on top, and
+     *  then, n_joins[i] times after vector i, the two on top become one, the lower plus the upper.
+     *  At last one is left. The vectors may be overwritten, and out may be one of them.
+     *
+     *  inputs, n_joins  [n_inputs] in the device's memory
+     *  depth            the most that the stack holds, at most SH_TREE_DEPTH */
+    sh_status (*tree_sum)(sh_queue queue, float *out, float *const *inputs, const uint8_t *n_joins,
+                          int n_inputs, int depth, int64_t n);
+
+    /* What follows is for exchanging beside the host; the host's own table (comm/host.c) has none
+     * of it. */
+
+    sh_status (*copy)(sh_queue queue, float *to, const float *from, int64_t n);
+
+    /** The device of this process: `id` differs between devices of one host, `text` is for people.
+     */
+    sh_status (*identify)(char id[SH_DEVICE_ID], char text[SH_DEVICE_TEXT]);
+
+    /** A queue as other libraries know it (a cudaStream_t); opaque here. */
+    void *(*stream)(sh_queue queue);
+
+    /** What is put into `later` from now on waits for all that is in `earlier`. */
+    sh_status (*follow)(sh_queue later, sh_queue earlier);
+
+    sh_status (*mark_create)(sh_mark **out);
+    void (*mark_destroy)(sh_mark **mark); /* NULL is fine */
+    sh_status (*mark_put)(sh_mark *mark, sh_queue queue);
+    sh_status (*mark_reached)(const sh_mark *mark, bool *reached);
+} sh_device;
+
+enum { SH_TREE_DEPTH = 40 }; /* 2 log2 of the number of shards, and some */
+
+SH_C_END
+
+#endif
