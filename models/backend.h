@@ -14,6 +14,7 @@
 
 #include <stdbool.h>
 
+#include "base/device.h"
 #include "base/tensor.h"
 #include "models/ops.h"
 
@@ -98,6 +99,10 @@ typedef struct sh_backend {
     /** The optimizer's arithmetic (models/optim_kernels.h). NULL: the host's loops do it, between
      *  enter and leave. */
     const struct sh_optim_kernels *optim;
+
+    /** This backend's memory, where ranks sum and exchange in it (base/device.h). NULL: they do so
+     *  in the host's. */
+    const sh_device *device;
 
     /** Optional. Write into `found` what device there is. NULL: it can be used; otherwise the
      *  remedy, a static string. */

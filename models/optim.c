@@ -9,8 +9,6 @@
 #include "models/optim_kernels.h"
 #include "models/trained.h"
 
-enum { NORM_BLOCK = 4096 }; /* fixed, so that the norm does not depend on threads */
-
 /* A run of slots that are updated alike. */
 typedef struct segment {
     int64_t begin, end; /* elements of the params arena */
@@ -26,9 +24,9 @@ struct sh_optim {
     sh_trained trained;
     segment *segments;
     int n_segments;
-    double *block_sums; /* [ceil(n_params / NORM_BLOCK)] scratch of the norm */
+    double *block_sums; /* [ceil(n_params / SH_NORM_BLOCK)] scratch of the norm */
     const sh_optim_kernels *kernels;
-    sh_buffer *sums; /* the packed vector, where kernels cannot read the host's; NULL: they can */
+    sh_buffer *device_sums; /* the same, where kernels do not write the host's memory; or NULL */
     sh_buffer *arenas[SH_OPTIM_ARENA_COUNT];
 };
 
@@ -91,11 +89,16 @@ out:
     return st;
 }
 
+static int64_t n_norm_blocks(int64_t n)
+{
+    return (n + SH_NORM_BLOCK - 1) / SH_NORM_BLOCK;
+}
+
 sh_status sh_optim_create(const sh_optim_config *config, sh_store *store, sh_optim **out)
 {
     sh_status st = SH_OK;
     sh_optim *o = calloc(1, sizeof(*o));
-    int64_t n_blocks = (sh_store_n_params(store) + NORM_BLOCK - 1) / NORM_BLOCK;
+    int64_t n_blocks = n_norm_blocks(sh_store_n_params(store));
 
     SH_CHECK(o != NULL, SH_ERR_NO_MEMORY, "optimizer");
     o->config = *config;
@@ -110,10 +113,8 @@ sh_status sh_optim_create(const sh_optim_config *config, sh_store *store, sh_opt
 
         if (n > 0) SH_TRY(o->backend->alloc((size_t)n * sizeof(float), &o->arenas[a]));
     }
-    if (o->backend->optim != NULL) {
-        int64_t n = sh_store_n_params(store) + sh_store_n_states(store);
-        SH_TRY(o->backend->alloc((size_t)n * sizeof(float), &o->sums));
-    }
+    if (o->backend->optim != NULL)
+        SH_TRY(o->backend->alloc((size_t)n_blocks * sizeof(double), &o->device_sums));
     *out = o;
     o = NULL;
 out:
@@ -127,7 +128,7 @@ void sh_optim_destroy(sh_optim **optim)
 
     if (o == NULL) return;
     for (int a = 0; a < SH_OPTIM_ARENA_COUNT; a++) o->backend->free(&o->arenas[a]);
-    o->backend->free(&o->sums);
+    o->backend->free(&o->device_sums);
     free(o->block_sums);
     free(o->segments);
     sh_trained_clear(&o->trained);
@@ -139,43 +140,6 @@ sh_buffer *sh_optim_arena_buffer(sh_optim *optim, sh_optim_arena arena, int64_t 
 {
     *n_elems = arena_elems(optim, arena);
     return optim->arenas[arena];
-}
-
-/* Vectors of the widest kind there is; each of the eight sums adds in the same order in all of
- * them.
- */
-#if defined(__x86_64__)
-#define EACH_WIDTH __attribute__((target_clones("avx512f", "avx2", "default")))
-#else
-#define EACH_WIDTH
-#endif
-
-/* Sum of squares of up to NORM_BLOCK elements. */
-EACH_WIDTH
-static double sum_squares(const float *x, int64_t n)
-{
-    double lanes[8] = {0};
-    int64_t i = 0;
-
-    for (; i + 8 <= n; i += 8)
-        for (int k = 0; k < 8; k++) lanes[k] += (double)x[i + k] * (double)x[i + k];
-    for (int k = 0; i + k < n; k++) lanes[k] += (double)x[i + k] * (double)x[i + k];
-    return ((lanes[0] + lanes[1]) + (lanes[2] + lanes[3])) +
-           ((lanes[4] + lanes[5]) + (lanes[6] + lanes[7]));
-}
-
-double sh_optim_norm(const sh_optim *o, const float *reduce)
-{
-    int64_t n = o->trained.n_params;
-    int64_t n_blocks = (n + NORM_BLOCK - 1) / NORM_BLOCK;
-
-#pragma omp parallel for schedule(static)
-    for (int64_t b = 0; b < n_blocks; b++) {
-        int64_t begin = b * NORM_BLOCK, end = begin + NORM_BLOCK < n ? begin + NORM_BLOCK : n;
-
-        o->block_sums[b] = sum_squares(reduce + begin, end - begin);
-    }
-    return sqrt(sh_tree_sum(o->block_sums, n_blocks));
 }
 
 static float *device(const sh_optim *o, sh_buffer *buffer)
@@ -191,6 +155,22 @@ static void enter(const sh_optim *o)
 static void leave(const sh_optim *o)
 {
     if (o->backend->leave != NULL) o->backend->leave();
+}
+
+sh_status sh_optim_norm(sh_optim *o, const float *reduce, double *norm)
+{
+    sh_status st = SH_OK;
+    int64_t n_blocks = n_norm_blocks(o->trained.n_params);
+
+    o->kernels->squares(reduce, o->trained.n_params,
+                        o->device_sums != NULL ? o->backend->device_ptr(o->device_sums, 0)
+                                               : o->block_sums);
+    if (o->device_sums != NULL)
+        SH_TRY(o->backend->copy_out(o->device_sums, 0, o->block_sums,
+                                    (size_t)n_blocks * sizeof(double)));
+    *norm = sqrt(sh_tree_sum(o->block_sums, n_blocks));
+out:
+    return st;
 }
 
 sh_status sh_optim_refresh(sh_optim *o)
@@ -295,10 +275,9 @@ static void update_average(const sh_optim *o, const update *u)
                          sh_store_n_states(o->store), share);
 }
 
-sh_status sh_optim_update(sh_optim *o, const float *reduce, double norm, double learning_rate,
-                          int64_t step)
+void sh_optim_update(sh_optim *o, const float *reduce, double norm, double learning_rate,
+                     int64_t step)
 {
-    sh_status st = SH_OK;
     const sh_optim_config *c = &o->config;
     double t = (double)(step + 1);
     update u = {.params = device(o, sh_store_params(o->store)),
@@ -311,10 +290,6 @@ sh_status sh_optim_update(sh_optim *o, const float *reduce, double norm, double 
                 .step_size = (float)(learning_rate / (1.0 - pow(c->beta1, t))),
                 .root_correction = (float)sqrt(1.0 - pow(c->beta2, t))};
 
-    if (o->sums != NULL) {
-        SH_TRY(o->backend->copy_in(o->sums, 0, reduce, (size_t)o->trained.n * sizeof(float)));
-        u.reduce = device(o, o->sums);
-    }
     enter(o);
     for (int i = 0; i < o->n_segments; i++) {
         if (c->kind == SH_OPTIM_SGD)
@@ -325,6 +300,4 @@ sh_status sh_optim_update(sh_optim *o, const float *reduce, double norm, double 
     update_states(o, &u);
     update_average(o, &u);
     leave(o);
-out:
-    return st;
 }

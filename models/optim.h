@@ -48,9 +48,9 @@ SH_MUST_CHECK sh_status sh_optim_start_average(sh_optim *optim);
 /** The buffer of an arena and its elements; NULL and 0 where this optimizer has none. */
 sh_buffer *sh_optim_arena_buffer(sh_optim *optim, sh_optim_arena arena, int64_t *n_elems);
 
-/** L2 norm of the gradient, host memory `reduce` (packed: models/trained.h): f64 sums of blocks of
- *  4096 added by sh_tree_sum. */
-double sh_optim_norm(const sh_optim *optim, const float *reduce);
+/** L2 norm of the gradient in `reduce` (as below): f64 sums of blocks of SH_NORM_BLOCK added by
+ *  sh_tree_sum. Waits for the backend where it must. */
+SH_MUST_CHECK sh_status sh_optim_norm(sh_optim *optim, const float *reduce, double *norm);
 
 /** Read the slots' trainable and lr_scale flags anew, after they have changed: what is frozen now
  *  keeps its moments, which rest until it is trained again. */
@@ -60,15 +60,16 @@ SH_MUST_CHECK sh_status sh_optim_refresh(sh_optim *optim);
 SH_MUST_CHECK sh_status sh_optim_reset(sh_optim *optim);
 
 /**
- * One update from `reduce`, host memory as the reducer gives it: gradients scaled by
+ * One update: gradients scaled by
  * min(1, clip_norm / norm), then running statistics: new = (1 - momentum) old + momentum delta.
  *
- * reduce the packed vector of models/trained.h
+ * reduce the packed vector of models/trained.h, as the reducer gives it: in the backend's memory
+ *        where the backend has kernels of its own (sh_backend.optim), otherwise in the host's
  * step   counts from 0, at the last reset (bias corrections use step + 1)
  * Formulas: Kingma and Ba 2015 with PyTorch's placement of eps; Loshchilov and Hutter 2019.
  */
-SH_MUST_CHECK sh_status sh_optim_update(sh_optim *optim, const float *reduce, double norm,
-                                        double learning_rate, int64_t step);
+void sh_optim_update(sh_optim *optim, const float *reduce, double norm, double learning_rate,
+                     int64_t step);
 
 SH_C_END
 

@@ -70,5 +70,31 @@ static void copy(float *to, const float *from, int64_t n)
     memcpy(to, from, (size_t)n * sizeof(float));
 }
 
-const sh_optim_kernels sh_optim_host = {
-    .sgd = sgd, .adam = adam, .blend = blend, .approach = approach, .copy = copy};
+/* Each of the eight sums adds in the same order in vectors of every width. */
+EACH_WIDTH
+static double block_squares(const float *x, int64_t n)
+{
+    double lanes[8] = {0};
+    int64_t i = 0;
+
+    for (; i + 8 <= n; i += 8)
+        for (int k = 0; k < 8; k++) lanes[k] += (double)x[i + k] * (double)x[i + k];
+    for (int k = 0; i + k < n; k++) lanes[k] += (double)x[i + k] * (double)x[i + k];
+    return ((lanes[0] + lanes[1]) + (lanes[2] + lanes[3])) +
+           ((lanes[4] + lanes[5]) + (lanes[6] + lanes[7]));
+}
+
+static void squares(const float *x, int64_t n, double *sums)
+{
+#pragma omp parallel for schedule(static)
+    for (int64_t at = 0; at < n; at += SH_NORM_BLOCK)
+        sums[at / SH_NORM_BLOCK] =
+            block_squares(x + at, n - at < SH_NORM_BLOCK ? n - at : SH_NORM_BLOCK);
+}
+
+const sh_optim_kernels sh_optim_host = {.sgd = sgd,
+                                        .adam = adam,
+                                        .blend = blend,
+                                        .approach = approach,
+                                        .copy = copy,
+                                        .squares = squares};

@@ -15,6 +15,8 @@
 
 SH_C_BEGIN
 
+enum { SH_NORM_BLOCK = 4096 }; /* fixed, so that a norm does not depend on threads */
+
 typedef struct sh_sgd {
     float scale; /* of the gradient */
     float decay, momentum, learning_rate;
@@ -41,6 +43,10 @@ typedef struct sh_optim_kernels {
     void (*approach)(float *x, const float *y, int64_t n, float share);
 
     void (*copy)(float *to, const float *from, int64_t n);
+
+    /** sums[b]: of the squares of elements [b SH_NORM_BLOCK, ...), in f64 and in an order that
+     *  depends on nothing but n. sums lie where the elements lie. */
+    void (*squares)(const float *x, int64_t n, double *sums);
 } sh_optim_kernels;
 
 extern const sh_optim_kernels sh_optim_host;

@@ -42,20 +42,27 @@ typedef struct hand_over {
     int next_bucket;
 } hand_over;
 
-/* Elements [begin, end) of the packed vector, from wherever they stand in the arena. */
-static sh_status copy_range(sh_step *step, float *leaf, int64_t begin, int64_t end)
+/* Elements [begin, end) of the packed vector, from wherever they stand in the arena, to the memory
+ * of `device`; NULL: to the host's. */
+static sh_status copy_range(sh_step *step, const sh_device *device, float *leaf, int64_t begin,
+                            int64_t end)
 {
     sh_status st = SH_OK;
+    const sh_backend *backend = step->config.backend;
 
     for (int r = 0; r < step->trained.n_ranges; r++) {
         const sh_trained_range *range = &step->trained.ranges[r];
         int64_t from = begin > range->packed ? begin : range->packed;
         int64_t to = end < range->packed + range->n ? end : range->packed + range->n;
+        size_t offset = (size_t)(range->offset + from - range->packed) * sizeof(float);
 
         if (from >= to) continue;
-        SH_TRY(step->config.backend->copy_out(
-            step->reduce, (size_t)(range->offset + from - range->packed) * sizeof(float),
-            leaf + from, (size_t)(to - from) * sizeof(float)));
+        if (device != NULL)
+            SH_TRY(device->copy(SH_QUEUE_COMPUTE, leaf + from,
+                                backend->device_ptr(step->reduce, offset), to - from));
+        else
+            SH_TRY(backend->copy_out(step->reduce, offset, leaf + from,
+                                     (size_t)(to - from) * sizeof(float)));
     }
 out:
     return st;
@@ -70,7 +77,7 @@ static sh_status after_node(void *context, int node)
     while (h->next_bucket >= 0 && h->size->ready[h->next_bucket] <= node) {
         int b = h->next_bucket--;
 
-        SH_TRY(copy_range(h->step, h->leaf, bounds[b], bounds[b + 1]));
+        SH_TRY(copy_range(h->step, h->step->device, h->leaf, bounds[b], bounds[b + 1]));
         SH_TRY(sh_reducer_bucket_done(h->step->reducer, b));
     }
     SH_TRY(sh_reducer_poll(h->step->reducer));
@@ -98,7 +105,7 @@ static sh_status backward_shard(sh_step *step, int shard, int64_t number)
     SH_TRY(sh_step_loss_write(step->loss, s->program, &s->outputs, (int64_t)args.scalars.first_slot,
                               args.arena));
     SH_TRY(sh_program_run(s->program, SH_PHASE_BACKWARD, &args));
-    SH_TRY(copy_range(step, h.leaf, 0,
+    SH_TRY(copy_range(step, step->device, h.leaf, 0,
                       last ? step->bucket_bounds[h.next_bucket + 1] : step->trained.n));
     SH_TRY(sh_reducer_leaf_done(step->reducer));
 out:
@@ -112,7 +119,7 @@ static sh_status look_for_bad_gradient(sh_step *step, int shard, float *gradient
 {
     sh_status st = SH_OK;
 
-    SH_TRY(copy_range(step, gradient, 0, step->trained.n));
+    SH_TRY(copy_range(step, NULL, gradient, 0, step->trained.n));
     for (int i = 0; i < sh_store_n_slots(step->store) && name[0] == '\0'; i++) {
         const sh_slot *slot = sh_store_slot(step->store, i);
         int64_t place = sh_trained_place(&step->trained, step->store, i);
@@ -178,6 +185,20 @@ out:
     return st;
 }
 
+/* The total, where the optimizer reads it. */
+static sh_status finish_sum(sh_step *step, const float **total)
+{
+    sh_status st = SH_OK;
+    const sh_backend *backend = step->config.backend;
+
+    SH_TRY(sh_reducer_finish(step->reducer, total));
+    if (step->sums == NULL) goto out;
+    SH_TRY(backend->copy_in(step->sums, 0, *total, (size_t)step->trained.n * sizeof(float)));
+    *total = backend->device_ptr(step->sums, 0);
+out:
+    return st;
+}
+
 sh_status sh_step_run(sh_step *step, int64_t number, double learning_rate,
                       const sh_slot_plan *slots, sh_step_input input, void *context,
                       sh_step_stats *stats)
@@ -204,14 +225,14 @@ sh_status sh_step_run(sh_step *step, int64_t number, double learning_rate,
     }
     t1 = sh_clock_seconds();
     stats->seconds_backward = t1 - t2;
-    SH_TRY(sh_reducer_finish(step->reducer, &total));
+    SH_TRY(finish_sum(step, &total));
     t2 = sh_clock_seconds();
     stats->seconds_reduce = t2 - t1;
 
-    stats->grad_norm = sh_optim_norm(step->optim, total);
+    SH_TRY(sh_optim_norm(step->optim, total, &stats->grad_norm));
     SH_TRY(check_gradient(step, number, input, context, stats));
-    SH_TRY(sh_optim_update(step->optim, total, stats->grad_norm, learning_rate,
-                           number - step->optimizer_begin));
+    sh_optim_update(step->optim, total, stats->grad_norm, learning_rate,
+                    number - step->optimizer_begin);
     stats->seconds_update = sh_clock_seconds() - t2;
 out:
     return st;

@@ -161,7 +161,7 @@ static sh_status build(sh_step *step)
     SH_TRY(build_programs(step));
     plan_buckets(step);
     SH_TRY(reserve_arenas(step));
-    SH_TRY(sh_reducer_create(step->comm, NULL, step->config.reduce, step->config.n_shards,
+    SH_TRY(sh_reducer_create(step->comm, step->device, step->config.reduce, step->config.n_shards,
                              step->trained.n, step->bucket_bounds, step->n_buckets,
                              &step->reducer));
 out:
@@ -184,10 +184,13 @@ static void tear_down(sh_step *step)
 static sh_status reserve_store(sh_step *step)
 {
     sh_status st = SH_OK;
+    const sh_backend *backend = step->config.backend;
     int64_t n = sh_store_n_params(step->store) + sh_store_n_states(step->store);
 
     SH_TRY(sh_store_allocate(step->store));
-    SH_TRY(step->config.backend->alloc((size_t)n * sizeof(float), &step->reduce));
+    SH_TRY(backend->alloc((size_t)n * sizeof(float), &step->reduce));
+    if (backend->optim != NULL && step->device == NULL)
+        SH_TRY(backend->alloc((size_t)n * sizeof(float), &step->sums));
 out:
     return st;
 }
@@ -200,6 +203,7 @@ sh_status sh_step_create(const sh_step_config *config, sh_comm *comm, sh_step **
     SH_CHECK(step != NULL, SH_ERR_NO_MEMORY, "training step");
     step->config = *config;
     step->comm = comm;
+    if (sh_comm_size(comm) == 1) step->device = config->backend->device;
     SH_CHECK(config->n_shards >= sh_comm_size(comm), SH_ERR_USAGE,
              "%d ranks but only %d shards: each rank needs at least one; use shards=%d (the result "
              "then differs from that of %d shards) or fewer ranks",
@@ -225,7 +229,8 @@ void sh_step_destroy(sh_step **step)
 
     if (s == NULL) return;
     tear_down(s);
-    if (s->reduce != NULL) s->config.backend->free(&s->reduce);
+    s->config.backend->free(&s->reduce);
+    s->config.backend->free(&s->sums);
     sh_optim_destroy(&s->optim);
     sh_step_loss_destroy(&s->loss);
     sh_store_destroy(&s->store);

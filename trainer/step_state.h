@@ -28,6 +28,7 @@ struct sh_step {
     sh_optim *optim;
     int64_t optimizer_begin;
     sh_step_loss *loss;
+    const sh_device *device; /* whose memory the shards are summed in; NULL: the host's */
     sh_reducer *reducer;
     sh_sized_program sizes[SH_STEP_MAX_SIZES];
     int n_sizes;
@@ -39,6 +40,8 @@ struct sh_step {
     sh_buffer **arenas; /* [n_arenas]: one per own shard, or one for all with two passes */
     int n_arenas;
     sh_buffer *reduce;  /* what one shard contributes, in the backend's memory */
+    sh_buffer *sums;    /* the total, where the optimizer reads it there but shards are summed in
+                           the host's memory; otherwise NULL */
     sh_trained trained; /* what of it is exchanged; buckets are parts of the packed vector */
     int64_t bucket_bounds[SH_STEP_MAX_BUCKETS + 1];
     int n_buckets;

@@ -91,4 +91,5 @@ const sh_backend sh_backend_cuda = {.name = "cuda",
                                     .copy_in = sh_cuda_copy_in,
                                     .copy_out = sh_cuda_copy_out,
                                     .optim = &sh_cuda_optim,
+                                    .device = &sh_cuda_device,
                                     .examine = sh_cuda_examine};

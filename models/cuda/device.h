@@ -22,18 +22,22 @@
 
 #include "models/cuda/memory.h"
 
-#define SH_LAUNCH(kernel, grid, block, shared_bytes, ...)                                          \
-    kernel<<<grid, block, shared_bytes, sh_cuda_stream()>>>(__VA_ARGS__)
+#define SH_LAUNCH_ON(queue, kernel, grid, block, shared_bytes, ...)                                \
+    kernel<<<grid, block, shared_bytes, sh_cuda_queue(queue)>>>(__VA_ARGS__)
 #define SH_SHARED(type, name)                                                                      \
     extern __shared__ __align__(16) unsigned char sh_shared_bytes[];                               \
     type *name = reinterpret_cast<type *>(sh_shared_bytes)
 #else
 #include "models/cuda/emulator/emulator.h"
 
-#define SH_LAUNCH(kernel, grid, block, shared_bytes, ...)                                          \
-    sh_emulator_run(__FILE__, grid, block, shared_bytes, [=]() { kernel(__VA_ARGS__); })
+#define SH_LAUNCH_ON(queue, kernel, grid, block, shared_bytes, ...)                                \
+    ((void)(queue),                                                                                \
+     sh_emulator_run(__FILE__, grid, block, shared_bytes, [=]() { kernel(__VA_ARGS__); }))
 #define SH_SHARED(type, name) type *name = reinterpret_cast<type *>(sh_emulator_shared)
 #endif
+
+#define SH_LAUNCH(kernel, grid, block, shared_bytes, ...)                                          \
+    SH_LAUNCH_ON(SH_QUEUE_COMPUTE, kernel, grid, block, shared_bytes, __VA_ARGS__)
 
 enum {
     SH_BLOCK = 256,       /* threads of every block */

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-/* A process has one device, chosen at its first allocation, and one stream: a kernel sees what the
- * one before it wrote, and a copy waits for both. */
+/* A process has one device, chosen at its first allocation, and a stream for all that computes: a
+ * kernel sees what the one before it wrote, and a copy waits for both. What ranks exchange has a
+ * stream of its own. */
 #include "models/cuda/memory.h"
 
 #include <cuda_runtime_api.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "models/cuda/verdict.h"
@@ -16,8 +18,9 @@ struct sh_buffer {
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static cudaError_t opened; /* what became of choosing a device */
-static int device;
-static cudaStream_t stream;
+static int device, n_devices;
+static cudaStream_t streams[SH_QUEUE_COUNT];
+static cudaEvent_t corner; /* where one stream stands, for another to wait for */
 
 /** This process's number among those of its node, by whoever launched it; 0 when alone. */
 static int local_rank(void)
@@ -34,14 +37,19 @@ static int local_rank(void)
 /* Slurm may show each rank its own device only: then every rank has device 0. */
 static void choose_device(void)
 {
-    int n_devices = 0;
+    int least = 0, greatest = 0;
 
     opened = cudaGetDeviceCount(&n_devices);
     if (opened == cudaSuccess && n_devices == 0) opened = cudaErrorNoDevice;
     if (opened != cudaSuccess) return;
     device = n_devices > 1 ? local_rank() % n_devices : 0;
     opened = cudaSetDevice(device);
-    if (opened == cudaSuccess) opened = cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking);
+    if (opened == cudaSuccess) opened = cudaDeviceGetStreamPriorityRange(&least, &greatest);
+    /* What is exchanged goes first: others wait for it. */
+    for (int q = 0; q < SH_QUEUE_COUNT && opened == cudaSuccess; q++)
+        opened = cudaStreamCreateWithPriority(&streams[q], cudaStreamNonBlocking,
+                                              q == SH_QUEUE_EXCHANGE ? greatest : least);
+    if (opened == cudaSuccess) opened = cudaEventCreateWithFlags(&corner, cudaEventDisableTiming);
 }
 
 /** The device of this thread; another one may have chosen it. */
@@ -59,21 +67,43 @@ out:
     return st;
 }
 
-struct CUstream_st *sh_cuda_stream(void)
+struct CUstream_st *sh_cuda_queue(sh_queue queue)
 {
-    return stream;
+    return streams[queue];
 }
 
-/** Wait for what was asked of the device. */
-static sh_status settle(cudaError_t asked, const char *what)
+static sh_status check(cudaError_t error, const char *what)
 {
     sh_status st = SH_OK;
-    cudaError_t error = asked != cudaSuccess ? asked : cudaStreamSynchronize(stream);
 
     SH_CHECK(error == cudaSuccess, SH_ERR_INTERNAL, "CUDA device %d: %s: %s", device, what,
              cudaGetErrorString(error));
 out:
     return st;
+}
+
+/** Wait for what was asked of the device. */
+static sh_status settle(cudaError_t asked, const char *what)
+{
+    return check(asked != cudaSuccess ? asked : cudaStreamSynchronize(sh_cuda_stream()), what);
+}
+
+static sh_status alloc_memory(size_t n_bytes, void **memory)
+{
+    sh_status st = SH_OK;
+
+    SH_TRY(enter_device());
+    SH_CHECK(cudaMalloc(memory, n_bytes > 0 ? n_bytes : 1) == cudaSuccess, SH_ERR_NO_MEMORY,
+             "CUDA device %d has no %zu bytes left: a smaller batch needs less, and nvidia-smi "
+             "shows who else is there",
+             device, n_bytes);
+out:
+    return st;
+}
+
+static void free_memory(void *memory)
+{
+    if (memory != NULL && enter_device() == SH_OK) (void)cudaFree(memory);
 }
 
 sh_status sh_cuda_alloc(size_t n_bytes, sh_buffer **out)
@@ -82,15 +112,11 @@ sh_status sh_cuda_alloc(size_t n_bytes, sh_buffer **out)
     sh_buffer *buffer = NULL;
     void *memory = NULL;
 
-    SH_TRY(enter_device());
     buffer = calloc(1, sizeof(*buffer));
     SH_CHECK(buffer != NULL, SH_ERR_NO_MEMORY, "buffer of %zu bytes", n_bytes);
-    SH_CHECK(cudaMalloc(&memory, n_bytes > 0 ? n_bytes : 1) == cudaSuccess, SH_ERR_NO_MEMORY,
-             "CUDA device %d has no %zu bytes left: a smaller batch needs less, and nvidia-smi "
-             "shows who else is there",
-             device, n_bytes);
+    SH_TRY(alloc_memory(n_bytes, &memory));
     *buffer = (sh_buffer){.n_bytes = n_bytes, .memory = memory};
-    SH_TRY(settle(cudaMemsetAsync(memory, 0, n_bytes, stream), "zeroing a buffer"));
+    SH_TRY(settle(cudaMemsetAsync(memory, 0, n_bytes, sh_cuda_stream()), "zeroing a buffer"));
     *out = buffer;
     buffer = NULL;
 out:
@@ -101,7 +127,7 @@ out:
 void sh_cuda_free(sh_buffer **buffer)
 {
     if (*buffer == NULL) return;
-    if ((*buffer)->memory != NULL && enter_device() == SH_OK) (void)cudaFree((*buffer)->memory);
+    free_memory((*buffer)->memory);
     free(*buffer);
     *buffer = NULL;
 }
@@ -123,9 +149,9 @@ sh_status sh_cuda_copy_in(sh_buffer *to, size_t offset, const void *host, size_t
     SH_CHECK(offset + n_bytes <= to->n_bytes, SH_ERR_INTERNAL,
              "copy of %zu bytes to offset %zu of a buffer of %zu", n_bytes, offset, to->n_bytes);
     SH_TRY(enter_device());
-    SH_TRY(
-        settle(cudaMemcpyAsync(to->memory + offset, host, n_bytes, cudaMemcpyHostToDevice, stream),
-               "copying in"));
+    SH_TRY(settle(cudaMemcpyAsync(to->memory + offset, host, n_bytes, cudaMemcpyHostToDevice,
+                                  sh_cuda_stream()),
+                  "copying in"));
 out:
     return st;
 }
@@ -138,20 +164,9 @@ sh_status sh_cuda_copy_out(const sh_buffer *from, size_t offset, void *host, siz
              "copy of %zu bytes from offset %zu of a buffer of %zu", n_bytes, offset,
              from->n_bytes);
     SH_TRY(enter_device());
-    SH_TRY(settle(
-        cudaMemcpyAsync(host, from->memory + offset, n_bytes, cudaMemcpyDeviceToHost, stream),
-        "copying out"));
-out:
-    return st;
-}
-
-sh_status sh_cuda_launched(const char *kernel)
-{
-    sh_status st = SH_OK;
-    cudaError_t error = cudaGetLastError();
-
-    SH_CHECK(error == cudaSuccess, SH_ERR_INTERNAL, "cuda:%s: %s", kernel,
-             cudaGetErrorString(error));
+    SH_TRY(settle(cudaMemcpyAsync(host, from->memory + offset, n_bytes, cudaMemcpyDeviceToHost,
+                                  sh_cuda_stream()),
+                  "copying out"));
 out:
     return st;
 }
@@ -174,3 +189,112 @@ const char *sh_cuda_examine(char *found, size_t size)
     }
     return sh_cuda_verdict(&facts, found, size);
 }
+
+/* ---- sums and exchanges ---- */
+
+sh_status sh_cuda_launched(const char *kernel)
+{
+    sh_status st = SH_OK;
+    cudaError_t error = cudaGetLastError();
+
+    SH_CHECK(error == cudaSuccess, SH_ERR_INTERNAL, "cuda:%s: %s", kernel,
+             cudaGetErrorString(error));
+out:
+    return st;
+}
+
+struct sh_mark {
+    cudaEvent_t event;
+};
+
+static sh_status copy_in(void *to, const void *host, size_t n_bytes)
+{
+    return settle(cudaMemcpyAsync(to, host, n_bytes, cudaMemcpyHostToDevice, sh_cuda_stream()),
+                  "copying in");
+}
+
+static sh_status copy(sh_queue queue, float *to, const float *from, int64_t n)
+{
+    return check(cudaMemcpyAsync(to, from, (size_t)n * sizeof(*to), cudaMemcpyDeviceToDevice,
+                                 sh_cuda_queue(queue)),
+                 "copying");
+}
+
+static sh_status identify(char id[SH_DEVICE_ID], char text[SH_DEVICE_TEXT])
+{
+    sh_status st = SH_OK;
+    struct cudaDeviceProp properties;
+
+    SH_TRY(enter_device());
+    SH_TRY(check(cudaDeviceGetPCIBusId(id, SH_DEVICE_ID, device), "asking for its bus"));
+    SH_TRY(check(cudaGetDeviceProperties(&properties, device), "asking for its name"));
+    snprintf(text, SH_DEVICE_TEXT, "CUDA device %d of %d: %s at %s", device, n_devices,
+             properties.name, id);
+out:
+    return st;
+}
+
+static void *stream_of(sh_queue queue)
+{
+    return sh_cuda_queue(queue);
+}
+
+static sh_status follow(sh_queue later, sh_queue earlier)
+{
+    sh_status st = SH_OK;
+
+    SH_TRY(check(cudaEventRecord(corner, sh_cuda_queue(earlier)), "an event"));
+    SH_TRY(check(cudaStreamWaitEvent(sh_cuda_queue(later), corner, 0), "waiting for an event"));
+out:
+    return st;
+}
+
+static void mark_destroy(sh_mark **mark)
+{
+    if (*mark == NULL) return;
+    if ((*mark)->event != NULL) (void)cudaEventDestroy((*mark)->event);
+    free(*mark);
+    *mark = NULL;
+}
+
+static sh_status mark_create(sh_mark **out)
+{
+    sh_status st = SH_OK;
+    sh_mark *mark = calloc(1, sizeof(*mark));
+
+    SH_CHECK(mark != NULL, SH_ERR_NO_MEMORY, "an event");
+    SH_TRY(enter_device());
+    SH_TRY(check(cudaEventCreateWithFlags(&mark->event, cudaEventDisableTiming), "an event"));
+    *out = mark;
+    mark = NULL;
+out:
+    mark_destroy(&mark);
+    return st;
+}
+
+static sh_status mark_put(sh_mark *mark, sh_queue queue)
+{
+    return check(cudaEventRecord(mark->event, sh_cuda_queue(queue)), "an event");
+}
+
+static sh_status mark_reached(const sh_mark *mark, bool *reached)
+{
+    cudaError_t error = cudaEventQuery(mark->event);
+
+    *reached = error == cudaSuccess;
+    return error == cudaErrorNotReady ? SH_OK : check(error, "an event");
+}
+
+const sh_device sh_cuda_device = {.alloc = alloc_memory,
+                                  .free = free_memory,
+                                  .copy_in = copy_in,
+                                  .add = sh_cuda_sum_add,
+                                  .tree_sum = sh_cuda_sum_tree,
+                                  .copy = copy,
+                                  .identify = identify,
+                                  .stream = stream_of,
+                                  .follow = follow,
+                                  .mark_create = mark_create,
+                                  .mark_destroy = mark_destroy,
+                                  .mark_put = mark_put,
+                                  .mark_reached = mark_reached};

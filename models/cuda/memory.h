@@ -18,8 +18,22 @@ sh_status sh_cuda_copy_out(const sh_buffer *from, size_t offset, void *host, siz
 /** See sh_backend.examine. */
 const char *sh_cuda_examine(char *found, size_t size);
 
-/** The stream (a cudaStream_t) on which all kernels of this process run. Not on the emulator. */
-struct CUstream_st *sh_cuda_stream(void);
+/** See sh_backend.device. */
+extern const sh_device sh_cuda_device;
+
+/** Its kernels (sums.cu). */
+sh_status sh_cuda_sum_add(sh_queue queue, float *dst, const float *a, const float *b, int64_t n);
+sh_status sh_cuda_sum_tree(sh_queue queue, float *out, float *const *inputs, const uint8_t *n_joins,
+                           int n_inputs, int depth, int64_t n);
+
+/** The stream (a cudaStream_t) of a queue. Not on the emulator. */
+struct CUstream_st *sh_cuda_queue(sh_queue queue);
+
+/** That of the kernels that compute. */
+static inline struct CUstream_st *sh_cuda_stream(void)
+{
+    return sh_cuda_queue(SH_QUEUE_COMPUTE);
+}
 
 /** SH_OK if the launches since the last call were accepted. Does not wait for them. */
 SH_MUST_CHECK sh_status sh_cuda_launched(const char *kernel);

@@ -49,6 +49,23 @@ __global__ void __launch_bounds__(SH_BLOCK) copy_elements(float *to, const float
     if (i < n) to[i] = from[i];
 }
 
+/** One block per SH_NORM_BLOCK elements: its threads' sums, then those by a tree. */
+__global__ void __launch_bounds__(SH_BLOCK) sum_squares(const float *x, int64_t n, double *sums)
+{
+    SH_SHARED(double, shared); /* [SH_BLOCK] */
+    const int64_t begin = (int64_t)blockIdx.x * SH_NORM_BLOCK;
+    const int64_t end = begin + SH_NORM_BLOCK < n ? begin + SH_NORM_BLOCK : n;
+    double sum = 0;
+
+    for (int64_t i = begin + threadIdx.x; i < end; i += SH_BLOCK) sum += (double)x[i] * x[i];
+    shared[threadIdx.x] = sum;
+    for (unsigned half = SH_BLOCK / 2; half > 0; half /= 2) {
+        __syncthreads();
+        if (threadIdx.x < half) shared[threadIdx.x] += shared[threadIdx.x + half];
+    }
+    if (threadIdx.x == 0) sums[blockIdx.x] = shared[0];
+}
+
 static void sgd(float *p, float *m, const float *grad, int64_t n, const sh_sgd *constants)
 {
     const sh_sgd c = *constants;
@@ -79,4 +96,13 @@ static void copy(float *to, const float *from, int64_t n)
     if (n > 0) SH_LAUNCH(copy_elements, item_grid(n), dim3(SH_BLOCK), 0, to, from, n);
 }
 
-const sh_optim_kernels sh_cuda_optim = {sgd, adam, blend, approach, copy};
+static void squares(const float *x, int64_t n, double *sums)
+{
+    const int64_t n_blocks = (n + SH_NORM_BLOCK - 1) / SH_NORM_BLOCK;
+
+    if (n > 0)
+        SH_LAUNCH(sum_squares, dim3((unsigned)n_blocks), dim3(SH_BLOCK), SH_BLOCK * sizeof(double),
+                  x, n, sums);
+}
+
+const sh_optim_kernels sh_cuda_optim = {sgd, adam, blend, approach, copy, squares};

@@ -100,7 +100,7 @@ static void take(outcome *o, const sh_backend *backend, sh_buffer *buffer, int64
 }
 
 /** Some steps with made-up gradients, one of which is clipped. */
-static outcome train(const sh_backend *backend, const sh_optim_config *config)
+static outcome train(const sh_backend *backend, const sh_optim_config *config, double *norm)
 {
     outcome o = {0};
     net t;
@@ -115,10 +115,18 @@ static outcome train(const sh_backend *backend, const sh_optim_config *config)
     assert_non_null(reduce);
     assert_int_equal(sh_optim_create(config, t.store, &optim), SH_OK);
     assert_int_equal(sh_optim_start_average(optim), SH_OK);
+    sh_buffer *device = NULL; /* where kernels of its own read gradients */
+    if (backend->optim != NULL)
+        assert_int_equal(backend->alloc((size_t)n * sizeof(float), &device), SH_OK);
+    const float *gradient = device != NULL ? backend->device_ptr(device, 0) : reduce;
     for (int step = 0; step < STEPS; step++) {
         for (int64_t i = 0; i < n; i++) reduce[i] = sinf((float)(i + 31 * step));
-        assert_int_equal(sh_optim_update(optim, reduce, step == 1 ? 4 : 0.1, 0.01, step), SH_OK);
+        if (device != NULL)
+            assert_int_equal(backend->copy_in(device, 0, reduce, (size_t)n * sizeof(float)), SH_OK);
+        assert_int_equal(sh_optim_norm(optim, gradient, norm), SH_OK);
+        sh_optim_update(optim, gradient, step == 1 ? 4 : 0.1, 0.01, step);
     }
+    backend->free(&device);
     take(&o, backend, sh_store_params(t.store), sh_store_n_params(t.store));
     take(&o, backend, sh_store_states(t.store), sh_store_n_states(t.store));
     for (int a = 0; a < SH_OPTIM_ARENA_COUNT; a++) {
@@ -149,14 +157,72 @@ static void every_optimizer__has_the_bytes_of_the_host(void **state)
 
     (void)state;
     for (size_t i = 0; i < SH_COUNT(configs); i++) {
-        outcome host = train(&sh_backend_ref, &configs[i]);
-        outcome device = train(&sh_backend_cuda, &configs[i]);
+        double host_norm = 0, device_norm = 0;
+        outcome host = train(&sh_backend_ref, &configs[i], &host_norm);
+        outcome device = train(&sh_backend_cuda, &configs[i], &device_norm);
         assert_null(sh_emulator_fault());
+        assert_true(host_norm > 1);
+        assert_true(fabs(device_norm - host_norm) < 1e-12 * host_norm);
         assert_int_equal(device.n, host.n);
         assert_memory_equal(device.values, host.values, (size_t)host.n * sizeof(float));
         free(host.values);
         free(device.values);
     }
+}
+
+/* ---- sums over shards ---- */
+
+enum { N_VECTORS = 5, N_SUMMED = 1037 };
+
+static void add__has_the_bytes_of_the_host(void **state)
+{
+    const sh_device *device = sh_backend_cuda.device;
+    float a[N_SUMMED], b[N_SUMMED];
+
+    (void)state;
+    for (int i = 0; i < N_SUMMED; i++) {
+        a[i] = sinf((float)i);
+        b[i] = 1e-3f * cosf((float)i);
+    }
+    assert_int_equal(device->add(SH_QUEUE_COMPUTE, a, a, b, N_SUMMED), SH_OK);
+    assert_null(sh_emulator_fault());
+    for (int i = 0; i < N_SUMMED; i++) {
+        float expected = sinf((float)i) + b[i];
+        assert_true(a[i] == expected);
+    }
+}
+
+/** ((0 + 1) + (2 + 3)) + 4, into the place of vector 1. */
+static void tree_sum__adds_as_the_stack_says(void **state)
+{
+    static const uint8_t n_joins[N_VECTORS] = {0, 1, 0, 2, 1};
+    const sh_device *device = sh_backend_cuda.device;
+    int n_differ = 0;
+
+    (void)state;
+    for (int order = SH_EMULATOR_FORWARD; order <= SH_EMULATOR_SHUFFLED; order++) {
+        static float v[N_VECTORS][N_SUMMED], expected[N_SUMMED];
+        float *inputs[N_VECTORS];
+        for (int k = 0; k < N_VECTORS; k++) {
+            inputs[k] = v[k];
+            for (int i = 0; i < N_SUMMED; i++) v[k][i] = expf((float)k) * sinf((float)(i + 7 * k));
+        }
+        for (int i = 0; i < N_SUMMED; i++) {
+            float left = v[0][i] + v[1][i], right = v[2][i] + v[3][i];
+            left = left + right;
+            expected[i] = left + v[4][i];
+            float in_a_row = v[0][i];
+            for (int k = 1; k < N_VECTORS; k++) in_a_row += v[k][i];
+            n_differ += in_a_row != expected[i];
+        }
+        sh_emulator_set_order((sh_emulator_order)order);
+        assert_int_equal(
+            device->tree_sum(SH_QUEUE_EXCHANGE, v[1], inputs, n_joins, N_VECTORS, 3, N_SUMMED),
+            SH_OK);
+        sh_emulator_set_order(SH_EMULATOR_FORWARD);
+        assert_memory_equal(v[1], expected, sizeof(expected));
+    }
+    assert_true(n_differ > 100); /* or the equality above would mean nothing */
 }
 
 /** After the tests above. */
@@ -192,6 +258,8 @@ int main(void)
         cmocka_unit_test(kernels__agree_with_ref_with_threads_shuffled),
         cmocka_unit_test(a_network__has_the_gradients_of_ref_and_the_same_bytes_in_every_order),
         cmocka_unit_test(every_optimizer__has_the_bytes_of_the_host),
+        cmocka_unit_test(add__has_the_bytes_of_the_host),
+        cmocka_unit_test(tree_sum__adds_as_the_stack_says),
         cmocka_unit_test(every_kernel_file__was_run),
     };
 
