@@ -52,8 +52,8 @@ static void choose_device(void)
     if (opened == cudaSuccess) opened = cudaEventCreateWithFlags(&corner, cudaEventDisableTiming);
 }
 
-/** The device of this thread; another one may have chosen it. */
-static sh_status enter_device(void)
+/* Another thread may have chosen it. */
+sh_status sh_cuda_enter(void)
 {
     sh_status st = SH_OK;
 
@@ -92,7 +92,7 @@ static sh_status alloc_memory(size_t n_bytes, void **memory)
 {
     sh_status st = SH_OK;
 
-    SH_TRY(enter_device());
+    SH_TRY(sh_cuda_enter());
     SH_CHECK(cudaMalloc(memory, n_bytes > 0 ? n_bytes : 1) == cudaSuccess, SH_ERR_NO_MEMORY,
              "CUDA device %d has no %zu bytes left: a smaller batch needs less, and nvidia-smi "
              "shows who else is there",
@@ -103,7 +103,7 @@ out:
 
 static void free_memory(void *memory)
 {
-    if (memory != NULL && enter_device() == SH_OK) (void)cudaFree(memory);
+    if (memory != NULL && sh_cuda_enter() == SH_OK) (void)cudaFree(memory);
 }
 
 sh_status sh_cuda_alloc(size_t n_bytes, sh_buffer **out)
@@ -148,7 +148,7 @@ sh_status sh_cuda_copy_in(sh_buffer *to, size_t offset, const void *host, size_t
 
     SH_CHECK(offset + n_bytes <= to->n_bytes, SH_ERR_INTERNAL,
              "copy of %zu bytes to offset %zu of a buffer of %zu", n_bytes, offset, to->n_bytes);
-    SH_TRY(enter_device());
+    SH_TRY(sh_cuda_enter());
     SH_TRY(settle(cudaMemcpyAsync(to->memory + offset, host, n_bytes, cudaMemcpyHostToDevice,
                                   sh_cuda_stream()),
                   "copying in"));
@@ -163,7 +163,7 @@ sh_status sh_cuda_copy_out(const sh_buffer *from, size_t offset, void *host, siz
     SH_CHECK(offset + n_bytes <= from->n_bytes, SH_ERR_INTERNAL,
              "copy of %zu bytes from offset %zu of a buffer of %zu", n_bytes, offset,
              from->n_bytes);
-    SH_TRY(enter_device());
+    SH_TRY(sh_cuda_enter());
     SH_TRY(settle(cudaMemcpyAsync(host, from->memory + offset, n_bytes, cudaMemcpyDeviceToHost,
                                   sh_cuda_stream()),
                   "copying out"));
@@ -225,7 +225,7 @@ static sh_status identify(char id[SH_DEVICE_ID], char text[SH_DEVICE_TEXT])
     sh_status st = SH_OK;
     struct cudaDeviceProp properties;
 
-    SH_TRY(enter_device());
+    SH_TRY(sh_cuda_enter());
     SH_TRY(check(cudaDeviceGetPCIBusId(id, SH_DEVICE_ID, device), "asking for its bus"));
     SH_TRY(check(cudaGetDeviceProperties(&properties, device), "asking for its name"));
     snprintf(text, SH_DEVICE_TEXT, "CUDA device %d of %d: %s at %s", device, n_devices,
@@ -263,7 +263,7 @@ static sh_status mark_create(sh_mark **out)
     sh_mark *mark = calloc(1, sizeof(*mark));
 
     SH_CHECK(mark != NULL, SH_ERR_NO_MEMORY, "an event");
-    SH_TRY(enter_device());
+    SH_TRY(sh_cuda_enter());
     SH_TRY(check(cudaEventCreateWithFlags(&mark->event, cudaEventDisableTiming), "an event"));
     *out = mark;
     mark = NULL;

@@ -26,7 +26,11 @@ sh_status sh_cuda_sum_add(sh_queue queue, float *dst, const float *a, const floa
 sh_status sh_cuda_sum_tree(sh_queue queue, float *out, float *const *inputs, const uint8_t *n_joins,
                            int n_inputs, int depth, int64_t n);
 
-/** The stream (a cudaStream_t) of a queue. Not on the emulator. */
+/** Choose this process's device, once, and make it this thread's. SH_ERR_UNSUPPORTED where none can
+ *  be used. */
+SH_MUST_CHECK sh_status sh_cuda_enter(void);
+
+/** The stream (a cudaStream_t) of a queue, once a device was chosen. NULL on the emulator. */
 struct CUstream_st *sh_cuda_queue(sh_queue queue);
 
 /** That of the kernels that compute. */
