@@ -25,7 +25,7 @@ float sh_rng_range(sh_rng_key key, uint64_t element, float lo, float hi)
 
 uint64_t sh_rng_below(sh_rng_key key, uint64_t element, uint64_t n)
 {
-    return (uint64_t)(((unsigned __int128)sh_rng_bits(key, element) * n) >> 64);
+    return sh_rng_core_below(key, element, n);
 }
 
 double sh_rng_normal(sh_rng_key key, uint64_t element)

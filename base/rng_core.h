@@ -49,4 +49,10 @@ SH_RNG_CORE float sh_rng_core_uniform(sh_rng_key key, uint64_t element)
     return (float)(sh_rng_core_bits(key, element) >> 40) * 0x1p-24f;
 }
 
+/** sh_rng_below */
+SH_RNG_CORE uint64_t sh_rng_core_below(sh_rng_key key, uint64_t element, uint64_t n)
+{
+    return (uint64_t)(((unsigned __int128)sh_rng_core_bits(key, element) * n) >> 64);
+}
+
 #endif

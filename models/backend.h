@@ -104,6 +104,9 @@ typedef struct sh_backend {
      *  in the host's. */
     const sh_device *device;
 
+    /** Losses and mining (models/loss/kernels.h). NULL: in host memory. */
+    const struct sh_loss_kernels *loss;
+
     /** Optional. Write into `found` what device there is. NULL: it can be used; otherwise the
      *  remedy, a static string. */
     const char *(*examine)(char *found, size_t size);

@@ -164,7 +164,7 @@ static sh_status measure(bench *b, sh_loss_kind kind, result *out)
                            .n = b->n,
                            .dim = b->dim};
 
-    SH_TRY(sh_loss_create(&config, b->n, b->dim, &loss));
+    SH_TRY(sh_loss_create(&config, NULL, b->n, b->dim, &loss));
     size_t choice_bytes = (size_t)b->n * sh_loss_choice_bytes(loss);
 
     choices = malloc(choice_bytes + 1);

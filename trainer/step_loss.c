@@ -153,7 +153,7 @@ sh_status sh_step_loss_create(const sh_step_config *config, sh_comm *comm,
         if (outputs->of[i] != SH_NO_VALUE)
             loss->dims[i] = sh_program_desc(program, outputs->of[i]).dims[1];
     if (!config->only_classes)
-        SH_TRY(sh_loss_create(&config->loss, config->batch, loss->dims[SH_STEP_EMBEDDING],
+        SH_TRY(sh_loss_create(&config->loss, NULL, config->batch, loss->dims[SH_STEP_EMBEDDING],
                               &loss->metric));
     if (config->classes.kind != SH_CLASS_NONE)
         SH_TRY(sh_class_loss_create(&config->classes, config->class_weights, config->class_fish,

@@ -92,4 +92,5 @@ const sh_backend sh_backend_cuda = {.name = "cuda",
                                     .copy_out = sh_cuda_copy_out,
                                     .optim = &sh_cuda_optim,
                                     .device = &sh_cuda_device,
+                                    .loss = &sh_cuda_loss,
                                     .examine = sh_cuda_examine};

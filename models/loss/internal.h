@@ -9,6 +9,7 @@
  *   dense.c     choose and apply where every triplet that fits a rule counts
  *   pairs.c     contrastive pairs
  *   all_pairs.c choose and apply of multi-similarity, NT-Xent, contrastive over all pairs
+ *   device.c    choose and apply in a backend's memory
  */
 #ifndef SH_MODELS_LOSS_INTERNAL_H
 #define SH_MODELS_LOSS_INTERNAL_H
@@ -16,20 +17,10 @@
 #include <math.h>
 
 #include "models/loss/groups.h"
-#include "models/loss/loss.h"
+#include "models/loss/kernels.h"
 #include "models/loss/tile.h"
 
 SH_C_BEGIN
-
-/** A mined triplet, as it is gathered. Distances are those of the loss, from direct differences. */
-typedef struct sh_triplet {
-    int32_t positive; /* -1: none, the anchor stands for itself at distance d_ap */
-    int32_t negative; /* -1: none */
-    float d_ap, d_an;
-    /* A slot without a triplet has d_ap = SH_NO_TRIPLET. */
-} sh_triplet;
-
-#define SH_NO_TRIPLET (-1.0f)
 
 /** When a kind computes tiles of distances, and whether it needs whole rows of them. */
 enum { SH_TILES_CHOOSE = 1, SH_TILES_APPLY = 2, SH_TILES_ROWS = 4, SH_TILES_ALL = 7 };
@@ -47,9 +38,12 @@ typedef struct sh_loss_ops {
                   int64_t end, sh_loss_stats *stats, float *grad);
 } sh_loss_ops;
 
+typedef struct sh_loss_device sh_loss_device;
+
 struct sh_loss {
     sh_loss_config config;
     const sh_loss_ops *ops;
+    sh_loss_device *device; /* NULL: in host memory, with all that follows below `slots` */
     const sh_tile_kernels *kernels;
     int64_t n_max, dim;
     int64_t max_positives; /* of one anchor */
@@ -89,6 +83,18 @@ void sh_mine_count(const sh_loss *loss, int32_t *counts);
 size_t sh_mine_scratch_bytes(const sh_loss *loss);
 void sh_triplets_apply(sh_loss *loss, const sh_loss_batch *batch, const void *choices,
                        int64_t begin, int64_t end, sh_loss_stats *stats, float *grad);
+
+/** How many of the batch's pairs or rows a loss fixes as its denominator; 0: the triplets found
+ *  decide, or there are no pairs. */
+int64_t sh_triplets_denominator(const sh_loss *loss, int64_t n, int64_t n_pairs);
+
+/* device.c */
+sh_status sh_loss_device_create(sh_loss *loss, const sh_backend *backend, sh_loss_device **out);
+void sh_loss_device_destroy(sh_loss_device **device);
+sh_status sh_loss_device_choose(sh_loss *loss, const sh_loss_batch *batch, int64_t begin,
+                                int64_t end, void *choices);
+sh_status sh_loss_device_apply(sh_loss *loss, const sh_loss_batch *batch, const void *choices,
+                               int64_t begin, int64_t end, sh_loss_stats *stats, float *grad);
 
 /* dense.c */
 void sh_dense_choose(const sh_loss *loss, const sh_loss_batch *batch, int64_t begin, int64_t end,

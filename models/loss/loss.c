@@ -141,8 +141,8 @@ static void fill_unit_rows(sh_loss *loss, const sh_loss_batch *batch)
     }
 }
 
-static sh_status prepare(sh_loss *loss, const sh_loss_batch *batch, int64_t begin, int64_t end,
-                         bool tiles)
+/* Is this the batch that was agreed on? Its rows, label by label. */
+static sh_status group_rows(sh_loss *loss, const sh_loss_batch *batch, int64_t begin, int64_t end)
 {
     sh_status st = SH_OK;
 
@@ -153,22 +153,27 @@ static sh_status prepare(sh_loss *loss, const sh_loss_batch *batch, int64_t begi
              "loss: rows %lld to %lld of a batch of %lld", (long long)begin, (long long)end,
              (long long)batch->n);
     sh_groups_fill(&loss->labels, batch->labels, batch->n);
-    loss->fish_are_labels =
-        memcmp(batch->fish, batch->labels, (size_t)batch->n * sizeof(int32_t)) == 0;
-    if (!loss->fish_are_labels) sh_groups_fill(&loss->fish, batch->fish, batch->n);
     for (int64_t i = 0; i < batch->n && loss->slots > 0; i++)
         SH_CHECK(sh_groups_others(&loss->labels, i) <= loss->max_positives, SH_ERR_MISMATCH,
                  "loss: label %d has %lld rows, max_per_label allows %lld", (int)batch->labels[i],
                  (long long)sh_groups_others(&loss->labels, i) + 1,
                  (long long)loss->max_positives + 1);
+out:
+    return st;
+}
+
+/* What the host's loops begin with. */
+static void prepare(sh_loss *loss, const sh_loss_batch *batch, bool tiles)
+{
+    loss->fish_are_labels =
+        memcmp(batch->fish, batch->labels, (size_t)batch->n * sizeof(int32_t)) == 0;
+    if (!loss->fish_are_labels) sh_groups_fill(&loss->fish, batch->fish, batch->n);
     loss->x = batch->embeddings;
     if (loss->config.distance == SH_COSINE) {
         fill_unit_rows(loss, batch);
         loss->x = loss->unit;
     }
     if (tiles) sh_packed_fill(&loss->packed, loss->kernels, loss->x, batch->n, loss->n_threads);
-out:
-    return st;
 }
 
 /* x - x is 0 for a number, NaN for NaN and infinities. */
@@ -193,8 +198,13 @@ sh_status sh_loss_choose(sh_loss *loss, const sh_loss_batch *batch, int64_t row_
     sh_status st = SH_OK;
 
     if (loss->ops->choose == NULL) goto out;
-    SH_TRY(prepare(loss, batch, row_begin, row_end, true));
-    loss->ops->choose(loss, batch, row_begin, row_end, choices);
+    SH_TRY(group_rows(loss, batch, row_begin, row_end));
+    if (loss->device != NULL) {
+        SH_TRY(sh_loss_device_choose(loss, batch, row_begin, row_end, choices));
+    } else {
+        prepare(loss, batch, true);
+        loss->ops->choose(loss, batch, row_begin, row_end, choices);
+    }
 out:
     return st;
 }
@@ -205,7 +215,12 @@ sh_status sh_loss_apply(sh_loss *loss, const sh_loss_batch *batch, const void *c
     sh_status st = SH_OK;
     bool tiles = (loss->ops->tiles & SH_TILES_APPLY) != 0 && grad != NULL;
 
-    SH_TRY(prepare(loss, batch, row_begin, row_end, tiles));
+    SH_TRY(group_rows(loss, batch, row_begin, row_end));
+    if (loss->device != NULL) {
+        SH_TRY(sh_loss_device_apply(loss, batch, choices, row_begin, row_end, stats, grad));
+        goto out;
+    }
+    prepare(loss, batch, tiles);
     loss->ops->apply(loss, batch, choices, row_begin, row_end, stats, grad);
     if (!all_finite(batch->embeddings, batch->n * batch->dim)) {
         stats->loss = NAN;
@@ -220,9 +235,11 @@ sh_status sh_loss_count_candidates(sh_loss *loss, const sh_loss_batch *batch, in
 {
     sh_status st = SH_OK;
 
-    SH_CHECK(loss->config.kind == SH_LOSS_ALGORITHM1, SH_ERR_USAGE,
-             "loss: %s has no candidates to count, Algorithm 1 has", loss->ops->name);
-    SH_TRY(prepare(loss, batch, 0, batch->n, true));
+    SH_CHECK(loss->config.kind == SH_LOSS_ALGORITHM1 && loss->device == NULL, SH_ERR_USAGE,
+             "loss: %s has no candidates to count here, Algorithm 1 has in host memory",
+             loss->ops->name);
+    SH_TRY(group_rows(loss, batch, 0, batch->n));
+    prepare(loss, batch, true);
     memset(counts, 0, (size_t)(batch->n * batch->n) * sizeof(int32_t));
     sh_mine_count(loss, counts);
 out:
@@ -291,7 +308,31 @@ static bool reserve_all(sh_loss *loss)
     return !failed;
 }
 
-sh_status sh_loss_create(const sh_loss_config *config, int64_t n_max, int64_t dim, sh_loss **out)
+const sh_backend *sh_loss_memory(const sh_loss_config *config, const sh_backend *backend)
+{
+    bool has_kernels = backend != NULL && backend->loss != NULL;
+
+    return has_kernels && backend->loss->why_not(config) == NULL ? backend : NULL;
+}
+
+/* What the host's loops need of memory. */
+static sh_status reserve_host(sh_loss *loss)
+{
+    sh_status st = SH_OK;
+
+    SH_CHECK(reserve_all(loss), SH_ERR_NO_MEMORY, "loss: %zu bytes for batches of %lld x %lld",
+             loss->bytes, (long long)loss->n_max, (long long)loss->dim);
+    SH_TRY(sh_groups_create(loss->n_max, &loss->fish));
+    if (loss->ops->tiles != 0) {
+        SH_TRY(sh_packed_create(loss->n_max, loss->dim, &loss->packed));
+        loss->bytes += sh_packed_bytes(loss->n_max, loss->dim);
+    }
+out:
+    return st;
+}
+
+sh_status sh_loss_create(const sh_loss_config *config, const sh_backend *backend, int64_t n_max,
+                         int64_t dim, sh_loss **out)
 {
     sh_status st = SH_OK;
     sh_loss *loss = NULL;
@@ -323,13 +364,14 @@ sh_status sh_loss_create(const sh_loss_config *config, int64_t n_max, int64_t di
              "loss: %lld rows with up to %lld positives each are too many for one batch; set how "
              "many rows a label can have",
              (long long)n_max, (long long)loss->max_positives);
-    SH_CHECK(reserve_all(loss), SH_ERR_NO_MEMORY, "loss: %zu bytes for batches of %lld x %lld",
-             loss->bytes, (long long)n_max, (long long)dim);
     SH_TRY(sh_groups_create(n_max, &loss->labels));
-    SH_TRY(sh_groups_create(n_max, &loss->fish));
-    if (loss->ops->tiles != 0) {
-        SH_TRY(sh_packed_create(n_max, dim, &loss->packed));
-        loss->bytes += sh_packed_bytes(n_max, dim);
+
+    const sh_backend *memory = sh_loss_memory(config, backend);
+
+    if (memory != NULL) {
+        SH_TRY(sh_loss_device_create(loss, memory, &loss->device));
+    } else {
+        SH_TRY(reserve_host(loss));
     }
     *out = loss;
     loss = NULL;
@@ -348,6 +390,7 @@ void sh_loss_destroy(sh_loss **loss)
     sh_loss *l = *loss;
 
     if (l == NULL) return;
+    sh_loss_device_destroy(&l->device);
     sh_groups_clear(&l->labels);
     sh_groups_clear(&l->fish);
     sh_packed_clear(&l->packed);

@@ -12,6 +12,10 @@
  *   apply    loss, and gradient of the owned rows, from all choices
  *
  * Memory: rows x columns is tiled, never stored; no list of all triplets.
+ *
+ * Where: in host memory, or in that of a backend with kernels for the loss (models/loss/kernels.h),
+ * so that embeddings and gradients need not leave it. Embeddings, choices and gradients are in the
+ * one or the other; labels and fish in the host's always.
  */
 #ifndef SH_MODELS_LOSS_H
 #define SH_MODELS_LOSS_H
@@ -19,7 +23,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "base/status.h"
+#include "models/backend.h"
 
 SH_C_BEGIN
 
@@ -58,7 +62,7 @@ typedef struct sh_loss_config {
 
 /** The batch as every rank sees it. Not owned. */
 typedef struct sh_loss_batch {
-    const float *embeddings; /* [n, dim], row-major */
+    const float *embeddings; /* [n, dim], row-major; in the loss's memory */
     const int32_t *labels;   /* [n] class of the loss: equal labels are positives */
     const int32_t *fish;     /* [n] individual: rows of one fish are never negatives of each other,
                                 even where their labels (sides) differ. May equal labels. */
@@ -75,9 +79,14 @@ typedef struct sh_loss_stats {
 
 typedef struct sh_loss sh_loss; /* scratch for one batch size, reused from step to step */
 
-/** Allocate for batches of up to n_max rows of dim. The caller owns *out. */
-SH_MUST_CHECK sh_status sh_loss_create(const sh_loss_config *config, int64_t n_max, int64_t dim,
-                                       sh_loss **out);
+/** The backend in whose memory such a loss works when `backend` (NULL: none) runs the network:
+ *  `backend`, or NULL for the host's memory, where it has no kernels for it. */
+const sh_backend *sh_loss_memory(const sh_loss_config *config, const sh_backend *backend);
+
+/** Allocate for batches of up to n_max rows of dim, in the memory that sh_loss_memory says. The
+ *  caller owns *out. */
+SH_MUST_CHECK sh_status sh_loss_create(const sh_loss_config *config, const sh_backend *backend,
+                                       int64_t n_max, int64_t dim, sh_loss **out);
 void sh_loss_destroy(sh_loss **loss);
 
 /** "semi-hard", "batch-hard", "algorithm1", "batch-all", "contrastive", ...: a static string. */
@@ -91,18 +100,20 @@ size_t sh_loss_bytes(const sh_loss *loss);
 size_t sh_loss_choice_bytes(const sh_loss *loss);
 
 /** Mine the anchors row_begin .. row_end - 1; writes their choices, (row_end - row_begin) *
- *  choice_bytes, into choices. */
+ *  choice_bytes, into choices, in the loss's memory (in order with the backend's kernels). */
 SH_MUST_CHECK sh_status sh_loss_choose(sh_loss *loss, const sh_loss_batch *batch, int64_t row_begin,
                                        int64_t row_end, void *choices);
 
 /** From the choices of all n rows: stats of the whole batch (the same on every rank), and the
- *  gradient of the owned rows, grad [row_end - row_begin, dim] (NULL: stats only). */
+ *  gradient of the owned rows, grad [row_end - row_begin, dim] (NULL: stats only), both in the
+ *  loss's memory. Waits for the stats. Where an embedding is not finite, neither are they. */
 SH_MUST_CHECK sh_status sh_loss_apply(sh_loss *loss, const sh_loss_batch *batch,
                                       const void *choices, int64_t row_begin, int64_t row_end,
                                       sh_loss_stats *stats, float *grad);
 
-/** Algorithm 1 only, for looking: counts [n, n] of the negatives that violate the margin for each
- *  (anchor, positive), as the miner counts them before it draws; 0 where the column is no positive.
+/** Algorithm 1 in host memory only, for looking: counts [n, n] of the negatives that violate the
+ * margin for each (anchor, positive), as the miner counts them before it draws; 0 where the column
+ * is no positive.
  */
 SH_MUST_CHECK sh_status sh_loss_count_candidates(sh_loss *loss, const sh_loss_batch *batch,
                                                  int32_t *counts);

@@ -18,6 +18,8 @@
 #include "models/conformance.h"
 #include "models/cuda/cuda.h"
 #include "models/cuda/emulator/order.h"
+#include "models/loss_cases.h"
+#include "models/loss_step.h"
 #include "models/optim.h"
 #include "models/small_net.h"
 
@@ -225,6 +227,24 @@ static void tree_sum__adds_as_the_stack_says(void **state)
     assert_true(n_differ > 100); /* or the equality above would mean nothing */
 }
 
+/** Losses have a test of their own (test_cuda_loss.c); this one sees that they were linked. */
+static void mined_triplets__have_the_gradient_of_the_host(void **state)
+{
+    const sh_loss_config config = {.kind = SH_LOSS_SEMI_HARD, .margin = 1, .max_per_label = 3};
+    loss_case c;
+
+    (void)state;
+    case_make(&c, 9, 4, 3, 1, 1);
+    loss_outcome host = run_loss_step(NULL, &config, &c.batch, 1);
+    loss_outcome device = run_loss_step(&sh_backend_cuda, &config, &c.batch, 1);
+
+    assert_null(sh_emulator_fault());
+    assert_memory_equal(device.grad, host.grad, host.grad_bytes);
+    loss_outcome_free(&host);
+    loss_outcome_free(&device);
+    case_free(&c);
+}
+
 /** After the tests above. */
 static void every_kernel_file__was_run(void **state)
 {
@@ -260,6 +280,7 @@ int main(void)
         cmocka_unit_test(every_optimizer__has_the_bytes_of_the_host),
         cmocka_unit_test(add__has_the_bytes_of_the_host),
         cmocka_unit_test(tree_sum__adds_as_the_stack_says),
+        cmocka_unit_test(mined_triplets__have_the_gradient_of_the_host),
         cmocka_unit_test(every_kernel_file__was_run),
     };
 

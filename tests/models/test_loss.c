@@ -28,7 +28,7 @@ static step step_run(const sh_loss_config *config, const sh_loss_batch *batch, i
     step s = {.grad = malloc((size_t)(batch->n * batch->dim) * sizeof(float))};
     sh_loss *loss = NULL;
 
-    assert_int_equal(sh_loss_create(config, batch->n, batch->dim, &loss), SH_OK);
+    assert_int_equal(sh_loss_create(config, NULL, batch->n, batch->dim, &loss), SH_OK);
     s.row_bytes = sh_loss_choice_bytes(loss);
     s.choices = calloc((size_t)batch->n, s.row_bytes + 1);
     for (int pass = 0; pass < 2; pass++)
@@ -251,7 +251,7 @@ static void algorithm1__draws_evenly_among_the_violating(void **state)
 
     (void)state;
     case_make(&c, 30, 4, 6, 1, 8);
-    assert_int_equal(sh_loss_create(&config, 30, 4, &loss), SH_OK);
+    assert_int_equal(sh_loss_create(&config, NULL, 30, 4, &loss), SH_OK);
     assert_int_equal(sh_loss_count_candidates(loss, &c.batch, counts), SH_OK);
     size_t row_bytes = sh_loss_choice_bytes(loss), slots = row_bytes / sizeof(sh_triplet);
     sh_triplet *triplets = calloc(30, row_bytes);
@@ -438,7 +438,7 @@ static void loss__refuses_what_was_not_agreed(void **state)
 
     (void)state;
     case_make(&c, 20, 6, 5, 1, 1); /* four rows per label */
-    assert_int_equal(sh_loss_create(&config, 20, 6, &loss), SH_OK);
+    assert_int_equal(sh_loss_create(&config, NULL, 20, 6, &loss), SH_OK);
     assert_int_equal(sh_loss_choose(loss, &c.batch, 0, 20, room), SH_ERR_MISMATCH);
     assert_non_null(strstr(sh_error_message(), "max_per_label"));
     assert_int_equal(sh_loss_choose(loss, &c.batch, 0, 21, room), SH_ERR_MISMATCH);
@@ -446,7 +446,7 @@ static void loss__refuses_what_was_not_agreed(void **state)
     assert_int_equal(sh_loss_choose(loss, &c.batch, 0, 20, room), SH_ERR_MISMATCH);
     sh_loss_destroy(&loss);
     config.kind = (sh_loss_kind)77;
-    assert_int_equal(sh_loss_create(&config, 20, 6, &loss), SH_ERR_USAGE);
+    assert_int_equal(sh_loss_create(&config, NULL, 20, 6, &loss), SH_ERR_USAGE);
     assert_null(loss);
     case_free(&c);
 }

@@ -45,7 +45,7 @@ static step step_run(const sh_loss_config *config, const sh_loss_batch *batch, i
               .choices = calloc((size_t)batch->n, sizeof(sh_pair_sums))};
     sh_loss *loss = NULL;
 
-    assert_int_equal(sh_loss_create(config, batch->n, batch->dim, &loss), SH_OK);
+    assert_int_equal(sh_loss_create(config, NULL, batch->n, batch->dim, &loss), SH_OK);
     assert_int_equal(sh_loss_choice_bytes(loss), sizeof(sh_pair_sums));
     for (int pass = 0; pass < 2; pass++)
         for (int r = 0; r < n_ranks; r++) {
@@ -318,7 +318,7 @@ static void create__refuses_other_distances_than_the_definition_has(void **state
 
     (void)state;
     config.distance = SH_EUCLIDEAN;
-    assert_int_equal(sh_loss_create(&config, 20, 6, &loss), SH_ERR_USAGE);
+    assert_int_equal(sh_loss_create(&config, NULL, 20, 6, &loss), SH_ERR_USAGE);
     assert_non_null(strstr(sh_error_message(), "cosine"));
     assert_null(loss);
 }

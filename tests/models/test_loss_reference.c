@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // prefix: ref
 // timeout: 60
+// library: sh_models_cuda_emulated
 /**
  * Losses, gradients and counts against losses.h5: TensorFlow Addons, pytorch-metric-learning, the
  * siamese face network, Algorithm 1, ArcFace. Every group and every entry that the file has is
- * checked.
+ * checked, in host memory and, where there are kernels, on a device's emulator.
  *
  * Tolerance 1e-5 of the norm. TFA computes in f32 throughout and takes distances from norms + dot,
  * so its small losses (margin 0.2 minus the difference of two squared distances near 1) carry a few
@@ -22,7 +23,8 @@
 #include <cmocka.h>
 
 #include "models/class_net.h"
-#include "models/loss/loss.h"
+#include "models/cuda/cuda.h"
+#include "models/loss_step.h"
 
 #define TOLERANCE 1e-5
 
@@ -31,8 +33,17 @@ typedef struct fixture {
     float *embeddings;
     int32_t *labels;
     int64_t n, dim;
-    int n_checked;
+    int n_checked, n_on_device;
 } fixture;
+
+static sh_loss_batch batch_of(const fixture *f)
+{
+    return (sh_loss_batch){.embeddings = f->embeddings,
+                           .labels = f->labels,
+                           .fish = f->labels,
+                           .n = f->n,
+                           .dim = f->dim};
+}
 
 static void *read_dataset(hid_t group, const char *name, hid_t type, size_t size)
 {
@@ -69,50 +80,43 @@ static double relative_error(const float *a, const float *b, int64_t n)
     return norm > 0 ? sqrt(difference / norm) : sqrt(difference);
 }
 
-/* One whole step on one rank. */
-static void run_loss(const fixture *f, const sh_loss_config *config, sh_loss_stats *stats,
-                     float *grad)
-{
-    sh_loss *loss = NULL;
-    sh_loss_batch batch = {.embeddings = f->embeddings,
-                           .labels = f->labels,
-                           .fish = f->labels,
-                           .n = f->n,
-                           .dim = f->dim};
-
-    assert_int_equal(sh_loss_create(config, f->n, f->dim, &loss), SH_OK);
-    void *choices = calloc((size_t)f->n, sh_loss_choice_bytes(loss) + 1);
-
-    assert_int_equal(sh_loss_choose(loss, &batch, 0, f->n, choices), SH_OK);
-    assert_int_equal(sh_loss_apply(loss, &batch, choices, 0, f->n, stats, grad), SH_OK);
-    free(choices);
-    sh_loss_destroy(&loss);
-}
-
-static void check_step(fixture *f, const char *entry, const char *suffix,
-                       const sh_loss_config *config)
+/* One step, in host memory or a backend's, against the file. */
+static void check_step_in(fixture *f, const sh_backend *backend, const char *entry,
+                          const char *suffix, const sh_loss_config *config)
 {
     char name[160];
-    float *grad = calloc((size_t)(f->n * f->dim), sizeof(float));
-    sh_loss_stats stats;
+    sh_loss_batch batch = batch_of(f);
+    loss_outcome o = run_loss_step(backend, config, &batch, 1);
 
-    run_loss(f, config, &stats, grad);
     snprintf(name, sizeof(name), "%s/loss%s", entry, suffix);
     double expected = read_scalar(f->group, name), error;
 
     snprintf(name, sizeof(name), "%s/gradient%s", entry, suffix);
     float *reference = read_dataset(f->group, name, H5T_NATIVE_FLOAT, sizeof(float));
 
-    error = relative_error(grad, reference, f->n * f->dim);
-    if (fabs(stats.loss - expected) > TOLERANCE * fabs(expected) || !(error <= TOLERANCE))
-        fail_msg("%s%s: loss %.9g, expected %.9g; gradient off by %.3g", entry, suffix, stats.loss,
-                 expected, error);
+    error = relative_error(o.grad, reference, f->n * f->dim);
+    if (fabs(o.stats.loss - expected) > TOLERANCE * fabs(expected) || !(error <= TOLERANCE))
+        fail_msg("%s%s: loss %.9g, expected %.9g; gradient off by %.3g", entry, suffix,
+                 o.stats.loss, expected, error);
     snprintf(name, sizeof(name), "%s/n_triplets", entry);
     if (H5Lexists(f->group, name, H5P_DEFAULT) > 0)
-        assert_int_equal(stats.n_triplets, (int64_t)read_scalar(f->group, name));
-    f->n_checked++;
+        assert_int_equal(o.stats.n_triplets, (int64_t)read_scalar(f->group, name));
     free(reference);
-    free(grad);
+    loss_outcome_free(&o);
+}
+
+static void check_step(fixture *f, const char *entry, const char *suffix,
+                       const sh_loss_config *given)
+{
+    sh_loss_config config = *given;
+    sh_loss_batch batch = batch_of(f);
+
+    check_step_in(f, NULL, entry, suffix, &config);
+    f->n_checked++;
+    if (sh_loss_memory(&config, &sh_backend_cuda) == NULL) return;
+    config.max_per_label = most_per_label(&batch);
+    check_step_in(f, &sh_backend_cuda, entry, suffix, &config);
+    f->n_on_device++;
 }
 
 static void check_tfa(fixture *f, const char *entry)
@@ -153,17 +157,16 @@ static void check_pml(fixture *f, const char *entry)
             continue;
         }
         /* Without a triplet the reference gives no loss; ours is 0, and so is the gradient. */
-        float *grad = calloc((size_t)(f->n * f->dim), sizeof(float));
-        sh_loss_stats stats;
+        sh_loss_batch batch = batch_of(f);
+        loss_outcome o = run_loss_step(NULL, &config, &batch, 1);
 
-        run_loss(f, &config, &stats, grad);
         snprintf(name, sizeof(name), "%s/n_triplets", entry);
         assert_int_equal((int64_t)read_scalar(f->group, name), 0);
-        assert_int_equal(stats.n_triplets, 0);
-        assert_true(stats.loss == 0);
-        for (int64_t k = 0; k < f->n * f->dim; k++) assert_true(grad[k] == 0);
+        assert_int_equal(o.stats.n_triplets, 0);
+        assert_true(o.stats.loss == 0);
+        for (int64_t k = 0; k < f->n * f->dim; k++) assert_true(o.grad[k] == 0);
         f->n_checked++;
-        free(grad);
+        loss_outcome_free(&o);
     }
 }
 
@@ -225,16 +228,12 @@ static void check_candidates(fixture *f, const char *entry)
     sh_loss *loss = NULL;
     sh_loss_config config = {.kind = SH_LOSS_ALGORITHM1,
                              .margin = strtof(strstr(entry, "margin") + strlen("margin"), NULL)};
-    sh_loss_batch batch = {.embeddings = f->embeddings,
-                           .labels = f->labels,
-                           .fish = f->labels,
-                           .n = f->n,
-                           .dim = f->dim};
+    sh_loss_batch batch = batch_of(f);
     int32_t *counts = malloc((size_t)(f->n * f->n) * sizeof(int32_t));
     int32_t *expected = read_dataset(f->group, entry, H5T_NATIVE_INT32, sizeof(int32_t));
     int64_t n_positive = 0;
 
-    assert_int_equal(sh_loss_create(&config, f->n, f->dim, &loss), SH_OK);
+    assert_int_equal(sh_loss_create(&config, NULL, f->n, f->dim, &loss), SH_OK);
     assert_int_equal(sh_loss_count_candidates(loss, &batch, counts), SH_OK);
     for (int64_t at = 0; at < f->n * f->n; at++) {
         bool pair = f->labels[at / f->n] == f->labels[at % f->n] && at / f->n != at % f->n;
@@ -290,8 +289,9 @@ static herr_t check_group(hid_t file, const char *name, const H5L_info_t *info, 
     f.embeddings = read_dataset(f.group, "embeddings", H5T_NATIVE_FLOAT, sizeof(float));
     f.labels = read_dataset(f.group, "labels", H5T_NATIVE_INT32, sizeof(int32_t));
     H5Literate(f.group, H5_INDEX_NAME, H5_ITER_INC, NULL, check_entry, &f);
-    printf("group %s: %d entries agree\n", name, f.n_checked);
-    assert_true(f.n_checked > 0);
+    printf("group %s: %d entries agree, %d of them on a device too\n", name, f.n_checked,
+           f.n_on_device);
+    assert_true(f.n_checked > 0 && f.n_on_device > 0);
     *(int *)context += f.n_checked;
     free(f.embeddings);
     free(f.labels);

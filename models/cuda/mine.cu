@@ -1,0 +1,451 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * Choosing one triplet per slot: models/loss/mine.c on a device.
+ *
+ * A block has the distances of 64 rows to 64 columns at a time, never more; from them each list (an
+ * anchor and one of its positives) keeps the best column so far. Columns are shared out to several
+ * blocks, so what they keep are keys, `distance bits << 32 | column`, of which the least wins
+ * whoever brings it: the least distance, and of equals the smallest column.
+ */
+#include <string.h>
+
+#include "base/rng_core.h"
+#include "models/cuda/memory.h"
+#include "models/cuda/tiles.h"
+#include "models/ops.h"
+
+enum {
+    WARP = 32,
+    WARPS = SH_BLOCK / WARP,
+    LANES = 16, /* of a distance from direct differences */
+};
+
+#define NO_KEY (~(uint64_t)0)
+
+choose_scratch sh_cuda_choose_scratch(carver *c, const sh_loss_config *config, int64_t n,
+                                      int64_t dim, int64_t lists)
+{
+    const int64_t padded = pieces_of(n, TILE) * TILE;
+    choose_scratch s;
+
+    s.unit = take_unit(c, config, n, dim);
+    s.partial = c->take<double>(pieces_of(n, SH_SUM_ROWS) * dim);
+    s.mean = c->take<float>(dim);
+    s.packed = c->take<float>(dim * padded);
+    s.norms = c->take<float>(padded);
+    s.above = c->take<float>(lists * n);
+    s.best = c->take<uint64_t>(SH_MINE_PIECES * (lists + 1) * n);
+    s.found = c->take<int32_t>(config->kind == SH_LOSS_ALGORITHM1 ? lists * n : 0);
+    return s;
+}
+
+/* ---- rows, centred and packed ---- */
+
+__global__ void __launch_bounds__(SH_BLOCK)
+    unit_rows(unit_scratch unit, const float *x, int64_t n, int64_t dim)
+{
+    const int64_t i = item_index();
+    double sum = 0;
+
+    if (i >= n) return;
+    for (int64_t k = 0; k < dim; k++) sum += (double)x[i * dim + k] * x[i * dim + k];
+    const double inverse = 1 / fmax(sqrt(sum), SH_L2_NORM_EPS);
+    for (int64_t k = 0; k < dim; k++) unit.rows[i * dim + k] = (float)(x[i * dim + k] * inverse);
+    unit.inverse_norm[i] = (float)inverse;
+}
+
+const float *sh_cuda_rows(const unit_scratch &unit, const sh_triplet_batch *batch)
+{
+    if (batch->config->distance != SH_COSINE) return batch->embeddings;
+    SH_LAUNCH(unit_rows, item_grid(batch->n), dim3(SH_BLOCK), 0, unit, batch->embeddings, batch->n,
+              batch->dim);
+    return unit.rows;
+}
+
+/** partial [pieces, dim]: sums over SH_SUM_ROWS rows. */
+__global__ void __launch_bounds__(SH_BLOCK)
+    partial_means(double *partial, const float *x, int64_t n, int64_t dim)
+{
+    const int64_t item = item_index(), k = item % dim, first = item / dim * SH_SUM_ROWS;
+    double sum = 0;
+
+    if (first >= n) return;
+    for (int64_t i = first; i < n && i < first + SH_SUM_ROWS; i++) sum += x[i * dim + k];
+    partial[item] = sum;
+}
+
+__global__ void __launch_bounds__(SH_BLOCK)
+    finish_means(float *mean, const double *partial, int64_t n_pieces, int64_t n, int64_t dim)
+{
+    const int64_t k = item_index();
+    double sum = 0;
+
+    if (k >= dim) return;
+    for (int64_t piece = 0; piece < n_pieces; piece++) sum += partial[piece * dim + k];
+    mean[k] = (float)(sum / (double)n);
+}
+
+__global__ void __launch_bounds__(SH_BLOCK)
+    pack_rows(float *packed, float *norms, const float *x, const float *mean, int64_t n,
+              int64_t padded, int64_t dim)
+{
+    const int64_t i = item_index();
+    float norm = 0;
+
+    if (i >= padded) return;
+    for (int64_t k = 0; k < dim; k++) {
+        const float centred = i < n ? x[i * dim + k] - mean[k] : 0;
+
+        packed[k * padded + i] = centred;
+        norm = fmaf(centred, centred, norm);
+    }
+    norms[i] = i < n ? norm : NAN;
+}
+
+static packed_rows pack_batch(const choose_scratch &s, const sh_triplet_batch *batch,
+                              const float *x)
+{
+    const int64_t n = batch->n, dim = batch->dim, padded = pieces_of(n, TILE) * TILE;
+    const int64_t n_sums = pieces_of(n, SH_SUM_ROWS);
+
+    SH_LAUNCH(partial_means, item_grid(n_sums * dim), dim3(SH_BLOCK), 0, s.partial, x, n, dim);
+    SH_LAUNCH(finish_means, item_grid(dim), dim3(SH_BLOCK), 0, s.mean, s.partial, n_sums, n, dim);
+    SH_LAUNCH(pack_rows, item_grid(padded), dim3(SH_BLOCK), 0, s.packed, s.norms, x, s.mean, n,
+              padded, dim);
+    return packed_rows{s.packed, s.norms, batch->rows, n, padded, dim};
+}
+
+/** Distances of the anchors to their positives, squared or of the loss, [lists, anchors]. */
+__global__ void __launch_bounds__(SH_BLOCK)
+    positive_distances(float *above, packed_rows p, anchors who, int64_t lists, bool squared,
+                       sh_distance distance)
+{
+    const int64_t item = item_index(), list = item / who.n(), row = who.begin + item % who.n();
+    float dot = 0;
+
+    if (list >= lists || list >= others_of(p.rows, row)) return;
+    const int64_t other = other_of(p.rows, row, list);
+    for (int64_t k = 0; k < p.dim; k++)
+        dot = fmaf(p.x[k * p.padded + row], p.x[k * p.padded + other], dot);
+    const float d2 = squared_distance(dot, p.norms[row], p.norms[other]);
+    above[item] = squared ? d2 : metric_of(distance, d2);
+}
+
+/* ---- semi-hard, batch-hard ---- */
+
+__device__ static inline uint64_t key_of(float d2, int64_t column, bool farthest)
+{
+    uint32_t bits; /* of numbers from zero on these are in the numbers' order */
+
+    memcpy(&bits, &d2, sizeof(bits));
+    return (uint64_t)(farthest ? ~bits : bits) << 32 | (uint64_t)column;
+}
+
+/** best [pieces, n_lists, n_anchors]: per list the nearest negative beyond above [lists, n_anchors]
+ *  (NULL: the nearest); in list `farthest`, if there is one, the farthest. */
+struct best_task {
+    const float *above;
+    uint64_t *best;
+    int64_t n_anchors, n_lists, farthest;
+
+    __device__ bool has(const sh_row_tables &rows, int64_t row, int64_t list) const
+    {
+        return above == nullptr || list == farthest || list < others_of(rows, row);
+    }
+
+    __device__ void look(int64_t at, int64_t list, int64_t column0, const float *d,
+                         bool is_first) const
+    {
+        const bool far = list == farthest;
+        const float beyond = far || above == nullptr ? -1 : above[list * n_anchors + at];
+        uint64_t *kept = &best[(blockIdx.y * n_lists + list) * n_anchors + at];
+        float value = far ? -1 : INFINITY;
+        int column = -1;
+
+        for (int c = 0; c < TILE; c++) {
+            const bool better = far ? d[c] > value : d[c] > beyond && d[c] < value;
+
+            value = better ? d[c] : value;
+            column = better ? c : column;
+        }
+        const uint64_t key = column < 0 ? NO_KEY : key_of(value, column0 + column, far);
+        *kept = is_first || key < *kept ? key : *kept;
+    }
+};
+
+struct picked {
+    int32_t positive, negative;
+    bool exists;
+};
+
+/** Where settling finds what tiles found. */
+struct best_lists {
+    const uint64_t *best;
+    const float *above;
+    int64_t n_anchors, n_lists;
+    int n_pieces;
+
+    /** The winning column of a list; -1: none. */
+    __device__ int32_t winner(int64_t at, int64_t list) const
+    {
+        uint64_t least = NO_KEY;
+
+        for (int piece = 0; piece < n_pieces; piece++) {
+            const uint64_t key = best[(piece * n_lists + list) * n_anchors + at];
+            least = key < least ? key : least;
+        }
+        return least == NO_KEY ? -1 : (int32_t)(uint32_t)least;
+    }
+};
+
+/** TensorFlow Addons: per positive the nearest negative beyond it, else the farthest one. */
+struct pick_semi_hard {
+    static const bool alone = false;
+    best_lists lists;
+
+    __device__ picked of(const sh_row_tables &rows, int64_t row, int64_t at, int64_t slot) const
+    {
+        if (slot >= others_of(rows, row)) return picked{-1, -1, false};
+        const int32_t beyond = lists.winner(at, slot);
+        return picked{other_of(rows, row, slot),
+                      beyond >= 0 ? beyond : lists.winner(at, lists.n_lists - 1), true};
+    }
+};
+
+/** TensorFlow Addons: the farthest positive, the nearest negative. */
+struct pick_batch_hard {
+    static const bool alone = true; /* an anchor without negatives stands at its own distance */
+    best_lists lists;
+
+    __device__ picked of(const sh_row_tables &rows, int64_t row, int64_t at, int64_t) const
+    {
+        const int64_t n_positives = others_of(rows, row);
+        int64_t hardest = 0;
+
+        for (int64_t q = 1; q < n_positives; q++)
+            if (lists.above[q * lists.n_anchors + at] > lists.above[hardest * lists.n_anchors + at])
+                hardest = q;
+        return picked{n_positives > 0 ? other_of(rows, row, hardest) : -1, lists.winner(at, 0),
+                      true};
+    }
+};
+
+/* ---- Algorithm 1 ---- */
+
+/** What both passes over the tiles see: the negatives that violate the margin. */
+struct violations {
+    const float *positives; /* [n_lists, n_anchors] */
+    int32_t *counts;        /* [pieces, n_lists, n_anchors] */
+    int64_t n_anchors, n_lists;
+    float above, upto;
+    sh_distance distance;
+
+    __device__ bool has(const sh_row_tables &rows, int64_t row, int64_t list) const
+    {
+        return list < others_of(rows, row);
+    }
+
+    __device__ bool violates(float d2, float positive) const
+    {
+        const float gap = metric_of(distance, d2) - positive;
+        return gap > above && gap <= upto;
+    }
+
+    __device__ int32_t *count(int64_t piece, int64_t list, int64_t at) const
+    {
+        return &counts[(piece * n_lists + list) * n_anchors + at];
+    }
+};
+
+struct count_task : violations {
+    __device__ void look(int64_t at, int64_t list, int64_t, const float *d, bool is_first) const
+    {
+        const float positive = positives[list * n_anchors + at];
+        int32_t n = 0;
+
+        for (int c = 0; c < TILE; c++) n += violates(d[c], positive);
+        *count(blockIdx.y, list, at) = n + (is_first ? 0 : *count(blockIdx.y, list, at));
+    }
+};
+
+/** counts: how many violating negatives of its piece a list passes over, as draw_violating left it;
+ *  below 0: its negative is elsewhere, or found. */
+struct find_task : violations {
+    int32_t *found; /* [n_lists, n_anchors] */
+
+    __device__ void look(int64_t at, int64_t list, int64_t column0, const float *d, bool) const
+    {
+        const float positive = positives[list * n_anchors + at];
+        int32_t left = *count(blockIdx.y, list, at);
+
+        if (left < 0) return;
+        for (int c = 0; c < TILE; c++)
+            if (violates(d[c], positive) && left-- == 0)
+                found[list * n_anchors + at] = (int32_t)(column0 + c);
+        *count(blockIdx.y, list, at) = left;
+    }
+};
+
+/** From counts per piece: one of all, by a keyed draw, as what to pass over in the piece that has
+ *  it. */
+__global__ void __launch_bounds__(SH_BLOCK)
+    draw_violating(find_task task, sh_row_tables rows, anchors who, int n_pieces, uint64_t seed,
+                   uint64_t step)
+{
+    const int64_t item = item_index(), list = item / who.n(), at = item % who.n();
+    const int64_t row = who.begin + at;
+    int64_t n = 0, drawn = -1;
+
+    if (list >= task.n_lists || !task.has(rows, row, list)) return;
+    for (int piece = 0; piece < n_pieces; piece++) n += *task.count(piece, list, at);
+    if (n > 0)
+        drawn =
+            (int64_t)sh_rng_core_below(sh_rng_core_make(seed, SH_RNG_MINING, step, (uint64_t)row),
+                                       (uint64_t)other_of(rows, row, list), (uint64_t)n);
+    for (int piece = 0; piece < n_pieces; piece++) {
+        const int64_t here = *task.count(piece, list, at);
+
+        *task.count(piece, list, at) = drawn >= 0 && drawn < here ? (int32_t)drawn : -1;
+        drawn -= here;
+    }
+    task.found[list * who.n() + at] = -1;
+}
+
+struct pick_violating {
+    static const bool alone = false;
+    const int32_t *found;
+    int64_t n_anchors;
+
+    __device__ picked of(const sh_row_tables &rows, int64_t row, int64_t at, int64_t slot) const
+    {
+        const bool has = slot < others_of(rows, row) && found[slot * n_anchors + at] >= 0;
+
+        if (!has) return picked{-1, -1, false};
+        return picked{other_of(rows, row, slot), found[slot * n_anchors + at], true};
+    }
+};
+
+/* ---- what was chosen, measured ---- */
+
+/** A warp per slot; each half of it has one distance from direct differences, in the host's order
+ *  of additions. */
+template <class Pick>
+__global__ void __launch_bounds__(SH_BLOCK)
+    settle(Pick pick, const float *x, int64_t dim, sh_distance distance, sh_row_tables rows,
+           anchors who, int64_t slots, sh_triplet *choices)
+{
+    SH_SHARED(double, shared); /* [SH_BLOCK], then [SH_BLOCK / LANES] */
+    double *distances = shared + SH_BLOCK;
+    const int lane = (int)threadIdx.x % WARP, half = (int)threadIdx.x / LANES;
+    const int64_t item = (int64_t)blockIdx.x * WARPS + threadIdx.x / WARP;
+    const int64_t n_items = who.n() * slots, at = (item < n_items ? item : n_items - 1) / slots;
+    const int64_t row = who.begin + at;
+    const picked p = pick.of(rows, row, at, item % slots);
+    const int64_t other = lane < LANES ? p.positive : p.negative;
+    double sum = 0;
+
+    for (int64_t k = lane % LANES; k < dim && other >= 0; k += LANES) {
+        const float difference = x[row * dim + k] - x[other * dim + k];
+        sum += (double)difference * difference;
+    }
+    shared[threadIdx.x] = sum;
+    __syncwarp();
+    if (lane % LANES == 0) {
+        double d2 = 0;
+
+        for (int l = 0; l < LANES; l++) d2 += shared[half * LANES + l];
+        distances[half] = distance == SH_EUCLIDEAN ? sqrt(d2)
+                          : distance == SH_SQUARED ? d2
+                                                   : d2 / 2;
+    }
+    __syncwarp();
+    if (lane > 0 || item >= n_items) return;
+    const float d_ap = (float)distances[half], d_an = (float)distances[half + 1];
+    if (!p.exists) {
+        choices[item] = sh_triplet{-1, -1, SH_NO_TRIPLET, 0};
+    } else if (Pick::alone && p.negative < 0) {
+        choices[item] = sh_triplet{-1, -1, d_ap, d_ap};
+    } else {
+        choices[item] = sh_triplet{p.positive, p.negative, d_ap, d_an};
+    }
+}
+
+/* ---- choose ---- */
+
+struct choosing {
+    const sh_triplet_batch *batch;
+    choose_scratch s;
+    const float *x;
+    packed_rows p;
+    anchors who;
+    sh_triplet *choices;
+};
+
+template <class Pick> static void launch_settle(const choosing &c, const Pick &pick)
+{
+    const int64_t n_items = c.who.n() * c.batch->slots;
+
+    SH_LAUNCH(settle<Pick>, dim3((unsigned)pieces_of(n_items, WARPS)), dim3(SH_BLOCK),
+              (SH_BLOCK + SH_BLOCK / LANES) * sizeof(double), pick, c.x, c.batch->dim,
+              c.batch->config->distance, c.batch->rows, c.who, c.batch->slots, c.choices);
+}
+
+static void choose_semi_hard(const choosing &c)
+{
+    const int64_t n = c.who.n(), n_lists = c.batch->most_others + 1;
+
+    launch_over_tiles(c.p, c.who, best_task{c.s.above, c.s.best, n, n_lists, n_lists - 1});
+    launch_settle(c, pick_semi_hard{best_lists{c.s.best, c.s.above, n, n_lists,
+                                               (int)pieces_of_columns(c.batch->n)}});
+}
+
+static void choose_batch_hard(const choosing &c)
+{
+    const int64_t n = c.who.n();
+
+    launch_over_tiles(c.p, c.who, best_task{nullptr, c.s.best, n, 1, -1});
+    launch_settle(c, pick_batch_hard{best_lists{c.s.best, c.s.above, n, 1,
+                                                (int)pieces_of_columns(c.batch->n)}});
+}
+
+static void choose_algorithm1(const choosing &c)
+{
+    const sh_triplet_batch *b = c.batch;
+    const int64_t n = c.who.n(), n_lists = b->most_others;
+    const violations all = {
+        c.s.above,          reinterpret_cast<int32_t *>(c.s.best), n, n_lists, b->above, b->upto,
+        b->config->distance};
+    const find_task find = {all, c.s.found};
+
+    if (n_lists > 0) {
+        launch_over_tiles(c.p, c.who, count_task{all});
+        SH_LAUNCH(draw_violating, item_grid(n * n_lists), dim3(SH_BLOCK), 0, find, b->rows, c.who,
+                  (int)pieces_of_columns(b->n), b->config->seed, b->step);
+        launch_over_tiles(c.p, c.who, find);
+    }
+    launch_settle(c, pick_violating{c.s.found, n});
+}
+
+sh_status sh_cuda_choose(const sh_triplet_batch *batch, int64_t row_begin, int64_t row_end,
+                         sh_triplet *choices)
+{
+    const sh_loss_config *config = batch->config;
+    const anchors who = {row_begin, row_end};
+    carver carve = {static_cast<char *>(batch->scratch), 0};
+    choosing c = {batch, {}, nullptr, {}, who, choices};
+
+    if (row_begin == row_end || batch->slots == 0) return SH_OK;
+    c.s = sh_cuda_choose_scratch(&carve, config, batch->n, batch->dim, batch->most_others);
+    c.x = sh_cuda_rows(c.s.unit, batch);
+    c.p = pack_batch(c.s, batch, c.x);
+    if (batch->most_others > 0)
+        SH_LAUNCH(positive_distances, item_grid(who.n() * batch->most_others), dim3(SH_BLOCK), 0,
+                  c.s.above, c.p, who, batch->most_others, config->kind != SH_LOSS_ALGORITHM1,
+                  config->distance);
+    switch (config->kind) {
+    case SH_LOSS_SEMI_HARD: choose_semi_hard(c); break;
+    case SH_LOSS_BATCH_HARD: choose_batch_hard(c); break;
+    default: choose_algorithm1(c); break;
+    }
+    return sh_cuda_launched("mining");
+}
