@@ -104,7 +104,8 @@ typedef struct sh_backend {
      *  in the host's. */
     const sh_device *device;
 
-    /** Losses and mining (models/loss/kernels.h). NULL: in host memory. */
+    /** Losses and mining (models/loss/kernels.h); `device` is then there too. NULL: in host memory.
+     */
     const struct sh_loss_kernels *loss;
 
     /** Optional. Write into `found` what device there is. NULL: it can be used; otherwise the

@@ -124,7 +124,7 @@ sh_tensor_desc sh_program_desc(const sh_program *p, sh_value v)
     return p->values[v].desc;
 }
 
-static sh_status check_host_access(const sh_program *p, sh_value v)
+static sh_status check_access(const sh_program *p, sh_value v)
 {
     sh_status st = SH_OK;
 
@@ -139,7 +139,7 @@ sh_status sh_program_write(sh_program *p, sh_buffer *arena, sh_value v, const vo
 {
     sh_status st = SH_OK;
 
-    SH_TRY(check_host_access(p, v));
+    SH_TRY(check_access(p, v));
     SH_TRY(p->config.backend->copy_in(arena, p->values[v].offset, host,
                                       sh_tensor_bytes(&p->values[v].desc)));
 out:
@@ -150,9 +150,19 @@ sh_status sh_program_read(sh_program *p, const sh_buffer *arena, sh_value v, voi
 {
     sh_status st = SH_OK;
 
-    SH_TRY(check_host_access(p, v));
+    SH_TRY(check_access(p, v));
     SH_TRY(p->config.backend->copy_out(arena, p->values[v].offset, host,
                                        sh_tensor_bytes(&p->values[v].desc)));
+out:
+    return st;
+}
+
+sh_status sh_program_place(sh_program *p, sh_buffer *arena, sh_value v, void **memory)
+{
+    sh_status st = SH_OK;
+
+    SH_TRY(check_access(p, v));
+    *memory = p->config.backend->device_ptr(arena, p->values[v].offset);
 out:
     return st;
 }

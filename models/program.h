@@ -189,6 +189,10 @@ SH_MUST_CHECK sh_status sh_program_write(sh_program *p, sh_buffer *arena, sh_val
 SH_MUST_CHECK sh_status sh_program_read(sh_program *p, const sh_buffer *arena, sh_value v,
                                         void *host);
 
+/** Where such a value lies in the backend's memory: for its kernels, and copies within it. */
+SH_MUST_CHECK sh_status sh_program_place(sh_program *p, sh_buffer *arena, sh_value v,
+                                         void **memory);
+
 /** Index of the last node that writes or reads the reduce range of `slot`; -1 if none does. */
 int sh_program_ready_node(const sh_program *p, int slot);
 int sh_program_n_nodes(const sh_program *p);

@@ -7,8 +7,9 @@
 struct sh_step_loss {
     const sh_step_config *config;
     sh_comm *comm;
-    sh_loss *metric;        /* NULL: none over embeddings */
-    sh_class_loss *classes; /* NULL: no classification */
+    sh_loss *metric;          /* NULL: none over embeddings */
+    const sh_backend *memory; /* in which it works; NULL: the host's */
+    sh_class_loss *classes;   /* NULL: no classification */
 
     int64_t row_begin, row_end;          /* own rows of the batch */
     int64_t dims[SH_STEP_N_OUTPUTS];     /* columns of each; 0: absent */
@@ -16,6 +17,9 @@ struct sh_step_loss {
     float *gradients[SH_STEP_N_OUTPUTS]; /* [own rows, dims] */
     uint8_t *choices;                    /* [batch] choices of all ranks */
     sh_class_row *class_rows;            /* [batch] of all ranks */
+    /* In `memory`: [batch] embeddings and choices of all ranks, and [own rows] the embeddings'
+     * gradient. What stands above is then what ranks exchange. */
+    sh_buffer *embeddings, *device_choices, *gradient;
     int32_t *labels, *fish;
     size_t *rows_of_rank, *bytes; /* per rank; bytes: of the gather under way */
 };
@@ -61,15 +65,42 @@ out:
     return st;
 }
 
+/* Does this output stay in the backend's memory? */
+static bool is_kept(const sh_step_loss *loss, int output)
+{
+    return output == SH_STEP_EMBEDDING && loss->memory != NULL;
+}
+
+/* Between a value of a shard's program and rows of the batch, from row `first` on. */
+static sh_status copy_kept(const sh_step_loss *loss, sh_program *program, sh_buffer *arena,
+                           sh_value v, sh_buffer *rows, int64_t first, bool into_program)
+{
+    sh_status st = SH_OK;
+    const sh_tensor_desc desc = sh_program_desc(program, v);
+    size_t offset = (size_t)(first * desc.dims[1]) * sizeof(float);
+    void *row = loss->memory->device_ptr(rows, offset), *value = NULL;
+
+    SH_TRY(sh_program_place(program, arena, v, &value));
+    SH_TRY(loss->memory->device->copy(SH_QUEUE_COMPUTE, into_program ? value : row,
+                                      into_program ? row : value, desc.dims[0] * desc.dims[1]));
+out:
+    return st;
+}
+
 sh_status sh_step_loss_read(sh_step_loss *loss, sh_program *program, const sh_step_outputs *outputs,
-                            const sh_buffer *arena, int64_t first_slot)
+                            sh_buffer *arena, int64_t first_slot)
 {
     sh_status st = SH_OK;
 
-    for (int i = 0; i < SH_STEP_N_OUTPUTS; i++)
-        if (outputs->of[i] != SH_NO_VALUE)
-            SH_TRY(sh_program_read(program, arena, outputs->of[i],
-                                   loss->rows[i] + first_slot * loss->dims[i]));
+    for (int i = 0; i < SH_STEP_N_OUTPUTS; i++) {
+        sh_value v = outputs->of[i];
+
+        if (v == SH_NO_VALUE) continue;
+        if (is_kept(loss, i))
+            SH_TRY(copy_kept(loss, program, arena, v, loss->embeddings, first_slot, false));
+        else
+            SH_TRY(sh_program_read(program, arena, v, loss->rows[i] + first_slot * loss->dims[i]));
+    }
 out:
     return st;
 }
@@ -80,10 +111,16 @@ sh_status sh_step_loss_write(const sh_step_loss *loss, sh_program *program,
     sh_status st = SH_OK;
     int64_t own_row = first_slot - loss->row_begin;
 
-    for (int i = 0; i < SH_STEP_N_OUTPUTS; i++)
-        if (outputs->cotangents[i] != SH_NO_VALUE)
-            SH_TRY(sh_program_write(program, arena, outputs->cotangents[i],
-                                    loss->gradients[i] + own_row * loss->dims[i]));
+    for (int i = 0; i < SH_STEP_N_OUTPUTS; i++) {
+        sh_value v = outputs->cotangents[i];
+
+        if (v == SH_NO_VALUE) continue;
+        if (is_kept(loss, i))
+            SH_TRY(copy_kept(loss, program, arena, v, loss->gradient, own_row, true));
+        else
+            SH_TRY(
+                sh_program_write(program, arena, v, loss->gradients[i] + own_row * loss->dims[i]));
+    }
 out:
     return st;
 }
@@ -114,6 +151,19 @@ static sh_status reserve_batch(sh_step_loss *loss)
     SH_CHECK(loss->choices && loss->class_rows && loss->labels && loss->fish &&
                  loss->rows_of_rank && loss->bytes,
              SH_ERR_NO_MEMORY, "losses of %zu images", batch);
+out:
+    return st;
+}
+
+static sh_status reserve_kept(sh_step_loss *loss)
+{
+    sh_status st = SH_OK;
+    size_t batch = (size_t)loss->config->batch, choice = sh_loss_choice_bytes(loss->metric);
+    size_t row = (size_t)loss->dims[SH_STEP_EMBEDDING] * sizeof(float);
+
+    SH_TRY(loss->memory->alloc(batch * row, &loss->embeddings));
+    SH_TRY(loss->memory->alloc(batch * choice, &loss->device_choices));
+    SH_TRY(loss->memory->alloc(batch * row, &loss->gradient));
 out:
     return st;
 }
@@ -152,13 +202,16 @@ sh_status sh_step_loss_create(const sh_step_config *config, sh_comm *comm,
     for (int i = 0; i < SH_STEP_N_OUTPUTS; i++)
         if (outputs->of[i] != SH_NO_VALUE)
             loss->dims[i] = sh_program_desc(program, outputs->of[i]).dims[1];
-    if (!config->only_classes)
-        SH_TRY(sh_loss_create(&config->loss, NULL, config->batch, loss->dims[SH_STEP_EMBEDDING],
-                              &loss->metric));
+    if (!config->only_classes) {
+        SH_TRY(sh_loss_create(&config->loss, config->backend, config->batch,
+                              loss->dims[SH_STEP_EMBEDDING], &loss->metric));
+        loss->memory = sh_loss_memory(&config->loss, config->backend);
+    }
     if (config->classes.kind != SH_CLASS_NONE)
         SH_TRY(sh_class_loss_create(&config->classes, config->class_weights, config->class_fish,
                                     config->batch, &loss->classes));
     SH_TRY(reserve_batch(loss));
+    if (loss->memory != NULL) SH_TRY(reserve_kept(loss));
     count_rows(loss);
     *out = loss;
     loss = NULL;
@@ -172,6 +225,11 @@ void sh_step_loss_destroy(sh_step_loss **loss)
     sh_step_loss *l = *loss;
 
     if (l == NULL) return;
+    if (l->memory != NULL) {
+        l->memory->free(&l->embeddings);
+        l->memory->free(&l->device_choices);
+        l->memory->free(&l->gradient);
+    }
     sh_loss_destroy(&l->metric);
     sh_class_loss_destroy(&l->classes);
     for (int i = 0; i < SH_STEP_N_OUTPUTS; i++) {
@@ -197,25 +255,48 @@ static sh_status gather_rows(sh_step_loss *loss, void *rows, size_t stride)
                               loss->bytes);
 }
 
+/* The same for rows that may be kept in the backend's memory. */
+static sh_status gather(sh_step_loss *loss, sh_buffer *kept, void *rows, size_t stride)
+{
+    sh_status st = SH_OK;
+    size_t begin = (size_t)loss->row_begin * stride, end = (size_t)loss->row_end * stride;
+
+    if (kept != NULL && sh_comm_size(loss->comm) == 1) goto out;
+    if (kept != NULL)
+        SH_TRY(loss->memory->copy_out(kept, begin, (char *)rows + begin, end - begin));
+    SH_TRY(gather_rows(loss, rows, stride));
+    if (kept != NULL)
+        SH_TRY(loss->memory->copy_in(kept, 0, rows, (size_t)loss->config->batch * stride));
+out:
+    return st;
+}
+
+/* Where the loss finds rows. */
+static void *place_of(const sh_step_loss *loss, sh_buffer *kept, void *rows)
+{
+    return kept != NULL ? loss->memory->device_ptr(kept, 0) : rows;
+}
+
 /* Gather all embeddings, mine, and compute the gradient of the own rows. */
 static sh_status metric_loss(sh_step_loss *loss, int64_t number, sh_loss_stats *stats)
 {
     sh_status st = SH_OK;
-    int64_t begin = loss->row_begin, end = loss->row_end;
+    int64_t begin = loss->row_begin, end = loss->row_end, dim = loss->dims[SH_STEP_EMBEDDING];
+    float *rows = loss->rows[SH_STEP_EMBEDDING], *gradient = loss->gradients[SH_STEP_EMBEDDING];
     size_t choice = sh_loss_choice_bytes(loss->metric);
-    sh_loss_batch batch = {.embeddings = loss->rows[SH_STEP_EMBEDDING],
+    char *choices = place_of(loss, loss->device_choices, loss->choices);
+    sh_loss_batch batch = {.embeddings = place_of(loss, loss->embeddings, rows),
                            .labels = loss->labels,
                            .fish = loss->fish,
                            .n = loss->config->batch,
-                           .dim = loss->dims[SH_STEP_EMBEDDING],
+                           .dim = dim,
                            .step = (uint64_t)number};
 
-    SH_TRY(gather_rows(loss, loss->rows[SH_STEP_EMBEDDING], (size_t)batch.dim * sizeof(float)));
-    SH_TRY(
-        sh_loss_choose(loss->metric, &batch, begin, end, loss->choices + (size_t)begin * choice));
-    if (choice > 0) SH_TRY(gather_rows(loss, loss->choices, choice));
-    SH_TRY(sh_loss_apply(loss->metric, &batch, loss->choices, begin, end, stats,
-                         loss->gradients[SH_STEP_EMBEDDING]));
+    SH_TRY(gather(loss, loss->embeddings, rows, (size_t)dim * sizeof(float)));
+    SH_TRY(sh_loss_choose(loss->metric, &batch, begin, end, choices + (size_t)begin * choice));
+    if (choice > 0) SH_TRY(gather(loss, loss->device_choices, loss->choices, choice));
+    SH_TRY(sh_loss_apply(loss->metric, &batch, choices, begin, end, stats,
+                         place_of(loss, loss->gradient, gradient)));
 out:
     return st;
 }
@@ -239,16 +320,17 @@ out:
     return st;
 }
 
-/* Are all embeddings of the batch finite? A miner that compares with NaN finds nothing, and a loss
- * of nothing looks fine. */
+/* Are all embeddings of the batch finite? If one is not, neither is the loss over them. */
 static sh_status check_rows(const sh_step_loss *loss, int64_t number, sh_step_stats *stats)
 {
     sh_status st = SH_OK;
     int64_t dim = loss->dims[SH_STEP_EMBEDDING], n = loss->config->batch * dim, bad = 0;
-    const float *rows = loss->rows[SH_STEP_EMBEDDING];
+    float *rows = loss->rows[SH_STEP_EMBEDDING];
     int n_shards = loss->config->n_shards, shard = 0;
 
-    if (loss->metric == NULL) goto out;
+    if (isfinite(stats->loss.loss)) goto out;
+    if (loss->memory != NULL)
+        SH_TRY(loss->memory->copy_out(loss->embeddings, 0, rows, (size_t)n * sizeof(float)));
     while (bad < n && isfinite(rows[bad])) bad++;
     if (bad == n) goto out;
     stats->bad = true;
@@ -275,10 +357,10 @@ sh_status sh_step_loss_run(sh_step_loss *loss, int64_t number, const sh_slot_pla
     stats->loss = (sh_loss_stats){0};
     stats->classes = (sh_class_stats){0};
     if (loss->metric != NULL) SH_TRY(metric_loss(loss, number, &stats->loss));
-    if (loss->classes != NULL) SH_TRY(class_loss(loss, &stats->classes));
-    stats->loss.loss += loss->config->classification * stats->classes.loss;
     /* Every rank has the same numbers, so every rank leaves here together. */
     SH_TRY(check_rows(loss, number, stats));
+    if (loss->classes != NULL) SH_TRY(class_loss(loss, &stats->classes));
+    stats->loss.loss += loss->config->classification * stats->classes.loss;
     stats->bad = !isfinite(stats->loss.loss);
     SH_CHECK(!stats->bad, SH_ERR_MISMATCH, "step %lld went bad: its loss is not finite",
              (long long)number);

@@ -12,6 +12,9 @@
  *
  * The loss over embeddings is defined on the whole batch, so embeddings are gathered from all
  * ranks; logits stay where they are, and only what each row costs is gathered.
+ *
+ * Where the backend has kernels for the loss over embeddings (sh_loss_memory), embeddings, choices
+ * and their gradient stay in its memory; several ranks exchange the first two through the host's.
  */
 #ifndef SH_TRAINER_STEP_LOSS_H
 #define SH_TRAINER_STEP_LOSS_H
@@ -47,7 +50,7 @@ void sh_step_loss_destroy(sh_step_loss **loss);
 /** Take the outputs of an own shard, whose first image is slot `first_slot` of the batch, out of
  *  `arena`. */
 SH_MUST_CHECK sh_status sh_step_loss_read(sh_step_loss *loss, sh_program *program,
-                                          const sh_step_outputs *outputs, const sh_buffer *arena,
+                                          const sh_step_outputs *outputs, sh_buffer *arena,
                                           int64_t first_slot);
 
 /** The loss of step `number`, once all own shards are read. Collective.
