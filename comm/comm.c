@@ -46,6 +46,7 @@ void sh_comm_destroy(sh_comm **comm)
     /* MPI_Finalize waits for all ranks and keeps a core busy meanwhile: wait for them here. Should
      * that fail, there is nobody left to tell. */
     if (sh_comm_barrier(*comm) != SH_OK) sh_error_clear();
+    sh_devices_leave(*comm);
     sh_watchdog_stop(&(*comm)->watchdog);
     sh_mpi_leave(*comm);
     free(*comm);

@@ -2,7 +2,7 @@
 /**
  * Ranks talking. One process group per run; collectives are entered by all ranks in the same order.
  *
- * Host memory only: a backend whose memory the host cannot reach copies out and in around it.
+ * Host memory only, but for sums over shards, which may lie in the memory of devices.
  * Waiting is passive (poll, then sleep), since spinning threads starve each other when ranks share
  * cores. A rank that fails calls sh_comm_abort with its message; its peers end with it.
  */
@@ -82,6 +82,30 @@ SH_MUST_CHECK sh_status sh_comm_agree_ok(sh_comm *comm, sh_status mine);
 SH_MUST_CHECK sh_status sh_comm_agree_text(sh_comm *comm, const char *what, const char *text,
                                            bool warn_only);
 
+/* ---- devices ---- */
+
+typedef enum sh_transport {
+    SH_TRANSPORT_AUTO, /* NCCL where it is in the build and every rank has a device of its own */
+    SH_TRANSPORT_MPI,  /* through the memory of the hosts */
+    SH_TRANSPORT_NCCL  /* or it is an error */
+} sh_transport;
+
+typedef struct sh_device_group_config {
+    sh_transport transport;
+    double connect_seconds;  /* for all to be connected, once all are there */
+    double patience_seconds; /* to wait in one sum where no watchdog judges; 0: any time */
+} sh_device_group_config;
+
+/** Say which rank has which device, and connect the devices, so that sums can be made in their
+ *  memory. Collective; where they are connected already, nothing. `device` must outlive the group.
+ *  SH_ERR_UNSUPPORTED where NCCL was named and cannot be had; SH_ERR_COMM where it does not
+ *  connect. */
+SH_MUST_CHECK sh_status sh_comm_connect_devices(sh_comm *comm, const sh_device *device,
+                                                const sh_device_group_config *config);
+
+/** May the ranks sum in this device's memory? A group of one may in any; NULL is the host's. */
+bool sh_comm_sums_in(const sh_comm *comm, const sh_device *device);
+
 /* ---- the exact sum over shards (docs/exactness.md) ---- */
 
 /** Shards owned by `rank`: [*begin, *end), contiguous, as even as possible, the larger first.
@@ -102,7 +126,7 @@ typedef enum sh_reduce_mode { SH_REDUCE_EXACT, SH_REDUCE_FAST } sh_reduce_mode;
  * T(lo, hi) = T(lo, mid) + T(mid, hi), mid = lo + the largest power of two below hi - lo.
  * SH_REDUCE_EXACT: the same bytes for any number of ranks (a NaN stays a NaN, but its payload is
  * not promised). SH_REDUCE_FAST: the rank's own shards by the same tree, subtrees left to right,
- * then MPI_Iallreduce: the rounding depends on the number of ranks.
+ * then MPI_Iallreduce or ncclAllReduce: the rounding depends on the number of ranks.
  *
  * Use, once per step, on every rank:
  *   begin; for each own shard in order { v = sh_reducer_leaf; fill v; sh_reducer_leaf_done };
@@ -120,8 +144,8 @@ typedef enum sh_reduce_mode { SH_REDUCE_EXACT, SH_REDUCE_FAST } sh_reduce_mode;
 typedef struct sh_reducer sh_reducer;
 
 /**
- * device         where leaves, partial sums and the total lie; NULL: host memory. It must outlive
- *                the reducer
+ * device         where leaves, partial sums and the total lie (sh_comm_sums_in); NULL: host memory.
+ *                It must outlive the reducer
  * bucket_bounds  [n_buckets + 1] element bounds of the buckets, ascending from 0 to n_elems; at
  *                most 16383 buckets of less than 2^31 elements
  * Collective; all arguments agree on all ranks, or it is SH_ERR_MISMATCH everywhere. More ranks

@@ -20,12 +20,17 @@ struct sh_comm {
     MPI_Comm group;           /* over_mpi only; a duplicate of the world, errors returned */
     size_t max_message_bytes; /* longer transfers go in pieces: MPI counts are int */
     char host[256];
-    int64_t n_collectives; /* entered so far: the same on all ranks that are at the same place */
-    sh_watchdog *watchdog; /* NULL: none */
+    int64_t n_collectives;   /* entered so far: the same on all ranks that are at the same place */
+    sh_watchdog *watchdog;   /* NULL: none */
+    const sh_device *device; /* connected; NULL: none */
+    void *device_group;      /* the transport's (comm/devices.h) */
 };
 
 /** Say goodbye to the other watchdogs and end the thread. *watchdog NULL is fine. */
 void sh_watchdog_stop(sh_watchdog **watchdog);
+
+/** Take leave of the other ranks' devices. All of them do, unless they failed. */
+void sh_devices_leave(sh_comm *comm);
 
 /** SH_OK, or SH_ERR_COMM with `what` and MPI's own text. */
 sh_status sh_mpi_status(int code, const char *what);

@@ -2,6 +2,7 @@
 /* The sum of a vector over all shards, in the order of one fixed tree, step by step:
  * comm/reducer.h says how it works. */
 #include "comm/reducer.h"
+#include "base/clock.h"
 #include "base/position.h"
 
 sh_status sh_reducer_sum_slice(sh_reducer *r, const sh_bucket *b)
@@ -146,6 +147,7 @@ static sh_status await_buckets(sh_reducer *r)
     sh_status st = SH_OK;
     sh_backoff backoff = {0};
     int n_done = r->n_done;
+    double since = sh_clock_seconds();
 
     sh_position_enter(SH_AT_COLLECTIVE, "sum over shards %lld",
                       (long long)++r->comm->n_collectives);
@@ -154,9 +156,12 @@ static sh_status await_buckets(sh_reducer *r)
         if (r->n_done == r->n_buckets) break;
         if (r->n_done > n_done) {
             backoff = (sh_backoff){0};
+            since = sh_clock_seconds();
             sh_position_move();
         }
         n_done = r->n_done;
+        if (r->exchange->patience != NULL)
+            SH_TRY(r->exchange->patience(r, sh_clock_seconds() - since));
         sh_backoff_pause(&backoff);
     }
 out:

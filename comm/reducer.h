@@ -81,6 +81,10 @@ typedef struct sh_exchange {
 
     /** A bucket between COMPLETE and DONE: as far as what has arrived allows. Never blocks. */
     sh_status (*advance)(sh_reducer *r, sh_bucket *bucket);
+
+    /** Optional. This rank waits, and for so long nothing has got on here: SH_OK, or the failure
+     *  that ends it. NULL: only the watchdog judges. */
+    sh_status (*patience)(sh_reducer *r, double waited_s);
 } sh_exchange;
 
 struct sh_reducer {

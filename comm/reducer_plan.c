@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/hash.h"
+#include "comm/devices.h"
 #include "comm/reducer.h"
 
 enum { LINE_FLOATS = 16 }; /* slices begin at multiples of a cache line within their bucket */
@@ -79,10 +80,14 @@ static sh_status choose_exchange(sh_reducer *r)
     static const sh_exchange *const by_mpi[] = {
         [SH_REDUCE_EXACT] = &sh_exchange_mpi, [SH_REDUCE_FAST] = &sh_exchange_mpi_all};
     sh_status st = SH_OK;
+    bool on_host = r->device == &sh_device_host;
 
-    SH_CHECK(r->device == &sh_device_host || r->comm->size == 1, SH_ERR_UNSUPPORTED,
-             "ranks cannot exchange what lies in a device's memory");
-    r->exchange = r->comm->size == 1 ? &sh_exchange_alone : by_mpi[r->mode];
+    SH_CHECK(on_host || sh_comm_sums_in(r->comm, r->device), SH_ERR_INTERNAL,
+             "a sum in the memory of devices that are not connected");
+    if (r->comm->size == 1)
+        r->exchange = &sh_exchange_alone;
+    else
+        r->exchange = on_host ? by_mpi[r->mode] : sh_devices_exchange(r->mode);
 out:
     return st;
 }
