@@ -13,6 +13,7 @@ static const char *const fits[] = {"letterbox", "stretch", "cover", NULL};
 static const char *const dtypes[] = {"f32", "bf16", NULL};
 static const char *const devices[] = {"auto", "cpu", "ref", "cuda", NULL};
 static const char *const reductions[] = {"exact", "fast", NULL};
+static const char *const transports[] = {"auto", "mpi", "nccl", NULL};
 static const char *const passes[] = {"auto", "one", "two", NULL};
 static const char *const split_rules[] = {"individual", "recording", "time",
                                           "random",     "column",    NULL};
@@ -82,6 +83,7 @@ static const sh_option rows[] = {
     CHOICE("dtype", dtype, "f32", SH_FIXED, dtypes, "storage of activations; weights, statistics and losses are always f32"),
     CHOICE("device", device, "auto", SH_FREE, devices, "where the network runs; a device that was named and cannot be had is an error"),
     CHOICE("reduce", reduce, "exact", SH_FIXED, reductions, "exact: the same bits on any number of ranks; fast: plain all-reduce"),
+    CHOICE("transport", transport, "auto", SH_FREE, transports, "how the gradients of several GPUs travel: nccl, from one to the other; mpi, through the memory of the hosts; auto: nccl where it is in the build and each rank has a GPU of its own"),
     CHOICE("passes", passes, "auto", SH_FREE, passes, "mined batch in one pass (activations of all shards kept) or two (recomputed); the bytes are equal"),
     PLAIN("same_hardware", SH_OPT_BOOL, same_hardware, "true", SH_FREE, "refuse ranks whose processor or libraries differ; false: only warn"),
     CHOICE("split.by", split.by, "individual", SH_FIXED, split_rules, "rule of the split; random leaks near-duplicates and is stamped so"),

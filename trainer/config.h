@@ -57,9 +57,10 @@ typedef struct sh_config {
     int64_t threads;
     int64_t ranks; /* 0: whatever the launcher gives */
     int64_t seed;
-    int dtype; /* sh_dtype: SH_F32 or SH_BF16 */
-    int device; /* sh_device_choice */
-    int reduce; /* sh_reduce_mode */
+    int dtype;     /* sh_dtype: SH_F32 or SH_BF16 */
+    int device;    /* sh_device_choice */
+    int reduce;    /* sh_reduce_mode */
+    int transport; /* sh_transport */
     int passes;
     bool same_hardware; /* refuse ranks whose fingerprints differ */
 

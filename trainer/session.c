@@ -18,7 +18,10 @@
 #include "models/weights/weights.h"
 #include "trainer/classes.h"
 
-enum { FINGERPRINT_BYTES = 4096 };
+enum {
+    FINGERPRINT_BYTES = 4096,
+    DEVICES_CONNECT_SECONDS = 120, /* hundreds of ranks take NCCL tens of seconds */
+};
 
 /* ---- configuration ---- */
 
@@ -387,6 +390,24 @@ static sh_status start_watchdog(const sh_session *s)
     return c->watchdog.enabled ? sh_watchdog_start(s->comm, &config) : SH_OK;
 }
 
+/* Where the network runs on devices: which rank has which, and how they exchange gradients. */
+static sh_status connect_devices(const sh_session *s)
+{
+    sh_status st = SH_OK;
+    const sh_config *c = &s->config;
+    const sh_device_group_config config = {.transport = (sh_transport)c->transport,
+                                           .connect_seconds = DEVICES_CONNECT_SECONDS,
+                                           .patience_seconds = c->watchdog.collective_seconds};
+    const char *name = NULL;
+    const sh_backend *backend = NULL;
+
+    SH_TRY(sh_config_backend(c, &name));
+    SH_TRY(sh_backend_find(name, &backend));
+    if (backend->device != NULL) SH_TRY(sh_comm_connect_devices(s->comm, backend->device, &config));
+out:
+    return st;
+}
+
 static sh_status take_lock(sh_session *s)
 {
     sh_status st = SH_OK;
@@ -417,6 +438,7 @@ sh_status sh_session_open(sh_comm *comm, const char *run, const sh_config *wante
     set_threads(s);
     SH_TRY(agree_on_config(s));
     SH_TRY(start_watchdog(s));
+    SH_TRY(connect_devices(s));
     SH_TRY(sh_comm_agree_ok(comm, describe_machine(s, fingerprint)));
     SH_TRY(
         sh_comm_agree_text(comm, "hardware and libraries", fingerprint, !s->config.same_hardware));

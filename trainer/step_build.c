@@ -7,8 +7,10 @@
 #include "trainer/step_state.h"
 
 enum {
-    BUCKET_ELEMS = 512 * 1024
-}; /* 2 MB: large enough to use the wire, small enough to overlap */
+    BUCKET_ELEMS = 512 * 1024, /* 2 MB: large enough to use the wire, small enough to overlap */
+    DEVICE_BUCKET_ELEMS = 4 * 1024 * 1024, /* links between devices are faster, and a bucket costs
+                                              the host some calls */
+};
 
 /* What makes the features is read once: nothing of it may be trained then. */
 static sh_status check_frozen(const sh_step *step)
@@ -89,7 +91,7 @@ out:
 static void plan_buckets(sh_step *step)
 {
     int64_t n_params = step->trained.n_params;
-    int64_t begin = 0;
+    int64_t begin = 0, wanted = step->device != NULL ? DEVICE_BUCKET_ELEMS : BUCKET_ELEMS;
     int n = 0;
 
     step->bucket_bounds[0] = 0;
@@ -98,7 +100,7 @@ static void plan_buckets(sh_step *step)
 
         int64_t place = sh_trained_place(&step->trained, step->store, i);
 
-        if (slot->kind != SH_SLOT_PARAM || place - begin < BUCKET_ELEMS) continue;
+        if (slot->kind != SH_SLOT_PARAM || place - begin < wanted) continue;
         if (n + 2 >= SH_STEP_MAX_BUCKETS) break;
         begin = place;
         step->bucket_bounds[++n] = begin;
@@ -203,7 +205,7 @@ sh_status sh_step_create(const sh_step_config *config, sh_comm *comm, sh_step **
     SH_CHECK(step != NULL, SH_ERR_NO_MEMORY, "training step");
     step->config = *config;
     step->comm = comm;
-    if (sh_comm_size(comm) == 1) step->device = config->backend->device;
+    if (sh_comm_sums_in(comm, config->backend->device)) step->device = config->backend->device;
     SH_CHECK(config->n_shards >= sh_comm_size(comm), SH_ERR_USAGE,
              "%d ranks but only %d shards: each rank needs at least one; use shards=%d (the result "
              "then differs from that of %d shards) or fewer ranks",

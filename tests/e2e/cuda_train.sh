@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # A training with device=cuda, its kernels on the emulator: the losses of the CPU but for rounding, and
-# the same bytes on two ranks. The network is cut early: kernels are slow there.
+# the same bytes on two ranks, whose gradients travel by NCCL (its calls on the host) or through
+# the hosts. The network is cut early: kernels are slow there.
 # prefix: cuda
 # timeout: 420
 # label: slow
@@ -17,10 +18,17 @@ SHOAL=$SHOAL_BUILD/tests/shoal_emulated
 train 1 one device=cuda
 train 2 two device=cuda
 same_model one two
+grep -q "NCCL .* connects 2 devices" two.log || fail "NCCL was not used"
+train 2 hosts device=cuda transport=mpi
+same_model one hosts
+grep -q "NCCL" hosts.log && fail "NCCL was used"
+train 2 fast device=cuda reduce=fast
 cmp -s cpu/model.safetensors one/model.safetensors && fail "the CPU computed instead"
 
 losses() { sed -n 's/.*"loss":\([0-9.e-]*\).*/\1/p' "$1/metrics.jsonl"; }
-paste <(losses cpu) <(losses one) | awk '
-    { if (($1 - $2) ^ 2 > (1e-4 * $1) ^ 2) { print "step " NR ": losses " $1 " and " $2; bad = 1 } }
-    END { if (NR != 2) print NR " losses"; exit bad || NR != 2 }' || fail "the losses differ"
+for run in one fast; do
+    paste <(losses cpu) <(losses $run) | awk '
+        { if (($1 - $2) ^ 2 > (1e-4 * $1) ^ 2) { print "step " NR ": losses " $1 " and " $2; bad = 1 } }
+        END { if (NR != 2) print NR " losses"; exit bad || NR != 2 }' || fail "the losses of $run differ"
+done
 echo "training on the emulator: ok"
