@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /* `shoal bench mining`: one step of mining, loss and gradient over a batch of P x K embeddings, on
- * one rank, per kind of loss, beside what this processor needs for the same multiplications. */
+ * one rank, per kind of loss, beside what this processor needs for the same multiplications; or in
+ * a device's memory, for the kinds that it has kernels for. */
 #include <math.h>
 #include <omp.h>
 #include <stdio.h>
@@ -23,7 +24,8 @@ enum { MAX_KINDS = 9, CHAINS = 12 };
 
 typedef struct bench {
     int64_t p, k, dim, threads, repeats, n;
-    const char *distance_name, *kind_name;
+    const char *distance_name, *kind_name, *device_name;
+    const sh_backend *device; /* NULL: this processor */
     bool json;
     sh_distance distance;
     double peak_gflops;   /* all threads, f32 multiply-add; 0: not measured on this processor */
@@ -143,11 +145,52 @@ static void fill_batch(bench *b)
 
 /* ---- measuring ---- */
 
+/* What a loss reads and writes, in the memory that it works in. */
+typedef struct operand {
+    const sh_backend *device; /* NULL: the host's memory */
+    sh_buffer *buffer;
+    void *memory;
+} operand;
+
+static sh_status operand_make(const bench *b, const void *content, size_t n_bytes, operand *out)
+{
+    sh_status st = SH_OK;
+
+    *out = (operand){.device = b->device};
+    if (b->device != NULL) {
+        SH_TRY(b->device->alloc(n_bytes, &out->buffer));
+        if (content != NULL) SH_TRY(b->device->copy_in(out->buffer, 0, content, n_bytes));
+        out->memory = b->device->device_ptr(out->buffer, 0);
+        goto out;
+    }
+    out->memory = malloc(n_bytes + 1);
+    SH_CHECK(out->memory != NULL, SH_ERR_NO_MEMORY, "%zu bytes", n_bytes);
+    if (content != NULL) memcpy(out->memory, content, n_bytes);
+out:
+    return st;
+}
+
+static void operand_clear(operand *o)
+{
+    if (o->device != NULL)
+        o->device->free(&o->buffer);
+    else
+        free(o->memory);
+}
+
+/* Until what was asked of the device is in the operand. */
+static sh_status wait_for(const operand *o)
+{
+    char byte;
+
+    return o->device == NULL ? SH_OK : o->device->copy_out(o->buffer, 0, &byte, 1);
+}
+
 static sh_status measure(bench *b, sh_loss_kind kind, result *out)
 {
     sh_status st = SH_OK;
     sh_loss *loss = NULL;
-    void *choices = NULL;
+    operand embeddings = {0}, choices = {0}, grad = {0};
     bool cosine = kind == SH_LOSS_MULTI_SIMILARITY || kind == SH_LOSS_NT_XENT;
     sh_loss_config config = {.kind = kind,
                              .distance = cosine ? SH_COSINE : b->distance,
@@ -158,17 +201,20 @@ static sh_status measure(bench *b, sh_loss_kind kind, result *out)
                              .base = 0.5f,
                              .epsilon = 0.1f,
                              .temperature = 0.07f};
-    sh_loss_batch batch = {.embeddings = b->embeddings,
+    size_t batch_bytes = (size_t)(b->n * b->dim) * sizeof(float);
+
+    SH_TRY(sh_loss_create(&config, b->device, b->n, b->dim, &loss));
+    size_t choice_bytes = (size_t)b->n * sh_loss_choice_bytes(loss);
+
+    SH_TRY(operand_make(b, b->embeddings, batch_bytes, &embeddings));
+    SH_TRY(operand_make(b, NULL, choice_bytes, &choices));
+    SH_TRY(operand_make(b, NULL, batch_bytes, &grad));
+    sh_loss_batch batch = {.embeddings = embeddings.memory,
                            .labels = b->labels,
                            .fish = b->labels,
                            .n = b->n,
                            .dim = b->dim};
 
-    SH_TRY(sh_loss_create(&config, NULL, b->n, b->dim, &loss));
-    size_t choice_bytes = (size_t)b->n * sh_loss_choice_bytes(loss);
-
-    choices = malloc(choice_bytes + 1);
-    SH_CHECK(choices != NULL, SH_ERR_NO_MEMORY, "%zu bytes for choices", choice_bytes);
     *out = (result){.kind = sh_loss_kind_name(kind),
                     .choose_ms = INFINITY,
                     .apply_ms = INFINITY,
@@ -176,10 +222,12 @@ static sh_status measure(bench *b, sh_loss_kind kind, result *out)
     for (int64_t repeat = 0; repeat <= b->repeats; repeat++) { /* the first warms up */
         double start = sh_clock_seconds();
 
-        SH_TRY(sh_loss_choose(loss, &batch, 0, b->n, choices));
+        SH_TRY(sh_loss_choose(loss, &batch, 0, b->n, choices.memory));
+        SH_TRY(wait_for(&choices));
         double chosen = sh_clock_seconds();
 
-        SH_TRY(sh_loss_apply(loss, &batch, choices, 0, b->n, &out->stats, b->grad));
+        SH_TRY(sh_loss_apply(loss, &batch, choices.memory, 0, b->n, &out->stats, grad.memory));
+        SH_TRY(wait_for(&grad));
         double done = sh_clock_seconds();
 
         if (repeat == 0) continue;
@@ -187,25 +235,27 @@ static sh_status measure(bench *b, sh_loss_kind kind, result *out)
         out->apply_ms = fmin(out->apply_ms, 1e3 * (done - chosen));
         out->total_ms = fmin(out->total_ms, 1e3 * (done - start));
     }
-    double batch_bytes = (double)(b->n * b->dim) * sizeof(float);
-
     /* All distances once; embeddings and choices in, choices and gradient out. */
     out->gflop = 2e-9 * (double)b->n * (double)b->n * (double)b->dim;
     if (b->peak_gflops > 0) out->limit_ms = 1e3 * out->gflop / b->peak_gflops;
-    out->limit_ms =
-        fmax(out->limit_ms, 1e-6 * (2 * batch_bytes + 2 * (double)choice_bytes) / b->copy_gb_per_s);
-    out->held_mb = 1e-6 * ((double)sh_loss_bytes(loss) + (double)choice_bytes + 2 * batch_bytes);
+    if (b->copy_gb_per_s > 0)
+        out->limit_ms =
+            fmax(out->limit_ms, 2e-6 * (double)(batch_bytes + choice_bytes) / b->copy_gb_per_s);
+    out->held_mb = 1e-6 * (double)(sh_loss_bytes(loss) + choice_bytes + 2 * batch_bytes);
 out:
-    free(choices);
+    operand_clear(&embeddings);
+    operand_clear(&choices);
+    operand_clear(&grad);
     sh_loss_destroy(&loss);
     return st;
 }
 
 static void print_json(const bench *b, const result *results, int n_results)
 {
-    printf("{\"n\": %lld, \"p\": %lld, \"k\": %lld, \"dim\": %lld, \"threads\": %lld, "
+    printf("{\"device\": \"%s\", \"n\": %lld, \"p\": %lld, \"k\": %lld, \"dim\": %lld, "
+           "\"threads\": %lld, "
            "\"distance\": \"%s\", \"peak_gflops\": %.1f, \"peak_resident_mb\": %.1f, \"kinds\": [",
-           (long long)b->n, (long long)b->p, (long long)b->k, (long long)b->dim,
+           b->device_name, (long long)b->n, (long long)b->p, (long long)b->k, (long long)b->dim,
            (long long)b->threads, b->distance_name, b->peak_gflops,
            1e-6 * (double)sh_cpu_peak_resident_bytes());
     for (int i = 0; i < n_results; i++) {
@@ -223,10 +273,10 @@ static void print_json(const bench *b, const result *results, int n_results)
 
 static void print_table(const bench *b, const result *results, int n_results)
 {
-    printf("%lld embeddings = %lld fish x %lld, %lld dimensions, %s, %lld thread(s), minima of "
+    printf("%lld embeddings = %lld fish x %lld, %lld dimensions, %s, %s, %lld thread(s), minima of "
            "%lld\n",
            (long long)b->n, (long long)b->p, (long long)b->k, (long long)b->dim, b->distance_name,
-           (long long)b->threads, (long long)b->repeats);
+           b->device_name, (long long)b->threads, (long long)b->repeats);
     printf("  %-16s %9s %9s %9s %9s %8s %8s %12s %12s\n", "kind", "ms", "choose", "apply", "limit",
            "of limit", "MB", "triplets", "active");
     for (int i = 0; i < n_results; i++) {
@@ -236,6 +286,7 @@ static void print_table(const bench *b, const result *results, int n_results)
                r->choose_ms, r->apply_ms, r->limit_ms, r->limit_ms / r->total_ms, r->held_mb,
                (long long)r->stats.n_triplets, (long long)r->stats.n_active);
     }
+    if (b->device != NULL) return;
     printf("  limit: all distances once (%.1f GFLOP) at the %.0f GFLOP/s of f32 multiply-add that "
            "%lld thread(s)\n  reach in this run, or embeddings, choices and gradient at %.1f GB/s. "
            "Resident at most: %.1f MB.\n",
@@ -286,25 +337,33 @@ static sh_status run(bench *b)
     sh_status st = SH_OK;
     result results[MAX_KINDS];
     int n_results = 0, distance = -1;
+    const sh_backend *device = NULL;
 
     for (int i = 0; i < (int)SH_COUNT(distance_names); i++)
         if (strcmp(b->distance_name, distance_names[i]) == 0) distance = i;
     SH_CHECK(distance >= 0, SH_ERR_USAGE, "--distance euclidean, squared or cosine, not \"%s\"",
              b->distance_name);
     b->distance = (sh_distance)distance;
+    SH_TRY(sh_backend_find(b->device_name, &device));
+    if (device->loss != NULL) b->device = device;
     SH_TRY(make_batch(b));
-    b->peak_gflops = measure_peak_gflops((int)b->threads);
-    b->copy_gb_per_s = measure_copy_gb_per_s(b);
+    if (b->device == NULL) {
+        b->peak_gflops = measure_peak_gflops((int)b->threads);
+        b->copy_gb_per_s = measure_copy_gb_per_s(b);
+    }
     for (size_t i = 0; i < SH_COUNT(bench_kinds); i++) {
         const char *name = sh_loss_kind_name(bench_kinds[i]);
 
         if (strcmp(b->kind_name, "all") != 0 && strcmp(b->kind_name, name) != 0) continue;
+        if (sh_loss_memory(&(sh_loss_config){.kind = bench_kinds[i]}, b->device) != b->device)
+            continue;
         SH_TRY(measure(b, bench_kinds[i], &results[n_results]));
         n_results++;
     }
     SH_CHECK(n_results > 0, SH_ERR_USAGE,
              "--kind all, semi-hard, batch-hard, algorithm1, batch-all, pml-semi-hard, pml-hard, "
-             "multi-similarity, nt-xent or contrastive-all, not \"%s\"",
+             "multi-similarity, nt-xent or contrastive-all, not \"%s\"; a device has the first "
+             "three",
              b->kind_name);
     if (b->json) {
         print_json(b, results, n_results);
@@ -323,7 +382,8 @@ sh_status sh_bench_mining(int argc, char **argv)
                .threads = sh_cpu_cores_granted(),
                .repeats = 5,
                .distance_name = "euclidean",
-               .kind_name = "all"};
+               .kind_name = "all",
+               .device_name = "cpu"};
     const sh_flag flags[] = {
         {"--p", NULL, SH_FLAG_INT, &b.p, "P", "fish (default 1024)"},
         {"--k", NULL, SH_FLAG_INT, &b.k, "K", "images of each (default 8)"},
@@ -332,6 +392,8 @@ sh_status sh_bench_mining(int argc, char **argv)
          "euclidean (default), squared or cosine"},
         {"--kind", NULL, SH_FLAG_STRING, &b.kind_name, "NAME",
          "one kind of loss, or all (default)"},
+        {"--device", NULL, SH_FLAG_STRING, &b.device_name, "NAME",
+         "cpu (default), or cuda: the kinds that it has kernels for"},
         {"--threads", NULL, SH_FLAG_INT, &b.threads, "N", "threads (default: cores granted)"},
         {"--repeats", NULL, SH_FLAG_INT, &b.repeats, "N", "timed repeats (default 5)"},
         {"--json", NULL, SH_FLAG_BOOL, &b.json, NULL, "print one JSON object"},

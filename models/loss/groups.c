@@ -2,6 +2,7 @@
 #include "models/loss/groups.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 sh_status sh_groups_create(int64_t n_max, sh_groups *out)
 {
@@ -14,8 +15,9 @@ sh_status sh_groups_create(int64_t n_max, sh_groups *out)
     g.end = calloc(n, sizeof(*g.end));
     g.place = calloc(n, sizeof(*g.place));
     g.keys = calloc(n, sizeof(*g.keys));
+    g.labels = calloc(n, sizeof(*g.labels));
     SH_CHECK(g.order != NULL && g.begin != NULL && g.end != NULL && g.place != NULL &&
-                 g.keys != NULL,
+                 g.keys != NULL && g.labels != NULL,
              SH_ERR_NO_MEMORY, "mining: groups of %zu rows", n);
     *out = g;
     g = (sh_groups){0};
@@ -31,6 +33,7 @@ void sh_groups_clear(sh_groups *groups)
     free(groups->end);
     free(groups->place);
     free(groups->keys);
+    free(groups->labels);
     *groups = (sh_groups){0};
 }
 
@@ -43,6 +46,11 @@ static int compare_keys(const void *a, const void *b)
 
 void sh_groups_fill(sh_groups *g, const int32_t *labels, int64_t n)
 {
+    size_t bytes = (size_t)n * sizeof(*labels);
+
+    if (g->n == n && memcmp(g->labels, labels, bytes) == 0) return;
+    memcpy(g->labels, labels, bytes);
+    g->n = n;
     for (int64_t i = 0; i < n; i++)
         g->keys[i] = (uint64_t)(uint32_t)labels[i] << 32 | (uint64_t)(uint32_t)i;
     qsort(g->keys, (size_t)n, sizeof(*g->keys), compare_keys);

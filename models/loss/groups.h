@@ -10,15 +10,18 @@
 SH_C_BEGIN
 
 typedef struct sh_groups {
-    int32_t *order; /* [n] rows, group after group, ascending within each */
-    int32_t *begin; /* [n] where row i's group begins in order */
-    int32_t *end;   /* [n] and ends */
-    int32_t *place; /* [n] where row i itself stands in order */
-    uint64_t *keys; /* [n] scratch of the sort */
+    int32_t *order;  /* [n] rows, group after group, ascending within each */
+    int32_t *begin;  /* [n] where row i's group begins in order */
+    int32_t *end;    /* [n] and ends */
+    int32_t *place;  /* [n] where row i itself stands in order */
+    uint64_t *keys;  /* [n] scratch of the sort */
+    int32_t *labels; /* [n] of which these are the groups; n 0: of none */
+    int64_t n;
 } sh_groups;
 
 SH_MUST_CHECK sh_status sh_groups_create(int64_t n_max, sh_groups *out);
 void sh_groups_clear(sh_groups *groups);
+/** Nothing to do where the labels are those of the last call: a step asks twice. */
 void sh_groups_fill(sh_groups *groups, const int32_t *labels, int64_t n);
 
 /** Other rows of row i's group. */

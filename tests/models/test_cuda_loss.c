@@ -11,132 +11,12 @@
 
 #include "models/cuda/cuda.h"
 #include "models/cuda/emulator/order.h"
-#include "models/loss_cases.h"
-#include "models/loss_step.h"
+#include "models/loss_on_device.h"
 
-static const sh_loss_kind kinds[] = {SH_LOSS_SEMI_HARD, SH_LOSS_BATCH_HARD, SH_LOSS_ALGORITHM1};
-
-/** The device's choices are the host's, and where nothing is contracted, as on the emulator, its
- *  gradients are too; the loss is, but for the order of its sum. */
-static void check_against_host(const sh_loss_config *given, const sh_loss_batch *batch, int n_ranks)
-{
-    sh_loss_config tight = *given, *config = &tight;
-
-    tight.max_per_label = most_per_label(batch);
-    loss_outcome host = run_loss_step(NULL, config, batch, 1),
-                 device = run_loss_step(&sh_backend_cuda, config, batch, n_ranks);
-
-    assert_ptr_equal(sh_loss_memory(config, &sh_backend_cuda), &sh_backend_cuda);
-    assert_int_equal(device.stats.n_pairs, host.stats.n_pairs);
-    assert_int_equal(device.stats.n_triplets, host.stats.n_triplets);
-    assert_int_equal(device.stats.n_active, host.stats.n_active);
-    assert_true(fabs(device.stats.loss - host.stats.loss) <= 1e-12 * fabs(host.stats.loss));
-    assert_memory_equal(device.choices, host.choices, host.choice_bytes);
-    assert_memory_equal(device.grad, host.grad, host.grad_bytes);
-    loss_outcome_free(&host);
-    loss_outcome_free(&device);
-}
-
-typedef void config_visitor(const sh_loss_config *config);
-
-static void for_each_config(config_visitor *visit)
-{
-    for (size_t k = 0; k < SH_COUNT(kinds); k++)
-        for (int distance = SH_EUCLIDEAN; distance <= SH_COSINE; distance++)
-            visit(&(sh_loss_config){.kind = kinds[k],
-                                    .distance = (sh_distance)distance,
-                                    .soft = (k + (size_t)distance) % 2 == 1,
-                                    .margin = 0.3f,
-                                    .reduction = (sh_reduction)distance,
-                                    .seed = 5});
-}
-
-static void check_odd_sizes(const sh_loss_config *config)
-{
-    static const struct {
-        int64_t n, dim;
-        int n_fish, sides, n_ranks;
-    } sizes[] = {{97, 19, 30, 2, 3},
-                 {65, 33, 7, 1, 2},
-                 {64, 130, 16, 1, 1},
-                 {2, 1, 1, 1, 1},
-                 {1, 3, 1, 1, 1}};
-
-    for (size_t i = 0; i < SH_COUNT(sizes); i++) {
-        loss_case c;
-
-        case_make(&c, sizes[i].n, sizes[i].dim, sizes[i].n_fish, sizes[i].sides, 11 + i);
-        check_against_host(config, &c.batch, sizes[i].n_ranks);
-        case_free(&c);
-    }
-}
-
-static void odd_sizes__give_the_choices_and_gradients_of_the_host(void **state)
+static void kernels__agree_with_the_host(void **state)
 {
     (void)state;
-    for_each_config(check_odd_sizes);
-}
-
-/* Coordinates of a few values: many rows are equally far away, and some are equal. */
-static void check_ties(const sh_loss_config *config)
-{
-    loss_case c;
-
-    case_make(&c, 90, 3, 11, 1, 3);
-    for (int64_t i = 0; i < 90 * 3; i++) c.x[i] = roundf(c.x[i] * 2) / 2;
-    check_against_host(config, &c.batch, 2);
-    case_free(&c);
-}
-
-static void ties__go_to_the_smallest_row_as_on_the_host(void **state)
-{
-    (void)state;
-    for_each_config(check_ties);
-}
-
-/* All fish of one row, one fish of all rows, all rows the same: then all choose one negative. */
-static void check_edges(const sh_loss_config *config)
-{
-    for (int edge = 0; edge < 3; edge++) {
-        loss_case c;
-
-        case_make(&c, 20, 6, edge == 0 ? 20 : edge == 1 ? 1 : 5, 1, 1);
-        for (int64_t i = 0; i < 20 * 6 && edge == 2; i++) c.x[i] = 0.25f;
-        check_against_host(config, &c.batch, 2);
-        case_free(&c);
-    }
-}
-
-static void nothing_to_find__is_what_the_host_finds(void **state)
-{
-    (void)state;
-    for_each_config(check_edges);
-}
-
-/* Three fish, each a heap of rows, and one row in their midst that is the nearest negative to all
- * of them: more slots with one negative than a block sorts. */
-static void a_negative_of_all__is_sorted_over_tiles(void **state)
-{
-    enum { N = 97, PER_FISH = 32, N_SLOTS = 3 * PER_FISH * (PER_FISH - 1) };
-    sh_loss_config config = {.kind = SH_LOSS_SEMI_HARD, .distance = SH_SQUARED, .margin = 100};
-    loss_case c;
-    int64_t n_hub = 0;
-
-    (void)state;
-    case_make(&c, N, 3, 1, 1, 5);
-    for (int i = 0; i < N; i++) {
-        c.labels[i] = c.fish[i] = i / PER_FISH;
-        for (int k = 0; k < 3; k++)
-            c.x[i * 3 + k] = i < N - 1 ? 0.1f * c.x[i * 3 + k] + (i / PER_FISH == k ? 8 : 0) : 2;
-    }
-    check_against_host(&config, &c.batch, 1);
-    loss_outcome host = run_loss_step(NULL, &config, &c.batch, 1);
-
-    for (size_t at = 0; at < host.choice_bytes / sizeof(sh_triplet); at++)
-        n_hub += ((const sh_triplet *)host.choices)[at].negative == N - 1;
-    assert_int_equal(n_hub, N_SLOTS);
-    loss_outcome_free(&host);
-    case_free(&c);
+    check_losses_on_device();
 }
 
 static void check_orders(const sh_loss_config *given)
@@ -169,62 +49,6 @@ static void orders_of_threads__do_not_show(void **state)
     for_each_config(check_orders);
 }
 
-static void check_not_finite(const sh_loss_config *config)
-{
-    loss_case c;
-
-    case_make(&c, 20, 6, 5, 1, 1);
-    c.x[13 * 6 + 2] = INFINITY;
-    loss_outcome o = run_loss_step(&sh_backend_cuda, config, &c.batch, 2);
-
-    assert_true(isnan(o.stats.loss));
-    for (int i = 0; i < 20 * 6; i++) assert_true(isnan(o.grad[i]));
-    loss_outcome_free(&o);
-    case_free(&c);
-}
-
-static void what_is_not_finite__is_passed_on(void **state)
-{
-    (void)state;
-    for_each_config(check_not_finite);
-}
-
-/* A loss object meets batches of other sizes and labels, one after another. */
-static void batches__do_not_see_the_ones_before(void **state)
-{
-    sh_loss_config config = {.kind = SH_LOSS_BATCH_HARD, .margin = 0.5f};
-    sh_loss *loss = NULL;
-
-    (void)state;
-    assert_int_equal(sh_loss_create(&config, &sh_backend_cuda, 80, 5, &loss), SH_OK);
-    for (int i = 0; i < 4; i++) {
-        loss_case c;
-
-        case_make(&c, i % 2 == 0 ? 80 : 41, 5, 5 + i, 1, (uint64_t)i);
-        loss_outcome fresh = run_loss_step(&sh_backend_cuda, &config, &c.batch, 1);
-        room x = room_make(&sh_backend_cuda, c.x, fresh.grad_bytes);
-        room choices = room_make(&sh_backend_cuda, NULL, fresh.choice_bytes);
-        room grad = room_make(&sh_backend_cuda, NULL, fresh.grad_bytes);
-        sh_loss_stats stats;
-
-        c.batch.embeddings = x.memory;
-        assert_int_equal(sh_loss_choose(loss, &c.batch, 0, c.batch.n, choices.memory), SH_OK);
-        assert_int_equal(
-            sh_loss_apply(loss, &c.batch, choices.memory, 0, c.batch.n, &stats, grad.memory),
-            SH_OK);
-        loss_outcome again = {stats, room_take(&choices), room_take(&grad), 0, 0};
-
-        assert_memory_equal(&again.stats, &fresh.stats, sizeof(stats));
-        assert_memory_equal(again.choices, fresh.choices, fresh.choice_bytes);
-        assert_memory_equal(again.grad, fresh.grad, fresh.grad_bytes);
-        free(room_take(&x));
-        loss_outcome_free(&again);
-        loss_outcome_free(&fresh);
-        case_free(&c);
-    }
-    sh_loss_destroy(&loss);
-}
-
 static void other_losses__stay_in_host_memory(void **state)
 {
     (void)state;
@@ -241,15 +65,12 @@ static void other_losses__stay_in_host_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(odd_sizes__give_the_choices_and_gradients_of_the_host),
-        cmocka_unit_test(ties__go_to_the_smallest_row_as_on_the_host),
-        cmocka_unit_test(nothing_to_find__is_what_the_host_finds),
-        cmocka_unit_test(a_negative_of_all__is_sorted_over_tiles),
+        cmocka_unit_test(kernels__agree_with_the_host),
         cmocka_unit_test(orders_of_threads__do_not_show),
-        cmocka_unit_test(what_is_not_finite__is_passed_on),
-        cmocka_unit_test(batches__do_not_see_the_ones_before),
         cmocka_unit_test(other_losses__stay_in_host_memory),
     };
 
+    device_backend = &sh_backend_cuda;
+    device_is_exact = true;
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
