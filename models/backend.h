@@ -112,6 +112,15 @@ typedef struct sh_backend {
      *  remedy, a static string. */
     const char *(*examine)(char *found, size_t size);
 
+    /** Kernels that are chosen by measuring them; optional, both or neither. What is planned from
+     * now on takes the choices of `text` ("": there are none), as get_choices wrote it. What it
+     * lacks is measured, which writes device memory and takes seconds, or else guessed.
+     * SH_ERR_MISMATCH, here or from sh_program_plan, where a choice cannot be used on this device.
+     */
+    sh_status (*set_choices)(const char *text, bool measure);
+    /** Those of `text` and of all that was planned since. The caller frees. */
+    sh_status (*get_choices)(char **text);
+
     /** Device memory as host memory until the next kernel runs, or NULL: copy instead. Optional. */
     void *(*host_view)(sh_buffer *buffer);
 

@@ -86,6 +86,7 @@ static const sh_option rows[] = {
     CHOICE("transport", transport, "auto", SH_FREE, transports, "how the gradients of several GPUs travel: nccl, from one to the other; mpi, through the memory of the hosts; auto: nccl where it is in the build and each rank has a GPU of its own"),
     CHOICE("passes", passes, "auto", SH_FREE, passes, "mined batch in one pass (activations of all shards kept) or two (recomputed); the bytes are equal"),
     PLAIN("same_hardware", SH_OPT_BOOL, same_hardware, "true", SH_FREE, "refuse ranks whose processor or libraries differ; false: only warn"),
+    PLAIN("retune", SH_OPT_BOOL, retune, "false", SH_FREE, "a resume on a device measures its kernels again instead of taking those of the run (kernels.txt); byte identity ends where others are chosen"),
     CHOICE("split.by", split.by, "individual", SH_FIXED, split_rules, "rule of the split; random leaks near-duplicates and is stamped so"),
     REAL("split.test", split.test, "0.2", SH_FIXED, 0, 0.95, "share", "held out for the final score"),
     REAL("split.val", split.val, "0.15", SH_FIXED, 0, 0.95, "share", "held out for checkpoint choice and thresholds"),

@@ -63,6 +63,7 @@ typedef struct sh_config {
     int transport; /* sh_transport */
     int passes;
     bool same_hardware; /* refuse ranks whose fingerprints differ */
+    bool retune;        /* measure a device's kernels again on resume */
 
     struct {
         int by; /* sh_split_by */

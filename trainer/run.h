@@ -7,6 +7,7 @@
  *   metrics.jsonl        a line per logged step and per validation; rewound with the checkpoint
  *   ledger.csv           step, slots used (0: left out), checksum of their crops and draws; rewound
  *   skipped.csv          steps that are left out because they went bad: trainer/skips.h
+ *   kernels.txt          of a device, that were chosen by measuring: trainer/kernels.h
  *   checkpoints/step-N/  see trainer/checkpoint.h
  *   model.safetensors    the result; never a time, host or rank in it
  *   features/            of a frozen network, in shallow training (trainer/features.h)

@@ -17,6 +17,7 @@
 #include "comm/watchdog.h"
 #include "models/weights/weights.h"
 #include "trainer/classes.h"
+#include "trainer/kernels.h"
 
 enum {
     FINGERPRINT_BYTES = 4096,
@@ -286,6 +287,7 @@ static sh_status make_step(sh_session *s)
     sh_config_freeze(&s->config, s->stage, s->freeze);
     step.freeze = s->freeze;
     step.shallow = sh_config_is_shallow(&s->config, s->stage);
+    SH_TRY(sh_kernels_agree(s->comm, s->run, s->config.retune, &step, &s->kernels));
     SH_TRY(sh_step_create(&step, s->comm, &s->step));
     SH_TRY(sh_infer_configure(&s->config, (int)s->config.loader.threads, &infer));
     SH_TRY(sh_infer_create(&infer, sh_step_store(s->step), &s->infer));
@@ -357,16 +359,20 @@ out:
 static sh_status prepare_folder(sh_session *s, const char *fingerprint)
 {
     sh_status st = SH_OK;
-    char path[SH_RUN_PATH];
+    char path[SH_RUN_PATH], whole[2 * FINGERPRINT_BYTES];
     bool frozen = false;
 
     SH_TRY(sh_run_lock_freeze(s->lock));
     frozen = true;
-    SH_TRY(write_manifest(s, fingerprint));
+    snprintf(whole, sizeof(whole), "%s", fingerprint);
+    if (s->kernels != NULL)
+        sh_kernels_describe(s->kernels, whole + strlen(whole), sizeof(whole) - strlen(whole));
+    SH_TRY(write_manifest(s, whole));
     if (sh_config_classes(&s->config).kind != SH_CLASS_NONE) {
         SH_TRY(sh_run_path(s->run, "classes.csv", path));
         SH_TRY(sh_classes_write(s->sampler, s->dataset, path));
     }
+    if (s->kernels != NULL) SH_TRY(sh_kernels_store(s->run, s->kernels));
     SH_TRY(sh_run_put_config(s->run, "config.yaml", &s->config));
     SH_TRY(sh_run_log_open(s->run, "metrics.jsonl", s->progress.metrics_bytes, &s->metrics));
     SH_TRY(sh_run_log_open(s->run, "ledger.csv", s->progress.ledger_bytes, &s->ledger));
@@ -470,6 +476,7 @@ void sh_session_close(sh_session *s)
     sh_run_log_close(&s->ledger);
     sh_infer_destroy(&s->infer);
     sh_snapshot_clear(&s->best);
+    free(s->kernels);
     sh_skips_clear(&s->skips);
     sh_step_destroy(&s->step);
     sh_sampler_destroy(&s->sampler);

@@ -38,6 +38,7 @@ typedef struct sh_session {
     sh_skips skips;     /* steps that are left out */
     bool go_back;       /* sh_train asks for the session to be opened again */
     sh_snapshot best;
+    char *kernels; /* that were chosen by measuring; NULL: none are (trainer/kernels.h) */
 
     /* rank 0 only */
     sh_run_lock *lock;

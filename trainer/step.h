@@ -59,6 +59,10 @@ typedef struct sh_step_stats {
     double seconds_forward, seconds_loss, seconds_backward, seconds_reduce, seconds_update;
 } sh_step_stats;
 
+/** Plan the programs of a whole training step, nothing frozen, for shards of every size, and drop
+ *  them: for what planning measures. Not collective. */
+SH_MUST_CHECK sh_status sh_step_survey(const sh_step_config *config);
+
 /** Build programs, reserve all memory. Weights are zero until sh_store_init or a load. Collective.
  *  The caller owns *out; it keeps pointers to comm and net. */
 SH_MUST_CHECK sh_status sh_step_create(const sh_step_config *config, sh_comm *comm, sh_step **out);

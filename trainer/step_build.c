@@ -197,6 +197,22 @@ out:
     return st;
 }
 
+sh_status sh_step_survey(const sh_step_config *config)
+{
+    sh_status st = SH_OK;
+    sh_step *step = calloc(1, sizeof(*step));
+
+    SH_CHECK(step != NULL, SH_ERR_NO_MEMORY, "training step");
+    step->config = *config;
+    step->config.freeze = "";
+    step->config.shallow = false;
+    SH_TRY(sh_store_create(config->backend, &step->store));
+    SH_TRY(build_programs(step));
+out:
+    sh_step_destroy(&step);
+    return st;
+}
+
 sh_status sh_step_create(const sh_step_config *config, sh_comm *comm, sh_step **out)
 {
     sh_status st = SH_OK;

@@ -6,6 +6,8 @@
 #include <assert.h>
 #include <pthread.h>
 
+#include "models/cuda/choices.h"
+#include "models/cuda/cudnn_kernels.h"
 #include "models/cuda/kernels.h"
 #include "models/cuda/memory.h"
 
@@ -42,7 +44,11 @@ SH_CUDA_KERNELS(KERNEL)
      .run = run_##name_},
 static const sh_kernel kernels[] = {SH_CUDA_KERNELS(ROW)};
 
-enum { MAX_KERNELS = 2 }; /* of one op */
+/** Before those. */
+static const sh_kernel *const cudnn_kernels[] = {&sh_cudnn_conv_kernel, &sh_cudnn_grad_x_kernel,
+                                                 &sh_cudnn_grad_w_kernel};
+
+enum { MAX_KERNELS = 3 }; /* of one op */
 static const sh_kernel *kernel_lists[SH_OP_COUNT][MAX_KERNELS + 1];
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
@@ -50,6 +56,8 @@ static void build_lists(void)
 {
     int n[SH_OP_COUNT] = {0};
 
+    for (size_t i = 0; i < SH_COUNT(cudnn_kernels); i++)
+        kernel_lists[cudnn_kernels[i]->op][n[cudnn_kernels[i]->op]++] = cudnn_kernels[i];
     for (size_t i = 0; i < SH_COUNT(kernels); i++) {
         sh_op op = kernels[i].op;
         assert(n[op] < MAX_KERNELS);
@@ -93,4 +101,6 @@ const sh_backend sh_backend_cuda = {.name = "cuda",
                                     .optim = &sh_cuda_optim,
                                     .device = &sh_cuda_device,
                                     .loss = &sh_cuda_loss,
+                                    .set_choices = sh_cuda_set_choices,
+                                    .get_choices = sh_cuda_get_choices,
                                     .examine = sh_cuda_examine};

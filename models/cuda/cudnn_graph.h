@@ -64,6 +64,9 @@ typedef struct sh_cudnn_api {
     void (*release)(sh_cudnn_plan **plan); /* NULL is fine */
 } sh_cudnn_api;
 
+/** What this process has of it: the library, in tests what stands in for it, or NULL. */
+const sh_cudnn_api *sh_cuda_cudnn(void);
+
 /** The library. In a build with cuDNN. */
 extern const sh_cudnn_api sh_cudnn_library;
 

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "models/cuda/cudnn_graph.h"
 #include "models/cuda/verdict.h"
 
 struct sh_buffer {
@@ -192,6 +193,39 @@ const char *sh_cuda_examine(char *found, size_t size)
 
 /* ---- sums and exchanges ---- */
 
+static cudaEvent_t clock_ends[2];
+
+sh_status sh_cuda_clock_start(void)
+{
+    sh_status st = SH_OK;
+
+    for (int i = 0; i < 2 && clock_ends[i] == NULL; i++)
+        SH_TRY(check(cudaEventCreate(&clock_ends[i]), "an event"));
+    SH_TRY(check(cudaEventRecord(clock_ends[0], sh_cuda_stream()), "an event"));
+out:
+    return st;
+}
+
+sh_status sh_cuda_clock_stop(float *ms)
+{
+    sh_status st = SH_OK;
+
+    SH_TRY(check(cudaEventRecord(clock_ends[1], sh_cuda_stream()), "an event"));
+    SH_TRY(check(cudaEventSynchronize(clock_ends[1]), "measuring"));
+    SH_TRY(check(cudaEventElapsedTime(ms, clock_ends[0], clock_ends[1]), "measuring"));
+out:
+    return st;
+}
+
+const sh_cudnn_api *sh_cuda_cudnn(void)
+{
+#if SHOAL_WITH_CUDNN
+    return &sh_cudnn_library;
+#else
+    return NULL;
+#endif
+}
+
 sh_status sh_cuda_launched(const char *kernel)
 {
     sh_status st = SH_OK;
@@ -228,7 +262,7 @@ static sh_status identify(char id[SH_DEVICE_ID], char text[SH_DEVICE_TEXT])
     SH_TRY(sh_cuda_enter());
     SH_TRY(check(cudaDeviceGetPCIBusId(id, SH_DEVICE_ID, device), "asking for its bus"));
     SH_TRY(check(cudaGetDeviceProperties(&properties, device), "asking for its name"));
-    snprintf(text, SH_DEVICE_TEXT, "CUDA device %d of %d: %s at %s", device, n_devices,
+    snprintf(text, SH_DEVICE_TEXT, "CUDA device %d of %d: %.100s at %s", device, n_devices,
              properties.name, id);
 out:
     return st;

@@ -39,6 +39,10 @@ static inline struct CUstream_st *sh_cuda_stream(void)
     return sh_cuda_queue(SH_QUEUE_COMPUTE);
 }
 
+/** Time between two points of what computes, for measuring kernels; stop waits. */
+SH_MUST_CHECK sh_status sh_cuda_clock_start(void);
+SH_MUST_CHECK sh_status sh_cuda_clock_stop(float *ms);
+
 /** SH_OK if the launches since the last call were accepted. Does not wait for them. */
 SH_MUST_CHECK sh_status sh_cuda_launched(const char *kernel);
 

@@ -31,4 +31,21 @@ for run in one fast; do
         { if (($1 - $2) ^ 2 > (1e-4 * $1) ^ 2) { print "step " NR ": losses " $1 " and " $2; bad = 1 } }
         END { if (NR != 2) print NR " losses"; exit bad || NR != 2 }' || fail "the losses of $run differ"
 done
+# Convolutions were measured once, by one rank: e4 is the fastest engine that repeats. A resume takes
+# what the run has, measures nothing, and refuses what cannot be used.
+grep -q "^forward f32 .*: e4" one/kernels.txt || fail "no forward convolution was measured"
+grep -q "^grad_w f32 .*: e4" one/kernels.txt || fail "no gradient was measured"
+! grep -q ": e1" one/kernels.txt || fail "a kernel was guessed"
+cmp one/kernels.txt two/kernels.txt || fail "kernels depend on the number of ranks"
+sed -i "s/: e4.*/: e1 2=7/" two/kernels.txt
+cp two/kernels.txt kernels.txt
+train 2 two device=cuda steps=3
+cmp kernels.txt two/kernels.txt || fail "a resume chose kernels"
+! grep -q "measuring kernels" two.log || fail "a resume measured"
+grep -q "byte identity ends" two.log || fail "other kernels were not noticed"
+sed -i "s/: e1.*/: e2/" two/kernels.txt
+! train 2 two device=cuda steps=4 2> refused.log || fail "a kernel that cannot be used was taken"
+grep -q "retune=true" refused.log || fail "no remedy was named"
+train 2 two device=cuda steps=4 retune=true
+cmp one/kernels.txt two/kernels.txt || fail "kernels were not chosen anew"
 echo "training on the emulator: ok"

@@ -88,13 +88,18 @@ static inline void close_net(net *t)
 static inline void step(net *t, bool with_reduce)
 {
     sh_tensor_desc x = sh_program_desc(t->program, t->x);
-    float *image = calloc(1, sh_tensor_bytes(&x)), cotangent[15];
+    void *image = calloc(1, sh_tensor_bytes(&x));
+    float cotangent[15];
 
     for (int64_t n = 0; n < x.dims[0]; n++) {
         for (int64_t i = 0; i < x.dims[1] * x.dims[2] * x.dims[3]; i++) {
             int64_t at = sh_tensor_offset(&x, n, i / (x.dims[2] * x.dims[3]),
                                           i / x.dims[3] % x.dims[2], i % x.dims[3]);
-            image[at] = sinf((float)(17 * i + n));
+            float value = sinf((float)(17 * i + n));
+            if (x.dtype == SH_BF16)
+                ((uint16_t *)image)[at] = sh_bf16_from_f32(value);
+            else
+                ((float *)image)[at] = value;
         }
     }
     for (size_t i = 0; i < SH_COUNT(cotangent); i++) cotangent[i] = cosf((float)i);

@@ -58,6 +58,25 @@ const char *sh_cuda_examine(char *found, size_t size)
     return NULL;
 }
 
+static float passed_ms;
+
+void sh_emulator_pass(float ms)
+{
+    passed_ms += ms;
+}
+
+sh_status sh_cuda_clock_start(void)
+{
+    passed_ms = 0;
+    return SH_OK;
+}
+
+sh_status sh_cuda_clock_stop(float *ms)
+{
+    *ms = passed_ms;
+    return SH_OK;
+}
+
 sh_status sh_cuda_launched(const char *kernel)
 {
     sh_status st = SH_OK;

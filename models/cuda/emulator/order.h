@@ -23,6 +23,10 @@ const char *sh_emulator_fault(void);
 /** How often kernels of a source file (its base name, "norm.cu") were launched. */
 long sh_emulator_launches(const char *base_name);
 
+/** Let sh_cuda_clock_stop find that so much time has passed: what stands in for a library says how
+ *  long it would have taken. */
+void sh_emulator_pass(float ms);
+
 SH_C_END
 
 #endif
