@@ -123,32 +123,39 @@ bool sh_cpu_is_large(size_t n_bytes)
 
 /* ---- instruction sets ---- */
 
-#if defined(__x86_64__)
-extern const sh_cpu_simd sh_cpu_simd_avx512bf16, sh_cpu_simd_avx512, sh_cpu_simd_avx2;
-#endif
-extern const sh_cpu_simd sh_cpu_simd_generic;
+/* What models/CMakeLists.txt compiled, the best first: SH_COMPILED(avx2) SH_COMPILED(generic). */
+#define SH_COMPILED(isa) extern const sh_cpu_simd sh_cpu_simd_##isa;
+SH_COMPILED_ISAS
+#undef SH_COMPILED
+#define SH_COMPILED(isa) &sh_cpu_simd_##isa,
+static const sh_cpu_simd *const compiled[] = {SH_COMPILED_ISAS};
 
 static const sh_cpu_simd *chosen;
 static pthread_once_t simd_once = PTHREAD_ONCE_INIT;
 
-static void choose_simd(void)
+static bool runs_here(const char *isa)
 {
-    const sh_cpu_simd *runs[4];
-    const char *wanted = getenv("SHOAL_CPU_ISA");
-    int n = 0;
-
 #if defined(__x86_64__)
     bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                   __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-    if (avx512 && __builtin_cpu_supports("avx512bf16")) runs[n++] = &sh_cpu_simd_avx512bf16;
-    if (avx512) runs[n++] = &sh_cpu_simd_avx512;
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
-        runs[n++] = &sh_cpu_simd_avx2;
+
+    if (strcmp(isa, "avx512bf16") == 0) return avx512 && __builtin_cpu_supports("avx512bf16");
+    if (strcmp(isa, "avx512") == 0) return avx512;
+    if (strcmp(isa, "avx2") == 0)
+        return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
 #endif
-    runs[n++] = &sh_cpu_simd_generic;
-    chosen = runs[0];
-    for (int i = 0; i < n && wanted; i++)
-        if (strcmp(runs[i]->name, wanted) == 0) chosen = runs[i];
+    return strcmp(isa, "generic") == 0;
+}
+
+static void choose_simd(void)
+{
+    const char *wanted = getenv("SHOAL_CPU_ISA");
+
+    for (size_t i = 0; i < SH_COUNT(compiled); i++) {
+        if (!runs_here(compiled[i]->name)) continue;
+        if (chosen == NULL) chosen = compiled[i];
+        if (wanted != NULL && strcmp(compiled[i]->name, wanted) == 0) chosen = compiled[i];
+    }
 }
 
 const sh_cpu_simd *sh_cpu_simd_get(void)

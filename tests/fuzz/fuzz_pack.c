@@ -85,7 +85,7 @@ static void take(const uint8_t **data, size_t *n_left, void *out, size_t n)
 static void use_tables(const uint8_t *data, size_t n_bytes)
 {
     static int fd = -1, spool = -1;
-    char path[64], name[16];
+    char path[64], name[24];
     uint8_t sizes[1 + SH_N_TABLES];
     sh_pack_record records[MAX_CROPS];
     sh_pack_tables tables = {.records = records};
