@@ -6,7 +6,8 @@
 /**
  * cuDNN has a plan for every dense convolution of every network's training step, f32 and bf16. The
  * plans are made for a described device (h200.json), which need not be there. Nothing is run.
- * SHOAL_DEVICE=FILE takes another description. Skipped without cuDNN.
+ * SHOAL_DEVICE=FILE takes another description. SHOAL_DEVICE_OUT=FILE writes that of the device that
+ * there is, and tests nothing. Skipped without cuDNN.
  */
 #include <dlfcn.h>
 #include <setjmp.h>
@@ -192,8 +193,21 @@ static int open_library(void **state)
     return 0;
 }
 
+/** What cuDNN says of the device that there is; an exit code. */
+static int write_device(const char *path)
+{
+    char *json = NULL;
+    sh_status st = sh_cudnn_library_device(&json);
+
+    if (st == SH_OK) st = sh_file_put(path, json, strlen(json));
+    if (st != SH_OK) fprintf(stderr, "%s\n", sh_error_message());
+    free(json);
+    return st == SH_OK ? 0 : 1;
+}
+
 int main(void)
 {
+    const char *out = getenv("SHOAL_DEVICE_OUT");
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_dense_convolution__has_a_plan),
         cmocka_unit_test(weights_of_bf16__can_have_their_gradient_in_f32),
@@ -201,6 +215,7 @@ int main(void)
         cmocka_unit_test(an_unknown_choice__is_refused),
     };
 
+    if (out != NULL) return write_device(out);
     return cmocka_run_group_tests(tests, open_library, NULL);
 }
 
