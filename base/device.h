@@ -43,8 +43,16 @@ typedef struct sh_device {
     sh_status (*tree_sum)(sh_queue queue, float *out, float *const *inputs, const uint8_t *n_joins,
                           int n_inputs, int depth, int64_t n);
 
-    /* What follows is for exchanging beside the host; the host's own table (comm/host.c) has none
-     * of it. */
+    /* What follows is for working beside the host; the host's own table (comm/host.c) has none of
+     * it, and the first three are for those who bring data in, not for comm. */
+
+    /** Page-locked memory of the host, which the device reads by itself. */
+    sh_status (*alloc_host)(size_t n_bytes, void **memory);
+    void (*free_host)(void *memory); /* NULL is fine; waits */
+
+    /** From such memory, which may not change until the queue has come past. (From other memory
+     * too, but slowly, and waiting for it to be read.) */
+    sh_status (*send)(sh_queue queue, void *to, const void *host, size_t n_bytes);
 
     sh_status (*copy)(sh_queue queue, float *to, const float *from, int64_t n);
 

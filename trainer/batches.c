@@ -9,7 +9,8 @@
 
 struct sh_batches {
     sh_batches_config config;
-    int64_t size; /* slots of a batch */
+    const sh_device *device; /* that reads the input by itself; NULL: there is none */
+    int64_t size;            /* slots of a batch */
     int shard_begin, shard_end;
     sh_loader *loader;                     /* NULL: features */
     sh_slot_plan *plans[SH_BATCHES_AHEAD]; /* [size] of steps n, n + 1 */
@@ -21,6 +22,29 @@ struct sh_batches {
 static int slot_of(int64_t step)
 {
     return (int)(step % SH_BATCHES_AHEAD);
+}
+
+static sh_status input_alloc(const sh_batches *b, size_t n_bytes, uint8_t **out)
+{
+    sh_status st = SH_OK;
+    void *memory = NULL;
+
+    if (b->device != NULL)
+        SH_TRY(b->device->alloc_host(n_bytes, &memory));
+    else
+        memory = malloc(n_bytes);
+    SH_CHECK(memory != NULL, SH_ERR_NO_MEMORY, "a shard's images, %zu bytes", n_bytes);
+    *out = memory;
+out:
+    return st;
+}
+
+static void input_free(const sh_batches *b, uint8_t *memory)
+{
+    if (b->device != NULL)
+        b->device->free_host(memory);
+    else
+        free(memory);
 }
 
 static sh_status reserve(sh_batches *b)
@@ -35,8 +59,7 @@ static sh_status reserve(sh_batches *b)
         for (int i = 0; i < n_shards; i++) {
             sh_tensor_desc desc = sh_step_input_desc(b->config.step, b->shard_begin + i);
 
-            b->input[k][i] = malloc(sh_tensor_bytes(&desc));
-            SH_CHECK(b->input[k][i], SH_ERR_NO_MEMORY, "images of shard %d", b->shard_begin + i);
+            SH_TRY(input_alloc(b, sh_tensor_bytes(&desc), &b->input[k][i]));
         }
     }
 out:
@@ -68,6 +91,7 @@ sh_status sh_batches_create(const sh_batches_config *config, int64_t step, sh_ba
 
     SH_CHECK(b != NULL, SH_ERR_NO_MEMORY, "batches");
     b->config = *config;
+    b->device = sh_step_get_config(config->step)->backend->device;
     b->size = sh_step_get_config(config->step)->batch;
     sh_step_own_shards(config->step, &b->shard_begin, &b->shard_end);
     SH_TRY(reserve(b));
@@ -94,7 +118,7 @@ void sh_batches_destroy(sh_batches **batches)
     sh_loader_destroy(&b->loader); /* its threads write into the memory below */
     for (int k = 0; k < SH_BATCHES_AHEAD; k++) {
         for (int i = 0; b->input[k] != NULL && i < b->shard_end - b->shard_begin; i++)
-            free(b->input[k][i]);
+            input_free(b, b->input[k][i]);
         free(b->input[k]);
         free(b->plans[k]);
     }

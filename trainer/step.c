@@ -11,6 +11,24 @@
 
 enum { FAULT_BYTES = 256 };
 
+/* A device fetches its input when its queue has come that far; the host goes on. */
+static sh_status put_input(sh_step *step, sh_sized_program *s, sh_buffer *arena, const void *data)
+{
+    sh_status st = SH_OK;
+    const sh_device *device = step->config.backend->device;
+    const sh_tensor_desc desc = sh_program_desc(s->program, s->input);
+    void *place = NULL;
+
+    if (device == NULL) {
+        SH_TRY(sh_program_write(s->program, arena, s->input, data));
+        goto out;
+    }
+    SH_TRY(sh_program_place(s->program, arena, s->input, &place));
+    SH_TRY(device->send(SH_QUEUE_COMPUTE, place, data, sh_tensor_bytes(&desc)));
+out:
+    return st;
+}
+
 /* Images or features in, embeddings and logits out: one own shard's forward. */
 static sh_status forward_shard(sh_step *step, int shard, int64_t number, sh_step_input input,
                                void *context, bool read_outputs)
@@ -23,7 +41,7 @@ static sh_status forward_shard(sh_step *step, int shard, int64_t number, sh_step
     args.scalars.step = (uint64_t)number;
     sh_position_enter(SH_AT_COMPUTE, "forward of shard %d", shard);
     SH_TRY(input(context, shard, &data));
-    SH_TRY(sh_program_write(s->program, args.arena, s->input, data));
+    SH_TRY(put_input(step, s, args.arena, data));
     SH_TRY(sh_program_run(s->program, SH_PHASE_FORWARD, &args));
     if (!step->config.shallow) step->n_images += s->n_images;
     if (read_outputs)

@@ -108,7 +108,9 @@ sh_program *sh_step_program(sh_step *step, int shard);
  *
  * slots   [batch] the whole plan: labels of all images
  * input   one pointer per own shard: its images or features, as sh_step_input_desc says; called
- *         for with `shard` when needed, so that loading may go on meanwhile
+ *         for with `shard` when needed, so that loading may go on meanwhile. They stay as they are
+ *         until the step has ended. In memory of the backend's device->alloc_host, where it has a
+ *         device, no copy keeps the host waiting
  * Weights, moments and running statistics are updated once. A bad step - loss, embeddings or
  * gradient are not finite, or the norm is too large - is SH_ERR_MISMATCH with stats->bad, on every
  * rank with the same message, which says in which shard, and on which rank, it began; before

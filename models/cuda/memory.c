@@ -247,6 +247,29 @@ static sh_status copy_in(void *to, const void *host, size_t n_bytes)
                   "copying in");
 }
 
+static sh_status alloc_host(size_t n_bytes, void **memory)
+{
+    sh_status st = SH_OK;
+
+    SH_TRY(sh_cuda_enter());
+    SH_CHECK(cudaMallocHost(memory, n_bytes > 0 ? n_bytes : 1) == cudaSuccess, SH_ERR_NO_MEMORY,
+             "%zu bytes of page-locked memory are not to be had; ulimit -l may set a limit",
+             n_bytes);
+out:
+    return st;
+}
+
+static void free_host(void *memory)
+{
+    if (memory != NULL && sh_cuda_enter() == SH_OK) (void)cudaFreeHost(memory);
+}
+
+static sh_status send(sh_queue queue, void *to, const void *host, size_t n_bytes)
+{
+    return check(cudaMemcpyAsync(to, host, n_bytes, cudaMemcpyHostToDevice, sh_cuda_queue(queue)),
+                 "copying in");
+}
+
 static sh_status copy(sh_queue queue, float *to, const float *from, int64_t n)
 {
     return check(cudaMemcpyAsync(to, from, (size_t)n * sizeof(*to), cudaMemcpyDeviceToDevice,
@@ -324,6 +347,9 @@ const sh_device sh_cuda_device = {.alloc = alloc_memory,
                                   .copy_in = copy_in,
                                   .add = sh_cuda_sum_add,
                                   .tree_sum = sh_cuda_sum_tree,
+                                  .alloc_host = alloc_host,
+                                  .free_host = free_host,
+                                  .send = send,
                                   .copy = copy,
                                   .identify = identify,
                                   .stream = stream_of,

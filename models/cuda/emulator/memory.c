@@ -111,6 +111,12 @@ static sh_status copy_in(void *to, const void *host, size_t n_bytes)
     return SH_OK;
 }
 
+static sh_status send(sh_queue queue, void *to, const void *host, size_t n_bytes)
+{
+    (void)queue;
+    return copy_in(to, host, n_bytes);
+}
+
 static sh_status copy(sh_queue queue, float *to, const float *from, int64_t n)
 {
     (void)queue;
@@ -172,6 +178,9 @@ const sh_device sh_cuda_device = {.alloc = alloc_memory,
                                   .copy_in = copy_in,
                                   .add = sh_cuda_sum_add,
                                   .tree_sum = sh_cuda_sum_tree,
+                                  .alloc_host = alloc_memory,
+                                  .free_host = free,
+                                  .send = send,
                                   .copy = copy,
                                   .identify = identify,
                                   .stream = stream_of,
