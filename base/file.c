@@ -71,6 +71,12 @@ int64_t sh_file_operations(void)
     return points_passed;
 }
 
+/* What errno says of a write. */
+static sh_status refusal(void)
+{
+    return errno == ENOSPC || errno == EDQUOT ? SH_ERR_NO_ROOM : SH_ERR_IO;
+}
+
 static sh_status write_all(int fd, const char *path, const void *data, size_t n_bytes)
 {
     sh_status st = SH_OK;
@@ -81,7 +87,7 @@ static sh_status write_all(int fd, const char *path, const void *data, size_t n_
         ssize_t n = pass_fault_point() == 0 ? write(fd, p, part) : -1;
 
         if (n < 0 && errno == EINTR) continue;
-        SH_CHECK(n >= 0, SH_ERR_IO, "cannot write %s: %s", path, strerror(errno));
+        SH_CHECK(n >= 0, refusal(), "cannot write %s: %s", path, strerror(errno));
         p += n;
         n_bytes -= (size_t)n;
         sh_position_move();
@@ -105,7 +111,7 @@ sh_status sh_file_writer_create(const char *path, sh_file_writer **out)
              SH_ERR_USAGE, "path too long: %.200s...", path);
     if (pass_fault_point() == 0)
         writer->fd = open(writer->temp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-    SH_CHECK(writer->fd >= 0, SH_ERR_IO, "cannot create %s: %s", writer->temp, strerror(errno));
+    SH_CHECK(writer->fd >= 0, refusal(), "cannot create %s: %s", writer->temp, strerror(errno));
     *out = writer;
     writer = NULL;
 out:
@@ -179,7 +185,7 @@ sh_status sh_file_rename(const char *from, const char *to)
     sh_status st = SH_OK;
     char parent[PATH_BYTES];
 
-    SH_CHECK(pass_fault_point() == 0 && rename(from, to) == 0, SH_ERR_IO,
+    SH_CHECK(pass_fault_point() == 0 && rename(from, to) == 0, refusal(),
              "cannot rename %s to %s: %s", from, to, strerror(errno));
     parent_of(to, parent);
     SH_TRY(sh_file_sync_dir(parent));
@@ -192,9 +198,9 @@ sh_status sh_file_writer_commit(sh_file_writer *writer)
     sh_status st = SH_OK;
 
     SH_TRY(flush_buffer(writer));
-    SH_CHECK(pass_fault_point() == 0 && fsync(writer->fd) == 0, SH_ERR_IO, "cannot sync %s: %s",
+    SH_CHECK(pass_fault_point() == 0 && fsync(writer->fd) == 0, refusal(), "cannot sync %s: %s",
              writer->temp, strerror(errno));
-    SH_CHECK(close(writer->fd) == 0, SH_ERR_IO, "cannot close %s: %s", writer->temp,
+    SH_CHECK(close(writer->fd) == 0, refusal(), "cannot close %s: %s", writer->temp,
              strerror(errno));
     writer->fd = -1;
     SH_TRY(sh_file_rename(writer->temp, writer->path));
@@ -292,7 +298,7 @@ static sh_status make_dirs(const char *path, mode_t last_mode)
         bool last = p[strspn(p, "/")] == '\0';
 
         *p = '\0';
-        SH_CHECK(mkdir(part, last ? last_mode : 0777) == 0 || errno == EEXIST, SH_ERR_IO,
+        SH_CHECK(mkdir(part, last ? last_mode : 0777) == 0 || errno == EEXIST, refusal(),
                  "cannot create folder %s: %s", part, strerror(errno));
         *p = end;
         if (end == '\0') break;

@@ -10,6 +10,7 @@ static const char *const names[] = {
     [SH_OK] = "ok",
     [SH_ERR_USAGE] = "usage error",
     [SH_ERR_IO] = "input/output error",
+    [SH_ERR_NO_ROOM] = "no room on the disk",
     [SH_ERR_FORMAT] = "format error",
     [SH_ERR_NO_MEMORY] = "out of memory",
     [SH_ERR_UNSUPPORTED] = "unsupported",

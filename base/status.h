@@ -33,6 +33,7 @@ typedef enum sh_status {
     SH_OK = 0,
     SH_ERR_USAGE,       /* wrong option, configuration or argument; exit code 2 */
     SH_ERR_IO,          /* the operating system refused a read or write */
+    SH_ERR_NO_ROOM,     /* it refused a write since the disk or a quota is full; exit code 74 */
     SH_ERR_FORMAT,      /* a file is damaged, foreign or of another version */
     SH_ERR_NO_MEMORY,   /* an allocation failed */
     SH_ERR_UNSUPPORTED, /* valid, but not something this build or backend can do */

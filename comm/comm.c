@@ -246,7 +246,9 @@ sh_status sh_comm_agree_ok(sh_comm *comm, sh_status mine)
         st = mine; /* its message still stands: nothing failed since */
         goto out;
     }
-    SH_FAIL(SH_ERR_COMM, "rank %d on %s failed: %s (%s)", first, failure.host, failure.message,
+    /* A launcher passes on the code of some rank: all say that starting again is worth it. */
+    SH_FAIL(failure.status == SH_ERR_NO_ROOM ? SH_ERR_NO_ROOM : SH_ERR_COMM,
+            "rank %d on %s failed: %s (%s)", first, failure.host, failure.message,
             sh_status_name((sh_status)failure.status));
 out:
     return st;

@@ -74,7 +74,8 @@ SH_MUST_CHECK sh_status sh_comm_gather_items(sh_comm *comm, int64_t n_items, siz
 SH_MUST_CHECK sh_status sh_comm_max(sh_comm *comm, int64_t *values, int n);
 
 /** Collective: did everyone succeed? Returns the own status where it is a failure; otherwise
- *  SH_ERR_COMM naming the first failing rank and its message where another rank failed. */
+ *  SH_ERR_COMM, or SH_ERR_NO_ROOM where that was it, naming the first failing rank and its message
+ *  where another rank failed. */
 SH_MUST_CHECK sh_status sh_comm_agree_ok(sh_comm *comm, sh_status mine);
 
 /** Collective: is `text` the same on every rank? If not, SH_ERR_MISMATCH showing `what`, the first

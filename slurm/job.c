@@ -58,6 +58,7 @@ static const outcome outcomes[] = {
     {0, false, SH_OK, "done"},
     {SH_EXIT_FAILED, false, SH_ERR_IO, "failed; the log says why"},
     {SH_EXIT_USAGE, false, SH_ERR_USAGE, "wrong usage or configuration; the log says how"},
+    {SH_EXIT_NO_ROOM, true, SH_ERR_STOPPED, "the disk is full; the log names the file"},
     {SH_EXIT_STOPPED, true, SH_ERR_STOPPED, "stopped on request, saved"},
     {SH_EXIT_WATCHDOG, true, SH_ERR_STOPPED, "the watchdog ended it; the log says why"},
 };

@@ -62,7 +62,7 @@ static sh_status train(sh_comm *comm, const char *run, const sh_config *config)
     /* A rank that fails in the loop has peers waiting in a collective: end them with its message.
      */
     if (st != SH_OK && st != SH_ERR_STOPPED && sh_comm_size(comm) > 1)
-        sh_comm_abort(comm, SH_EXIT_FAILED, sh_error_message());
+        sh_comm_abort(comm, sh_exit_code(st), sh_error_message());
     bool root = sh_comm_rank(comm) == 0;
 
     sh_session_close(session);

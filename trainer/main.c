@@ -44,18 +44,10 @@ static void print_help(FILE *out)
     fprintf(
         out,
         "\n`shoal COMMAND --help` explains a command.\n"
-        "exit codes: 0 done, 1 failed, 2 wrong usage or configuration; 75 stopped on request,\n"
-        "state is saved, and 76 ended by the watchdog: run the same command again to continue\n");
-}
-
-static int exit_code(sh_status status)
-{
-    switch (status) {
-    case SH_OK: return EXIT_SUCCESS;
-    case SH_ERR_USAGE: return SH_EXIT_USAGE;
-    case SH_ERR_STOPPED: return SH_EXIT_STOPPED;
-    default: return SH_EXIT_FAILED;
-    }
+        "exit codes: 0 done, 1 failed, 2 wrong usage or configuration; 74 the disk is full, 75 "
+        "stopped\n"
+        "on request, state is saved, and 76 ended by the watchdog: run the same command again to\n"
+        "continue\n");
 }
 
 static int unknown_command(const char *word)
@@ -111,7 +103,7 @@ int main(int argc, char **argv)
             sh_log_progress_end();
             sh_log_error("%s", sh_error_message());
         }
-        return exit_code(status);
+        return sh_exit_code(status);
     }
     return unknown_command(argv[1]);
 }

@@ -189,7 +189,7 @@ out:
  * Everything else, above all a newer process that has taken the run over, ends it. */
 static sh_status survive_disk(loop *l, sh_status st)
 {
-    if (st != SH_ERR_IO) return st;
+    if (st != SH_ERR_IO && st != SH_ERR_NO_ROOM) return st;
     sh_log_progress_end();
     sh_log_warning("step %lld: no checkpoint: %s; training goes on, and the next one is tried when "
                    "it is due",

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# A disk that is full for a while, also when a stop is asked for, a folder of checkpoints that is
-# removed, a folder that becomes read-only, a file system that vanishes or hangs: a message says so, the
-# run goes on or continues, and ends with the bytes of an undisturbed one. A run folder that is gone ends
-# the run.
+# A disk that is full for a while, also when a stop is asked for and when a run starts, a folder of
+# checkpoints that is removed, a folder that becomes read-only, a file system that vanishes or hangs: a
+# message says so, the run goes on or continues, and ends with the bytes of an undisturbed one. A run
+# folder that is gone ends the run.
 # timeout: 600
 # label: slow
 if [ -z "${SHOAL_IN_NAMESPACE:-}" ]; then
@@ -12,7 +12,7 @@ if [ -z "${SHOAL_IN_NAMESPACE:-}" ]; then
 fi
 source "$(dirname "$0")/lib.bash"
 PACK=$(small_pack)
-options="net=siamese_orl size=16 sampling.individuals=3 sampling.images=2 shards=1 split.val=0.2 threads=1 loader.threads=1
+options="net=siamese_orl size=16 sampling.individuals=3 sampling.images=2 shards=2 split.val=0.2 threads=1 loader.threads=1
     embedding.dim=0 steps=200 checkpoint.every_steps=10 log.every_steps=20"
 
 start() { # RUN: in the background, $job
@@ -52,6 +52,9 @@ kill -TERM $job
 code=0
 wait $job || code=$?
 [ $code = 75 ] || { cat small/asked.log >&2; fail "SIGTERM on a full disk: exit code $code"; }
+code=0
+timeout 60 mpirun -n 2 --bind-to none "$SHOAL" train --run small/asked > asked.log 2>&1 || code=$?
+[ $code = 74 ] && grep -q "No space left on device" asked.log || { cat asked.log >&2; fail "a start on a full disk: exit code $code"; }
 rm small/filler small/more
 run small/asked || { cat small/asked.log >&2; fail "going on after a stop on a full disk"; }
 same_model whole small/asked
