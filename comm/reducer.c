@@ -141,25 +141,35 @@ out:
     return st;
 }
 
+/* Grows with every step that a bucket takes. */
+static int progress(const sh_reducer *r)
+{
+    int sum = 0;
+
+    for (int b = 0; b < r->n_buckets; b++) sum += (int)r->buckets[b].state;
+    return sum;
+}
+
 /* Until all buckets are done. */
 static sh_status await_buckets(sh_reducer *r)
 {
     sh_status st = SH_OK;
     sh_backoff backoff = {0};
-    int n_done = r->n_done;
+    int before = progress(r), now;
     double since = sh_clock_seconds();
 
     sh_position_enter(SH_AT_COLLECTIVE, "sum over shards %lld",
                       (long long)++r->comm->n_collectives);
-    for (;;) {
+    for (;; before = now) {
         SH_TRY(sh_reducer_poll(r));
         if (r->n_done == r->n_buckets) break;
-        if (r->n_done > n_done) {
+        now = progress(r);
+        if (now != before) { /* the next step may be possible already */
             backoff = (sh_backoff){0};
             since = sh_clock_seconds();
             sh_position_move();
+            continue;
         }
-        n_done = r->n_done;
         if (r->exchange->patience != NULL)
             SH_TRY(r->exchange->patience(r, sh_clock_seconds() - since));
         sh_backoff_pause(&backoff);
