@@ -104,6 +104,10 @@ typedef struct sh_device_group_config {
 SH_MUST_CHECK sh_status sh_comm_connect_devices(sh_comm *comm, const sh_device *device,
                                                 const sh_device_group_config *config);
 
+/** Name and version of what connects devices ("NCCL 2.28.9"), a static string; NULL: nothing does
+ * in this build. Not thread-safe. */
+const char *sh_comm_device_library(void);
+
 /** May the ranks sum in this device's memory? A group of one may in any; NULL is the host's. */
 bool sh_comm_sums_in(const sh_comm *comm, const sh_device *device);
 

@@ -97,6 +97,11 @@ out:
     return st;
 }
 
+const char *sh_comm_device_library(void)
+{
+    return transport != NULL ? transport->library() : NULL;
+}
+
 bool sh_comm_sums_in(const sh_comm *comm, const sh_device *device)
 {
     return device != NULL && (comm->size == 1 || comm->device == device);

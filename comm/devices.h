@@ -8,7 +8,8 @@
 SH_C_BEGIN
 
 typedef struct sh_device_transport {
-    const char *name;
+    /** Its name and version, a static string. */
+    const char *(*library)(void);
 
     /** Connect the devices of all ranks. Collective; *group is for leave and the exchanges. */
     sh_status (*join)(sh_comm *comm, const sh_device *device, const sh_device_group_config *config,

@@ -120,6 +120,7 @@ static void examine_programs(void)
 static void examine_devices(void)
 {
     const sh_backend *cuda = NULL;
+    const char *nccl = sh_comm_device_library();
     char found[512];
 
     printf("devices\n");
@@ -127,6 +128,8 @@ static void examine_devices(void)
     if (sh_backend_find("cuda", &cuda) == SH_OK) {
         const char *remedy = cuda->examine(found, sizeof(found));
         row("cuda", found, remedy);
+        row("nccl", nccl != NULL ? nccl : "not in this build",
+            nccl != NULL ? NULL : "several GPUs sum through the hosts: -DSHOAL_WITH_NCCL=ON");
     } else {
         sh_error_clear();
         row("cuda", "not in this build", NULL);

@@ -52,6 +52,17 @@ sh_status sh_nccl_look(sh_nccl *n, const char *what, bool *ready)
     return sh_nccl_check(n, what, asked);
 }
 
+static const char *library(void)
+{
+    static char text[64];
+    int version = 0;
+
+    (void)ncclGetVersion(&version);
+    snprintf(text, sizeof(text), "NCCL %d.%d.%d", version / 10000, version / 100 % 100,
+             version % 100);
+    return text;
+}
+
 /* ---- joining ---- */
 
 static sh_status connect(sh_nccl *n, const ncclUniqueId *id, double deadline_s)
@@ -120,7 +131,6 @@ static sh_status join(sh_comm *comm, const sh_device *device, const sh_device_gr
 {
     sh_status st = SH_OK, mine = SH_OK;
     ncclUniqueId id = {0};
-    int version = 0;
     double start = sh_clock_seconds();
     sh_nccl *n = calloc(1, sizeof(*n));
 
@@ -136,9 +146,8 @@ static sh_status join(sh_comm *comm, const sh_device *device, const sh_device_gr
     /* The time that connecting may take counts from when all are there. */
     SH_TRY(sh_comm_barrier(comm));
     SH_TRY(sh_comm_agree_ok(comm, connect(n, &id, config->connect_seconds)));
-    (void)ncclGetVersion(&version);
-    sh_log_info("NCCL %d.%d.%d connects %d devices (%.1f s)", version / 10000, version / 100 % 100,
-                version % 100, comm->size, sh_clock_seconds() - start);
+    sh_log_info("%s connects %d devices (%.1f s)", library(), comm->size,
+                sh_clock_seconds() - start);
     *group = n;
     n = NULL;
 out:
@@ -149,7 +158,7 @@ out:
 }
 
 const sh_device_transport sh_nccl_transport = {
-    .name = "NCCL",
+    .library = library,
     .join = join,
     .leave = leave,
     .exchanges = {[SH_REDUCE_EXACT] = &sh_nccl_exact, [SH_REDUCE_FAST] = &sh_nccl_fast}};
