@@ -75,7 +75,7 @@ sh_status sh_comm_connect_devices(sh_comm *comm, const sh_device *device,
 {
     sh_status st = SH_OK;
     card *cards = NULL;
-    char reason[640];
+    char reason[1024];
 
     if (comm->device != NULL) goto out;
     SH_TRY(gather_cards(comm, device, &cards));
