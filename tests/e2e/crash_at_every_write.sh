@@ -6,7 +6,7 @@
 # label: slow
 source "$(dirname "$0")/lib.bash"
 PACK=$(small_pack)
-options="net=siamese_orl size=16 sampling.individuals=3 sampling.images=2 shards=1 steps=2 checkpoint.every_steps=1 split.val=0.2"
+options="net=siamese_orl size=8 sampling.individuals=3 sampling.images=2 shards=1 steps=2 checkpoint.every_steps=1 split.val=0.2"
 
 run() { # RUN
     # shellcheck disable=SC2086
