@@ -330,6 +330,14 @@ static void calls_out_of_order__are_refused(void **state)
     assert_true(all_ranks_agree(ok));
 }
 
+/** The suite's teardown. */
+static int leave(void **state)
+{
+    (void)state;
+    sh_comm_destroy(&comm);
+    return 0;
+}
+
 #define REDUCER_SUITE                                                                              \
     cmocka_unit_test(exact__equals_the_tree_for_every_number_of_shards),                           \
         cmocka_unit_test(exact__is_told_apart_from_another_order),                                 \

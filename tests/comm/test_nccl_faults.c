@@ -53,6 +53,16 @@ out:
     return st;
 }
 
+static sh_status join_and_sum(sh_comm *comm, double patience_s, void (*before)(void))
+{
+    sh_status st = SH_OK;
+
+    SH_TRY(join(comm, SH_TRANSPORT_AUTO, patience_s));
+    SH_TRY(sum(comm, before));
+out:
+    return st;
+}
+
 static sh_status play_no_connection(sh_comm *comm)
 {
     sh_nccl_set_faults(&(sh_nccl_faults){.never_connects = sh_comm_rank(comm) == 1});
@@ -66,13 +76,8 @@ static void come_late(void)
 
 static sh_status play_late(sh_comm *comm)
 {
-    sh_status st = SH_OK;
-
     if (sh_comm_rank(comm) == 1) come_late(); /* what connecting may take counts from here */
-    SH_TRY(join(comm, SH_TRANSPORT_AUTO, 30));
-    SH_TRY(sum(comm, come_late));
-out:
-    return st;
+    return join_and_sum(comm, 30, come_late);
 }
 
 static void never_come(void)
@@ -82,12 +87,7 @@ static void never_come(void)
 
 static sh_status play_missing(sh_comm *comm)
 {
-    sh_status st = SH_OK;
-
-    SH_TRY(join(comm, SH_TRANSPORT_AUTO, 2));
-    SH_TRY(sum(comm, never_come));
-out:
-    return st;
+    return join_and_sum(comm, 2, never_come);
 }
 
 static void stop(void)
@@ -102,8 +102,7 @@ static sh_status play_stopped(sh_comm *comm)
     sh_status st = SH_OK;
 
     SH_TRY(sh_watchdog_start(comm, &config));
-    SH_TRY(join(comm, SH_TRANSPORT_AUTO, 1));
-    SH_TRY(sum(comm, stop));
+    SH_TRY(join_and_sum(comm, 1, stop));
 out:
     return st;
 }
@@ -115,12 +114,7 @@ static void die(void)
 
 static sh_status play_dead(sh_comm *comm)
 {
-    sh_status st = SH_OK;
-
-    SH_TRY(join(comm, SH_TRANSPORT_AUTO, 30));
-    SH_TRY(sum(comm, die));
-out:
-    return st;
+    return join_and_sum(comm, 30, die);
 }
 
 static sh_status play_error(sh_comm *comm)
@@ -136,12 +130,7 @@ out:
 
 static sh_status play_auto(sh_comm *comm)
 {
-    sh_status st = SH_OK;
-
-    SH_TRY(join(comm, SH_TRANSPORT_AUTO, 30));
-    SH_TRY(sum(comm, NULL));
-out:
-    return st;
+    return join_and_sum(comm, 30, NULL);
 }
 
 static sh_status play_named(sh_comm *comm)

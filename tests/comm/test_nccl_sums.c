@@ -22,13 +22,6 @@ static int join(void **state)
     return sh_comm_connect_devices(comm, device, &config) == SH_OK ? 0 : -1;
 }
 
-static int leave(void **state)
-{
-    (void)state;
-    sh_comm_destroy(&comm);
-    return 0;
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {REDUCER_SUITE};

@@ -10,13 +10,6 @@ static int join(void **state)
     return sh_comm_create(0, &comm) == SH_OK ? 0 : -1;
 }
 
-static int leave(void **state)
-{
-    (void)state;
-    sh_comm_destroy(&comm);
-    return 0;
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {REDUCER_SUITE};
