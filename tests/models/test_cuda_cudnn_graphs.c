@@ -24,7 +24,7 @@
 #include "models/cuda/cuda.h"
 #include "models/cuda/cudnn_conv.h"
 #include "models/graph.h"
-#include "models/zoo/zoo.h"
+#include "models/training_program.h"
 
 #define assert_ok(call) assert_int_equal(call, SH_OK)
 
@@ -86,28 +86,13 @@ static void check_node(walk *w, const sh_net *net, const sh_program *p, const sh
     w->n_failed++;
 }
 
-/** The training step's program of a network, as shoal train builds it. */
 static void check_net(walk *w, const sh_net *net, sh_dtype dtype)
 {
     const int64_t size = net->default_size < LARGEST ? net->default_size : SMALLER;
     sh_store *store = NULL;
-    sh_program *p = NULL;
-    sh_value cotangent;
 
     assert_ok(sh_store_create(&sh_backend_cuda, &store));
-    assert_ok(sh_program_create(&(sh_program_config){.backend = &sh_backend_cuda,
-                                                     .store = store,
-                                                     .dtype = dtype,
-                                                     .training = true,
-                                                     .share = 1,
-                                                     .prefix = ""},
-                                &p));
-    sh_value image =
-        sh_program_input(p, "image", (int64_t[4]){IMAGES, net->in_channels, size, size});
-    sh_value embedding = sh_net_embedding(p, net, image, &(sh_head){.dim = 128, .normalize = true});
-    sh_value out = sh_program_output(p, "embedding", embedding);
-    assert_ok(sh_program_differentiate(p, out, SH_NO_VALUE, &cotangent, NULL));
-    assert_ok(sh_program_plan(p));
+    sh_program *p = make_training_program(net, store, dtype, IMAGES, size);
     for (int i = 0; i < p->n_nodes; i++) check_node(w, net, p, &p->nodes[i]);
     sh_program_destroy(&p);
     sh_store_destroy(&store);

@@ -12,7 +12,7 @@
 
 #include <cmocka.h>
 
-#include "models/zoo/zoo.h"
+#include "models/training_program.h"
 
 #define assert_ok(call) assert_int_equal(call, SH_OK)
 
@@ -46,29 +46,6 @@ static const char *slowness(const sh_node_info *info)
     return NULL;
 }
 
-static sh_program *make_program(const sh_net *net, sh_store *store, sh_dtype dtype)
-{
-    const int64_t size = strstr(net->name, "vit") != NULL ? net->default_size : SIZE;
-    sh_program *p = NULL;
-    sh_value cotangent;
-
-    assert_ok(sh_program_create(&(sh_program_config){.backend = sh_store_backend(store),
-                                                     .store = store,
-                                                     .dtype = dtype,
-                                                     .training = true,
-                                                     .share = 1,
-                                                     .prefix = ""},
-                                &p));
-    sh_value image =
-        sh_program_input(p, "image", (int64_t[4]){IMAGES, net->in_channels, size, size});
-    sh_value y = sh_program_output(
-        p, "embedding", sh_net_embedding(p, net, image, &(sh_head){.dim = 128, .normalize = true}));
-
-    assert_ok(sh_program_differentiate(p, y, SH_NO_VALUE, &cotangent, NULL));
-    assert_ok(sh_program_plan(p));
-    return p;
-}
-
 /** Prints the slow nodes, and the reference kernels that other ops run on. */
 static int count_slow_nodes(const sh_net *net, sh_dtype dtype)
 {
@@ -78,7 +55,8 @@ static int count_slow_nodes(const sh_net *net, sh_dtype dtype)
 
     assert_ok(sh_backend_find("cpu", &cpu));
     assert_ok(sh_store_create(cpu, &store));
-    sh_program *p = make_program(net, store, dtype);
+    const int64_t size = strstr(net->name, "vit") != NULL ? net->default_size : SIZE;
+    sh_program *p = make_training_program(net, store, dtype, IMAGES, size);
 
     for (int i = 0; i < sh_program_n_nodes(p); i++) {
         sh_node_info info;
