@@ -59,16 +59,24 @@ static sh_status spawn(const char *const *argv, const int fds[2], pid_t *pid)
 {
     sh_status st = SH_OK;
     posix_spawn_file_actions_t actions;
+    posix_spawnattr_t attributes;
+    sigset_t blocked;
 
+    sigemptyset(&blocked);
+    sigaddset(&blocked, SIGTERM);
+    posix_spawnattr_init(&attributes);
+    posix_spawnattr_setsigmask(&attributes, &blocked);
+    posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK);
     posix_spawn_file_actions_init(&actions);
     int failure = posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
 
     if (failure == 0) failure = posix_spawn_file_actions_adddup2(&actions, fds[0], 1);
     if (failure == 0) failure = posix_spawn_file_actions_adddup2(&actions, fds[1], 2);
     if (failure == 0)
-        failure = posix_spawnp(pid, argv[0], &actions, NULL, (char *const *)argv, environ);
+        failure = posix_spawnp(pid, argv[0], &actions, &attributes, (char *const *)argv, environ);
     SH_CHECK(failure == 0, SH_ERR_NOT_FOUND, "cannot run %s: %s", argv[0], strerror(failure));
 out:
+    posix_spawnattr_destroy(&attributes);
     posix_spawn_file_actions_destroy(&actions);
     return st;
 }

@@ -17,6 +17,8 @@ typedef struct sh_process_result {
 
 /** Run argv[0], looked for in PATH; argv ends with NULL. Its stdin is empty. Waits; thread-safe.
  *  A program that cannot be started is SH_ERR_NOT_FOUND; one that fails is SH_OK with its code.
+ *  It does not see SIGTERM: Slurm sends that to all of a job that is being requeued, the scontrol
+ *  that asked for it included, and what was asked must still be answered.
  *  The caller owns *out (sh_process_result_clear). */
 SH_MUST_CHECK sh_status sh_process_run(const char *const *argv, sh_process_result *out);
 

@@ -47,6 +47,18 @@ static void process_run__counts_signals_as_shells_do(void **state)
     sh_process_result_clear(&result);
 }
 
+static void process_run__gets_the_answer_of_a_program_asked_to_end(void **state)
+{
+    (void)state;
+    const char *const argv[] = {"sh", "-c", "kill -TERM $$; echo answer", NULL};
+    sh_process_result result = {0};
+
+    assert_int_equal(sh_process_run(argv, &result), SH_OK);
+    assert_int_equal(result.code, 0);
+    assert_string_equal(result.out, "answer\n");
+    sh_process_result_clear(&result);
+}
+
 static void process_run__names_a_program_that_is_not_there(void **state)
 {
     (void)state;
@@ -86,6 +98,7 @@ int main(void)
         cmocka_unit_test(process_run__keeps_both_outputs_and_the_code),
         cmocka_unit_test(process_run__keeps_long_output),
         cmocka_unit_test(process_run__counts_signals_as_shells_do),
+        cmocka_unit_test(process_run__gets_the_answer_of_a_program_asked_to_end),
         cmocka_unit_test(process_run__names_a_program_that_is_not_there),
         cmocka_unit_test(process_catch_stops__ends_neither_the_process_nor_a_wait),
     };
