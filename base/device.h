@@ -3,9 +3,9 @@
  * A device whose memory the host cannot reach, for those who know no backend: vectors are summed
  * and exchanged there. A backend gives one (models/backend.h) and comm uses it.
  *
- * Work goes into two queues, each in order: that of the kernels that compute, and that of what is
- * exchanged meanwhile. Calls return when the work is queued, unless they say that they wait. One
- * thread at a time.
+ * Work goes into three queues, each in order: that of the kernels that compute, and those of what
+ * is exchanged and of what is brought in meanwhile. Calls return when the work is queued, unless
+ * they say that they wait. One thread at a time.
  */
 #ifndef SH_BASE_DEVICE_H
 #define SH_BASE_DEVICE_H
@@ -15,10 +15,16 @@
 #include <stdint.h>
 
 #include "base/status.h"
+#include "base/tensor.h"
 
 SH_C_BEGIN
 
-typedef enum sh_queue { SH_QUEUE_COMPUTE, SH_QUEUE_EXCHANGE, SH_QUEUE_COUNT } sh_queue;
+typedef enum sh_queue {
+    SH_QUEUE_COMPUTE,
+    SH_QUEUE_EXCHANGE,
+    SH_QUEUE_INPUT,
+    SH_QUEUE_COUNT
+} sh_queue;
 
 typedef struct sh_mark sh_mark; /* a place in a queue */
 
@@ -44,7 +50,7 @@ typedef struct sh_device {
                           int n_inputs, int depth, int64_t n);
 
     /* What follows is for working beside the host; the host's own table (comm/host.c) has none of
-     * it, and the first three are for those who bring data in, not for comm. */
+     * it, and the first four are for those who bring data in, not for comm. */
 
     /** Page-locked memory of the host, which the device reads by itself. */
     sh_status (*alloc_host)(size_t n_bytes, void **memory);
@@ -53,6 +59,11 @@ typedef struct sh_device {
     /** From such memory, which may not change until the queue has come past. (From other memory
      * too, but slowly, and waiting for it to be read.) */
     sh_status (*send)(sh_queue queue, void *to, const void *host, size_t n_bytes);
+
+    /** Images [N, C, H, W] (f32 or bf16, SH_NHWC or a single pixel each, 1 or 3 channels) out of a
+     *  parcel (base/parcel.h) that lies in the device's memory and holds N of them. */
+    sh_status (*render)(sh_queue queue, const void *parcel, const sh_tensor_desc *images,
+                        void *out);
 
     sh_status (*copy)(sh_queue queue, float *to, const float *from, int64_t n);
 

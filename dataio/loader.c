@@ -26,8 +26,9 @@ enum { MESSAGE_BYTES = 1024 };
 typedef struct request {
     struct request *next;
     int64_t n, n_taken, n_done;
-    void *pixels;
-    int64_t failed; /* the first image that failed, or -1 */
+    void *memory;                 /* of images, or of a parcel */
+    _Atomic int64_t parcel_bytes; /* of which so many are taken */
+    int64_t failed;               /* the first image that failed, or -1 */
     sh_status status;
     char message[MESSAGE_BYTES];
     sh_slot_plan slots[];
@@ -128,16 +129,22 @@ out:
     return st;
 }
 
-static sh_status load_image(worker *w, const sh_slot_plan *slot, void *pixels, int64_t index)
+static sh_status load_image(worker *w, request *r, int64_t index)
 {
     sh_status st = SH_OK;
+    const sh_loader_config *config = &w->loader->config;
+    const sh_slot_plan *slot = &r->slots[index];
     const sh_image *image = find_cached(w->loader, slot->crop);
 
     if (image != NULL)
         w->stats.n_cached++;
     else
         SH_TRY(decode_crop(w, slot->crop, &image));
-    SH_TRY(render_crop(&w->renderer, &w->loader->config, image, slot->draw, pixels, index));
+    if (config->parcels)
+        SH_TRY(render_pack_crop(&w->renderer, config, image, slot->draw, r->memory,
+                                &r->parcel_bytes, index));
+    else
+        SH_TRY(render_crop(&w->renderer, config, image, slot->draw, r->memory, index));
 out:
     return st;
 }
@@ -183,7 +190,7 @@ static void *work(void *argument)
         if (r->n_taken == r->n) l->next = r->next;
         pthread_mutex_unlock(&l->lock);
         double start = sh_clock_thread_cpu_seconds();
-        sh_status st = load_image(w, &r->slots[index], r->pixels, index);
+        sh_status st = load_image(w, r, index);
 
         w->stats.busy_seconds = sh_clock_thread_cpu_seconds() - start;
         pthread_mutex_lock(&l->lock);
@@ -269,7 +276,12 @@ void sh_loader_destroy(sh_loader **loader)
     *loader = NULL;
 }
 
-sh_status sh_loader_request(sh_loader *loader, const sh_slot_plan *slots, int64_t n, void *pixels)
+size_t sh_loader_parcel_bytes(const sh_loader_config *config, int64_t n)
+{
+    return (size_t)render_parcel_bytes(config, n);
+}
+
+sh_status sh_loader_request(sh_loader *loader, const sh_slot_plan *slots, int64_t n, void *memory)
 {
     sh_status st = SH_OK;
     request *r = NULL;
@@ -277,7 +289,11 @@ sh_status sh_loader_request(sh_loader *loader, const sh_slot_plan *slots, int64_
     SH_CHECK(n > 0, SH_ERR_INTERNAL, "a request of %lld images", (long long)n);
     r = malloc(sizeof(*r) + (size_t)n * sizeof(*slots));
     SH_CHECK(r != NULL, SH_ERR_NO_MEMORY, "request of %lld images", (long long)n);
-    *r = (request){.n = n, .pixels = pixels, .failed = -1};
+    *r = (request){.n = n, .memory = memory, .failed = -1};
+    if (loader->config.parcels) {
+        render_parcel_begin(&loader->config, n, memory);
+        atomic_init(&r->parcel_bytes, ((const sh_parcel *)memory)->n_bytes);
+    }
     memcpy(r->slots, slots, (size_t)n * sizeof(*slots));
 
     pthread_mutex_lock(&loader->lock);
@@ -291,6 +307,16 @@ sh_status sh_loader_request(sh_loader *loader, const sh_slot_plan *slots, int64_
     pthread_mutex_unlock(&loader->lock);
 out:
     return st;
+}
+
+bool sh_loader_is_ready(sh_loader *loader)
+{
+    bool ready;
+
+    pthread_mutex_lock(&loader->lock);
+    ready = loader->first != NULL && loader->first->n_done == loader->first->n;
+    pthread_mutex_unlock(&loader->lock);
+    return ready;
 }
 
 sh_status sh_loader_wait(sh_loader *loader)
@@ -309,6 +335,7 @@ sh_status sh_loader_wait(sh_loader *loader)
     loader->stats.wait_seconds += sh_clock_seconds() - start;
     pthread_mutex_unlock(&loader->lock);
     SH_CHECK(r != NULL, SH_ERR_INTERNAL, "waiting for images that nobody requested");
+    if (loader->config.parcels) ((sh_parcel *)r->memory)->n_bytes = atomic_load(&r->parcel_bytes);
     SH_CHECK(r->failed < 0, r->status, "%s", r->message);
 out:
     free(r);

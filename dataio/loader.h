@@ -9,6 +9,7 @@
 #ifndef SH_DATAIO_LOADER_H
 #define SH_DATAIO_LOADER_H
 
+#include "base/parcel.h"
 #include "base/tensor.h"
 #include "dataio/sampler.h"
 
@@ -46,6 +47,8 @@ typedef struct sh_loader_config {
     sh_dtype dtype; /* SH_F32 or SH_BF16 */
     sh_layout layout;
     size_t cache_bytes; /* decoded crops kept in memory up to this; 0: none */
+    bool parcels;       /* decode and draw, but leave the rest to a device: requests fill parcels,
+                           and dtype and layout are the device's concern */
 } sh_loader_config;
 
 typedef struct sh_loader sh_loader;
@@ -59,11 +62,18 @@ SH_MUST_CHECK sh_status sh_loader_create(const sh_loader_config *config, const s
  *  written. NULL is fine. */
 void sh_loader_destroy(sh_loader **loader);
 
-/** Ask for one shard's images, in order of the calls; copies slots. `pixels` is the caller's memory
- *  for sh_tensor_bytes of {dtype, layout, (n, channels, height, width)}, filled by the time that
- * the matching sh_loader_wait returns. Any number of requests may be under way. */
+/** Ask for one shard's images, in order of the calls; copies slots. `memory` is the caller's:
+ *  sh_tensor_bytes of {dtype, layout, (n, channels, height, width)}, or sh_loader_parcel_bytes
+ *  aligned to SH_PARCEL_ALIGN; it is filled by the time that the matching sh_loader_wait returns.
+ *  Any number of requests may be under way. */
 SH_MUST_CHECK sh_status sh_loader_request(sh_loader *loader, const sh_slot_plan *slots, int64_t n,
-                                          void *pixels);
+                                          void *memory);
+
+/** Bytes that the parcel of n images takes at most; how many it took is in it. */
+size_t sh_loader_parcel_bytes(const sh_loader_config *config, int64_t n);
+
+/** Is the oldest request complete, so that waiting for it takes no time? */
+bool sh_loader_is_ready(sh_loader *loader);
 
 /** Wait for the oldest request. A crop that cannot be read fails it, naming pack and crop; the rest
  *  of its images are filled nevertheless. One thread requests and waits. */

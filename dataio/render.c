@@ -13,16 +13,6 @@
 static const float MAX_FOOTPRINT = 1.5f;
 enum { MAX_BLOCK = 256 }; /* sums of larger blocks might overflow */
 
-/* All that is fixed for one crop before its rows are made. */
-typedef struct crop_plan {
-    augment_draw draw;
-    bool warp;
-    augment_affine affine; /* warp: of the reduced source */
-    int x0, y0, x1, y1;    /* otherwise: input pixels that the crop covers */
-    bool has_colour;
-    augment_colour colour;
-} crop_plan;
-
 sh_status render_check_config(const sh_loader_config *c)
 {
     sh_status st = SH_OK;
@@ -95,7 +85,7 @@ out:
 
 /* Only fitted: where the crop lies in the input, and the weights of both axes. */
 static sh_status plan_resize(renderer *r, const sh_loader_config *c, const sh_image *image,
-                             crop_plan *plan)
+                             render_plan *plan)
 {
     sh_status st = SH_OK;
     float scale_x, scale_y, lo_x = 0, lo_y = 0;
@@ -119,7 +109,6 @@ static sh_status plan_resize(renderer *r, const sh_loader_config *c, const sh_im
                             plan->draw.flip));
     SH_TRY(resize_axis_plan(&r->y, image->height, lo_y, (float)image->height - lo_y, height,
                             plan->draw.flip_vertical));
-    SH_TRY(reserve(&r->line, &r->line_capacity, 6 * SH_SIMD_ROUND_UP(image->width + r->x.taps)));
 out:
     return st;
 }
@@ -130,33 +119,33 @@ static int choose_block(float footprint)
     return footprint < MAX_BLOCK ? (int)(footprint + 0.5f) : MAX_BLOCK;
 }
 
-static sh_status plan_warp(renderer *r, const sh_loader_config *c, const sh_image *image,
-                           crop_plan *plan)
+static void plan_warp(const sh_loader_config *c, const sh_image *image, render_plan *plan)
 {
-    sh_status st = SH_OK;
     augment_affine *a = &plan->affine;
 
     augment_make_affine(c, &plan->draw, image->width, image->height, a);
-    int block_x = choose_block(a->footprint_x), block_y = choose_block(a->footprint_y);
-
-    SH_TRY(warp_source_load(&r->source, image, block_x, block_y));
+    plan->block_x = choose_block(a->footprint_x);
+    plan->block_y = choose_block(a->footprint_y);
     for (int i = 0; i < 3; i++) {
         float centre = i == 2 ? 0.5f : 0; /* pixel centres do not scale with the pixels */
 
-        a->matrix[0][i] = (a->matrix[0][i] + centre) / (float)block_x - centre;
-        a->matrix[1][i] = (a->matrix[1][i] + centre) / (float)block_y - centre;
+        a->matrix[0][i] = (a->matrix[0][i] + centre) / (float)plan->block_x - centre;
+        a->matrix[1][i] = (a->matrix[1][i] + centre) / (float)plan->block_y - centre;
     }
-out:
-    return st;
 }
 
-static sh_status plan_crop(renderer *r, const sh_loader_config *c, const sh_image *image,
-                           uint64_t draw, crop_plan *plan)
+sh_status render_plan_crop(renderer *r, const sh_loader_config *c, const sh_image *image,
+                           uint64_t draw, render_plan *plan)
 {
     sh_status st = SH_OK;
 
-    *plan = (crop_plan){.warp = augment_has_geometry(&c->augment),
-                        .has_colour = augment_has_colour(&c->augment)};
+    SH_CHECK(image->channels == c->channels && image->width > 0 && image->height > 0,
+             SH_ERR_INTERNAL, "image of %d x %d x %d for an input of %d channels", image->height,
+             image->width, image->channels, c->channels);
+    *plan = (render_plan){.warp = augment_has_geometry(&c->augment),
+                          .block_x = 1,
+                          .block_y = 1,
+                          .has_colour = augment_has_colour(&c->augment)};
     augment_make_draw(c, draw, &plan->draw);
     if (plan->has_colour) {
         uint64_t sums[3] = {0, 0, 0};
@@ -167,13 +156,23 @@ static sh_status plan_crop(renderer *r, const sh_loader_config *c, const sh_imag
             mean[i] = (float)((double)sums[i] / 255 / image->width / image->height);
         augment_make_colour(&plan->draw, c->channels, mean, &plan->colour);
     }
-    SH_TRY(plan->warp ? plan_warp(r, c, image, plan) : plan_resize(r, c, image, plan));
+    if (plan->warp)
+        plan_warp(c, image, plan);
+    else
+        SH_TRY(plan_resize(r, c, image, plan));
 out:
     return st;
 }
 
+/* What the rows are made of. */
+static sh_status load_source(renderer *r, const sh_image *image, const render_plan *plan)
+{
+    if (plan->warp) return warp_source_load(&r->source, image, plan->block_x, plan->block_y);
+    return reserve(&r->line, &r->line_capacity, 6 * SH_SIMD_ROUND_UP(image->width + r->x.taps));
+}
+
 static void make_row(renderer *r, const sh_loader_config *c, const sh_image *image,
-                     const crop_plan *plan, int y, float *planes, size_t stride)
+                     const render_plan *plan, int y, float *planes, size_t stride)
 {
     if (plan->warp) {
         const augment_affine *a = &plan->affine;
@@ -234,7 +233,7 @@ static void normalise(float *restrict plane, const float *restrict cover, float 
     for (int x = 0; x < n; x++) plane[x] = (plane[x] - mean * cover[x]) * scale;
 }
 
-static void colour_row(const sh_loader_config *c, const crop_plan *plan, int y, float *planes,
+static void colour_row(const sh_loader_config *c, const render_plan *plan, int y, float *planes,
                        size_t stride)
 {
     const augment_draw *d = &plan->draw;
@@ -258,15 +257,13 @@ sh_status render_crop(renderer *r, const sh_loader_config *config, const sh_imag
                       uint64_t draw, void *pixels, int64_t index)
 {
     sh_status st = SH_OK;
-    crop_plan plan;
+    render_plan plan;
     size_t stride = SH_SIMD_ROUND_UP(config->width), row = ROW_PLANES * stride;
     double now = sh_clock_seconds();
 
-    SH_CHECK(image->channels == config->channels && image->width > 0 && image->height > 0,
-             SH_ERR_INTERNAL, "image of %d x %d x %d for an input of %d channels", image->height,
-             image->width, image->channels, config->channels);
     SH_TRY(reserve(&r->planes, &r->planes_capacity, RENDER_BAND * row));
-    SH_TRY(plan_crop(r, config, image, draw, &plan));
+    SH_TRY(render_plan_crop(r, config, image, draw, &plan));
+    SH_TRY(load_source(r, image, &plan));
     for (int y0 = 0; y0 < config->height; y0 += RENDER_BAND) {
         int n = config->height - y0 < RENDER_BAND ? config->height - y0 : RENDER_BAND;
 

@@ -3,6 +3,9 @@
 #ifndef SH_DATAIO_RENDER_H
 #define SH_DATAIO_RENDER_H
 
+#include <stdatomic.h>
+
+#include "base/parcel.h"
 #include "dataio/augment.h"
 #include "dataio/resize.h"
 
@@ -28,6 +31,37 @@ void renderer_clear(renderer *r);
 
 /** Refuse sizes, channels, types and ranges that render_crop cannot serve. */
 SH_MUST_CHECK sh_status render_check_config(const sh_loader_config *config);
+
+/** All that is fixed for one crop before its rows are made. */
+typedef struct render_plan {
+    augment_draw draw;
+    bool warp;
+    augment_affine affine; /* warp: of the source, reduced by blocks */
+    int block_x, block_y;  /* crop pixels per source pixel, averaged */
+    int x0, y0, x1, y1;    /* otherwise: input pixels that the crop covers */
+    bool has_colour;
+    augment_colour colour;
+} render_plan;
+
+/** What `draw` makes of `image`; where nothing warps, r->x and r->y are its weights. */
+SH_MUST_CHECK sh_status render_plan_crop(renderer *r, const sh_loader_config *config,
+                                         const sh_image *image, uint64_t draw, render_plan *plan);
+
+/* ---- the same for a device (base/parcel.h) ---- */
+
+/** Bytes that a parcel of n images needs at most. A crop whose pixels, averaged by blocks, and
+ *  weights need more room than the image in f32 is rendered here. */
+int64_t render_parcel_bytes(const sh_loader_config *config, int64_t n);
+
+/** Begin a parcel of n images, all of them blank. */
+void render_parcel_begin(const sh_loader_config *config, int64_t n, sh_parcel *parcel);
+
+/** Make `image` number `index` of the parcel. Threads may do so at once: *n_bytes, at first
+ *  sh_parcel_head_bytes, is what of the parcel is taken. The image that a device renders depends on
+ *  config, image and draw alone; where its pixels lie does not. */
+SH_MUST_CHECK sh_status render_pack_crop(renderer *r, const sh_loader_config *config,
+                                         const sh_image *image, uint64_t draw, sh_parcel *parcel,
+                                         _Atomic int64_t *n_bytes, int64_t index);
 
 /** Sum of each channel's bytes. */
 void render_sum_channels(const sh_image *image, uint64_t sums[3]);

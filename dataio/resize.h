@@ -53,6 +53,11 @@ SH_MUST_CHECK sh_status warp_source_load(warp_source *source, const sh_image *im
                                          int block_y);
 void warp_source_clear(warp_source *source);
 
+/** The reduced pixels alone, [height, width, channels], without border, to `out`; of *source only
+ *  the scratch is used. */
+SH_MUST_CHECK sh_status warp_reduce(warp_source *source, const sh_image *image, int block_x,
+                                    int block_y, uint8_t *out);
+
 /** Row of n input pixels; pixel x reads the source at (from_x + x * step_x, from_y + x * step_y),
  *  counted at pixel centres. Outside, coverage falls to 0 within one pixel. */
 void warp_row(const warp_source *source, int channels, float from_x, float from_y, float step_x,

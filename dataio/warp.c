@@ -115,6 +115,36 @@ out:
     return st;
 }
 
+static void drop_coverage(const uint32_t *restrict in, int channels, int n, uint8_t *restrict out)
+{
+    for (int x = 0; x < n; x++)
+        for (int c = 0; c < channels; c++) *out++ = (uint8_t)(in[x] >> 8 * c);
+}
+
+sh_status warp_reduce(warp_source *source, const sh_image *image, int block_x, int block_y,
+                      uint8_t *out)
+{
+    sh_status st = SH_OK;
+    int width = (image->width + block_x - 1) / block_x;
+    int height = (image->height + block_y - 1) / block_y;
+    size_t in_bytes = (size_t)image->width * (size_t)image->channels;
+    size_t row_bytes = (size_t)width * (size_t)image->channels;
+
+    SH_TRY(reserve(source, (size_t)width, in_bytes));
+    source->block_x = block_x;
+    source->block_y = block_y;
+    if (block_x == 1 && block_y == 1) {
+        memcpy(out, image->pixels, (size_t)height * row_bytes);
+        goto out;
+    }
+    for (int y = 0; y < height; y++) {
+        average_row(image, y, source, source->pixels);
+        drop_coverage(source->pixels, image->channels, width, out + (size_t)y * row_bytes);
+    }
+out:
+    return st;
+}
+
 void warp_source_clear(warp_source *source)
 {
     free(source->pixels);

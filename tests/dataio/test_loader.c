@@ -155,6 +155,58 @@ static void requests__finish_in_order_each_in_its_place(void **state)
     free(got);
 }
 
+/* What a device is told of image i, and its pixels, wherever in the parcel they are. */
+static sh_parcel_image image_of(const sh_parcel *parcel, int i, const uint8_t **pixels)
+{
+    sh_parcel_image image = ((const sh_parcel_image *)(parcel + 1))[i];
+
+    *pixels = (const uint8_t *)parcel + image.pixels;
+    image.pixels = 0;
+    return image;
+}
+
+static void parcels__hold_equal_images_for_any_threads_and_cache(void **state)
+{
+    sh_loader_config config = training(1);
+    size_t room = sh_loader_parcel_bytes(&config, N_CROPS);
+    sh_parcel *expected = calloc(1, room), *got = calloc(1, room);
+    sh_slot_plan slots[N_CROPS];
+
+    (void)state;
+    assert_true(expected != NULL && got != NULL);
+    fill_slots(slots, N_CROPS);
+    config.parcels = true;
+    for (int threads = 1; threads <= 3; threads++)
+        for (int pass = 0; pass < 2; pass++) {
+            sh_parcel *parcel = threads == 1 && pass == 0 ? expected : got;
+            sh_loader *loader = NULL;
+
+            config.threads = threads;
+            config.cache_bytes = pass == 0 ? 0 : 1 << 30;
+            MUST(sh_loader_create(&config, dataset, &loader));
+            assert_false(sh_loader_is_ready(loader));
+            for (int i = 0; i <= pass; i++) {
+                MUST(sh_loader_request(loader, slots, N_CROPS, parcel));
+                MUST(sh_loader_wait(loader));
+            }
+            sh_loader_destroy(&loader);
+            assert_int_equal(parcel->n_images, N_CROPS);
+            assert_true(parcel->n_bytes > N_CROPS * 80 * 48 * 3);
+            assert_true((size_t)parcel->n_bytes < room); /* bytes of pixels, not of f32 */
+            for (int i = 0; i < N_CROPS; i++) {
+                const uint8_t *pixels[2];
+                sh_parcel_image a = image_of(expected, i, &pixels[0]);
+                sh_parcel_image b = image_of(parcel, i, &pixels[1]);
+
+                assert_memory_equal(&a, &b, sizeof(a));
+                assert_int_equal(a.kind, SH_PARCEL_WARP);
+                assert_memory_equal(pixels[0], pixels[1], (size_t)a.width * a.height * 3);
+            }
+        }
+    free(expected);
+    free(got);
+}
+
 static void destroy__gives_up_requests_under_way(void **state)
 {
     sh_loader_config config = training(2);
@@ -350,6 +402,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(load__gives_equal_bytes_for_any_threads_order_and_cache),
         cmocka_unit_test(requests__finish_in_order_each_in_its_place),
+        cmocka_unit_test(parcels__hold_equal_images_for_any_threads_and_cache),
         cmocka_unit_test(destroy__gives_up_requests_under_way),
         cmocka_unit_test(cache__serves_a_crop_after_its_first_use_within_its_bytes),
         cmocka_unit_test(decode_size__never_makes_the_input_coarser),
