@@ -26,6 +26,10 @@ sh_status sh_cuda_sum_add(sh_queue queue, float *dst, const float *a, const floa
 sh_status sh_cuda_sum_tree(sh_queue queue, float *out, float *const *inputs, const uint8_t *n_joins,
                            int n_inputs, int depth, int64_t n);
 
+/** See sh_device.render (render.cu). */
+sh_status sh_cuda_render(sh_queue queue, const void *parcel, const sh_tensor_desc *images,
+                         void *out);
+
 /** Choose this process's device, once, and make it this thread's. SH_ERR_UNSUPPORTED where none can
  *  be used. */
 SH_MUST_CHECK sh_status sh_cuda_enter(void);

@@ -15,6 +15,7 @@
 
 #include <cmocka.h>
 
+#include "base/parcel.h"
 #include "models/conformance.h"
 #include "models/cuda/cuda.h"
 #include "models/cuda/emulator/order.h"
@@ -233,6 +234,26 @@ static void tree_sum__adds_as_the_stack_says(void **state)
     assert_true(n_differ > 100); /* or the equality above would mean nothing */
 }
 
+/** Rendering has a test of its own (test_cuda_render.c) too. */
+static void render__takes_what_is_ready_as_it_is(void **state)
+{
+    enum { N_VALUES = 2 * 3 * 3 };
+    struct {
+        sh_parcel head;
+        sh_parcel_image image;
+        float values[N_VALUES];
+    } parcel = {.head = {.n_images = 1}, .image = {.kind = SH_PARCEL_READY}};
+    const sh_tensor_desc desc = {SH_F32, SH_NHWC, {1, 3, 2, 3}};
+    float out[N_VALUES];
+
+    (void)state;
+    parcel.image.pixels = (uint8_t *)parcel.values - (uint8_t *)&parcel;
+    for (int i = 0; i < N_VALUES; i++) parcel.values[i] = sinf((float)i);
+    assert_int_equal(sh_backend_cuda.device->render(SH_QUEUE_COMPUTE, &parcel, &desc, out), SH_OK);
+    assert_null(sh_emulator_fault());
+    assert_memory_equal(out, parcel.values, sizeof(out));
+}
+
 /** Losses have a test of their own (test_cuda_loss.c); this one sees that they were linked. */
 static void mined_triplets__have_the_gradient_of_the_host(void **state)
 {
@@ -286,6 +307,7 @@ int main(void)
         cmocka_unit_test(every_optimizer__has_the_bytes_of_the_host),
         cmocka_unit_test(add__has_the_bytes_of_the_host),
         cmocka_unit_test(tree_sum__adds_as_the_stack_says),
+        cmocka_unit_test(render__takes_what_is_ready_as_it_is),
         cmocka_unit_test(mined_triplets__have_the_gradient_of_the_host),
         cmocka_unit_test(every_kernel_file__was_run),
     };
