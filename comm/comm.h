@@ -13,6 +13,7 @@
 #include <stdint.h>
 
 #include "base/device.h"
+#include "base/finding.h"
 #include "base/status.h"
 #include "base/tree.h" /* sh_tree_sum: f64 terms by the same tree */
 
@@ -86,7 +87,7 @@ SH_MUST_CHECK sh_status sh_comm_agree_text(sh_comm *comm, const char *what, cons
 /* ---- devices ---- */
 
 typedef enum sh_transport {
-    SH_TRANSPORT_AUTO, /* NCCL where it is in the build and every rank has a device of its own */
+    SH_TRANSPORT_AUTO, /* NCCL where all ranks have it and a device of their own */
     SH_TRANSPORT_MPI,  /* through the memory of the hosts */
     SH_TRANSPORT_NCCL  /* or it is an error */
 } sh_transport;
@@ -104,9 +105,8 @@ typedef struct sh_device_group_config {
 SH_MUST_CHECK sh_status sh_comm_connect_devices(sh_comm *comm, const sh_device *device,
                                                 const sh_device_group_config *config);
 
-/** Name and version of what connects devices ("NCCL 2.28.9"), a static string; NULL: nothing does
- * in this build. Not thread-safe. */
-const char *sh_comm_device_library(void);
+/** What connects devices, "nccl": version and file, or what is missing. Not thread-safe. */
+void sh_comm_examine(sh_finding *out);
 
 /** May the ranks sum in this device's memory? A group of one may in any; NULL is the host's. */
 bool sh_comm_sums_in(const sh_comm *comm, const sh_device *device);

@@ -16,9 +16,19 @@ static const sh_device_transport *const transport = NULL;
 
 typedef struct card {
     char host[256], id[SH_DEVICE_ID], text[SH_DEVICE_TEXT];
+    char library[64]; /* "": it has none, or was not asked to look */
+    char missing[512];
 } card;
 
-static sh_status gather_cards(sh_comm *comm, const sh_device *device, card **out)
+/* What this rank has to connect its device with. */
+static void look_for_library(card *mine)
+{
+    if (transport == NULL || transport->open(mine->library, sizeof(mine->library)) == SH_OK) return;
+    snprintf(mine->missing, sizeof(mine->missing), "%s", sh_error_message());
+    sh_error_clear();
+}
+
+static sh_status gather_cards(sh_comm *comm, const sh_device *device, bool connects, card **out)
 {
     sh_status st = SH_OK, mine = SH_OK;
     card *cards = calloc((size_t)comm->size, sizeof(*cards));
@@ -29,6 +39,7 @@ static sh_status gather_cards(sh_comm *comm, const sh_device *device, card **out
     else
         mine = device->identify(cards[comm->rank].id, cards[comm->rank].text);
     SH_TRY(sh_comm_agree_ok(comm, mine));
+    if (connects) look_for_library(&cards[comm->rank]);
     memcpy(cards[comm->rank].host, comm->host, sizeof(comm->host));
     SH_TRY(sh_comm_gather_items(comm, items, sizeof(*cards), cards));
     *out = cards;
@@ -51,10 +62,20 @@ static bool share_a_device(const card *cards, int n, int *first, int *second)
     return false;
 }
 
+/* The first rank that has no library or another one than rank 0; n: none. */
+static int find_odd(const card *cards, int n)
+{
+    int r = 0;
+
+    while (r < n && cards[r].library[0] != '\0' && strcmp(cards[r].library, cards[0].library) == 0)
+        r++;
+    return r;
+}
+
 /* Why the devices cannot be connected, into `reason`; false where they can. */
 static bool find_reason(const card *cards, int n, char *reason, size_t size)
 {
-    int first, second;
+    int first, second, odd = find_odd(cards, n);
 
     if (transport == NULL) {
         snprintf(reason, size, "NCCL is not in this build (-DSHOAL_WITH_NCCL=ON)");
@@ -67,7 +88,13 @@ static bool find_reason(const card *cards, int n, char *reason, size_t size)
                  first, second, cards[first].text, cards[first].host);
         return true;
     }
-    return false;
+    if (odd == n) return false;
+    if (cards[odd].library[0] == '\0')
+        snprintf(reason, size, "rank %d on %s: %s", odd, cards[odd].host, cards[odd].missing);
+    else
+        snprintf(reason, size, "rank 0 has %s, and rank %d on %s has %s: name one in NCCL_ROOT",
+                 cards[0].library, odd, cards[odd].host, cards[odd].library);
+    return true;
 }
 
 sh_status sh_comm_connect_devices(sh_comm *comm, const sh_device *device,
@@ -77,19 +104,19 @@ sh_status sh_comm_connect_devices(sh_comm *comm, const sh_device *device,
     card *cards = NULL;
     char reason[1024];
 
+    bool connects = config->transport == SH_TRANSPORT_NCCL ||
+                    (config->transport == SH_TRANSPORT_AUTO && comm->size > 1);
+
     if (comm->device != NULL) goto out;
-    SH_TRY(gather_cards(comm, device, &cards));
+    SH_TRY(gather_cards(comm, device, connects, &cards));
     for (int r = 0; r < comm->size; r++)
         sh_log_info("rank %d on %s: %s", r, cards[r].host, cards[r].text);
-    bool cannot = find_reason(cards, comm->size, reason, sizeof(reason));
+    bool cannot = connects && find_reason(cards, comm->size, reason, sizeof(reason));
 
     SH_CHECK(!cannot || config->transport != SH_TRANSPORT_NCCL, SH_ERR_UNSUPPORTED,
              "transport=nccl: %s", reason);
-    if (comm->size == 1 || config->transport == SH_TRANSPORT_MPI) goto out;
-    if (cannot) {
-        sh_log_info("gradients travel through the hosts: %s", reason);
-        goto out;
-    }
+    if (cannot) sh_log_info("gradients travel through the hosts: %s", reason);
+    if (cannot || !connects || comm->size == 1) goto out;
     SH_TRY(transport->join(comm, device, config, &comm->device_group));
     comm->device = device;
 out:
@@ -97,9 +124,13 @@ out:
     return st;
 }
 
-const char *sh_comm_device_library(void)
+void sh_comm_examine(sh_finding *out)
 {
-    return transport != NULL ? transport->library() : NULL;
+    *out = (sh_finding){.what = "nccl",
+                        .found = "not in this build",
+                        .remedy =
+                            "several GPUs sum through the hosts: build with -DSHOAL_WITH_NCCL=ON"};
+    if (transport != NULL) transport->examine(out);
 }
 
 bool sh_comm_sums_in(const sh_comm *comm, const sh_device *device)

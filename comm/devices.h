@@ -8,10 +8,14 @@
 SH_C_BEGIN
 
 typedef struct sh_device_transport {
-    /** Its name and version, a static string. */
-    const char *(*library)(void);
+    /** Look for it, once; its name and version into text[size]. SH_ERR_NOT_FOUND: not here. */
+    sh_status (*open)(char *text, size_t size);
 
-    /** Connect the devices of all ranks. Collective; *group is for leave and the exchanges. */
+    /** The same as a finding; see sh_comm_examine. */
+    void (*examine)(sh_finding *out);
+
+    /** Connect the devices of all ranks, each of which has opened it. Collective; *group is for
+     * leave and the exchanges. */
     sh_status (*join)(sh_comm *comm, const sh_device *device, const sh_device_group_config *config,
                       void **group);
 

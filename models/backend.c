@@ -34,3 +34,18 @@ sh_status sh_backend_find(const char *name, const sh_backend **out)
 out:
     return st;
 }
+
+sh_status sh_backend_check(const sh_backend *backend)
+{
+    sh_status st = SH_OK;
+    sh_finding findings[SH_MAX_FINDINGS];
+    int n = backend->examine != NULL ? backend->examine(findings, SH_MAX_FINDINGS) : 0;
+
+    for (int i = 0; i < n; i++) {
+        const sh_finding *f = &findings[i];
+        SH_CHECK(!f->is_needed || f->remedy[0] == '\0', SH_ERR_UNSUPPORTED, "%s: %s: %s", f->what,
+                 f->found, f->remedy);
+    }
+out:
+    return st;
+}

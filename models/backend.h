@@ -15,6 +15,7 @@
 #include <stdbool.h>
 
 #include "base/device.h"
+#include "base/finding.h"
 #include "base/tensor.h"
 #include "models/ops.h"
 
@@ -108,9 +109,9 @@ typedef struct sh_backend {
      */
     const struct sh_loss_kernels *loss;
 
-    /** Optional. Write into `found` what device there is. NULL: it can be used; otherwise the
-     *  remedy, a static string. */
-    const char *(*examine)(char *found, size_t size);
+    /** Optional. The device and the libraries that this backend uses, into out[max]; their number,
+     *  at most max. It can be used where none that is needed has a remedy. */
+    int (*examine)(sh_finding *out, int max);
 
     /** Kernels that are chosen by measuring them; optional, both or neither. What is planned from
      * now on takes the choices of `text` ("": there are none), as get_choices wrote it. What it
@@ -133,6 +134,9 @@ typedef struct sh_backend {
 /** "cuda" (a build with SHOAL_WITH_CUDA), "cpu", "ref"; "guard:cpu", "guard:ref" (tests: memory
  * that the host cannot touch). */
 SH_MUST_CHECK sh_status sh_backend_find(const char *name, const sh_backend **out);
+
+/** SH_ERR_UNSUPPORTED, with what is missing and the remedy, where a backend cannot be used here. */
+SH_MUST_CHECK sh_status sh_backend_check(const sh_backend *backend);
 
 SH_C_END
 

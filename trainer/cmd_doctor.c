@@ -120,20 +120,21 @@ static void examine_programs(void)
 static void examine_devices(void)
 {
     const sh_backend *cuda = NULL;
-    const char *nccl = sh_comm_device_library();
-    char found[512];
+    sh_finding findings[SH_MAX_FINDINGS];
+    int n = 0;
 
     printf("devices\n");
     row("cpu", "yes", NULL);
     if (sh_backend_find("cuda", &cuda) == SH_OK) {
-        const char *remedy = cuda->examine(found, sizeof(found));
-        row("cuda", found, remedy);
-        row("nccl", nccl != NULL ? nccl : "not in this build",
-            nccl != NULL ? NULL : "several GPUs sum through the hosts: -DSHOAL_WITH_NCCL=ON");
+        n = cuda->examine(findings, SH_MAX_FINDINGS - 1);
+        sh_comm_examine(&findings[n++]);
     } else {
         sh_error_clear();
         row("cuda", "not in this build", NULL);
     }
+    for (int i = 0; i < n; i++)
+        row(findings[i].what, findings[i].found,
+            findings[i].remedy[0] != '\0' ? findings[i].remedy : NULL);
 }
 
 sh_status sh_cmd_doctor(int argc, char **argv)

@@ -81,7 +81,7 @@ static const sh_option rows[] = {
     INT("ranks", ranks, "0", SH_FREE, 0, 1e6, "ranks", "refuse to start with another number of ranks; 1 allows single processes under a launcher; 0: any"),
     INT("seed", seed, "1", SH_FIXED, 0, 9e15, "", "seed of every random draw"),
     CHOICE("dtype", dtype, "f32", SH_FIXED, dtypes, "storage of activations; weights, statistics and losses are always f32"),
-    CHOICE("device", device, "auto", SH_FREE, devices, "where the network runs; a device that was named and cannot be had is an error"),
+    CHOICE("device", device, "auto", SH_FREE, devices, "where the network runs; auto: on a GPU that can be used, else on the CPU; a device that was named and cannot be had is an error"),
     CHOICE("reduce", reduce, "exact", SH_FIXED, reductions, "exact: the same bits on any number of ranks; fast: plain all-reduce"),
     CHOICE("transport", transport, "auto", SH_FREE, transports, "how the gradients of several GPUs travel: nccl, from one to the other; mpi, through the memory of the hosts; auto: nccl where it is in the build and each rank has a GPU of its own"),
     CHOICE("passes", passes, "auto", SH_FREE, passes, "mined batch in one pass (activations of all shards kept) or two (recomputed); the bytes are equal"),
@@ -530,20 +530,4 @@ double sh_config_learning_rate(const sh_config *c, int64_t number)
     }
     }
     return lr;
-}
-
-sh_status sh_config_backend(const sh_config *c, const char **name)
-{
-    static const char *const names[] = {[SH_DEVICE_AUTO] = "cpu",
-                                        [SH_DEVICE_CPU] = "cpu",
-                                        [SH_DEVICE_REF] = "ref",
-                                        [SH_DEVICE_CUDA] = "cuda"};
-    const sh_backend *backend = NULL;
-    sh_status st = SH_OK;
-
-    SH_CHECK(sh_backend_find(names[c->device], &backend) == SH_OK, SH_ERR_UNSUPPORTED,
-             "device=%s: this build has no such backend; use device=cpu", devices[c->device]);
-    *name = names[c->device];
-out:
-    return st;
 }

@@ -222,8 +222,4 @@ void sh_config_freeze(const sh_config *config, int stage, char *text);
  *  from its own first step to its own end. */
 double sh_config_learning_rate(const sh_config *config, int64_t step);
 
-/** Name of the models backend for config->device ("cpu", "ref"); a device that was named and cannot
- *  be had is SH_ERR_UNSUPPORTED. */
-SH_MUST_CHECK sh_status sh_config_backend(const sh_config *config, const char **name);
-
 #endif

@@ -9,6 +9,7 @@
 #include "base/cpu.h"
 #include "base/file.h"
 #include "models/weights/weights.h"
+#include "trainer/device.h"
 #include "trainer/infer.h"
 #include "trainer/run.h"
 
@@ -35,7 +36,6 @@ sh_status sh_embedder_create(const char *run, bool untrained, int threads, sh_em
 {
     sh_status st = SH_OK;
     char path[SH_RUN_PATH];
-    const char *backend_name = NULL;
     const sh_backend *backend = NULL;
     sh_infer_config infer_config;
     sh_config *config = malloc(sizeof(*config));
@@ -50,8 +50,7 @@ sh_status sh_embedder_create(const char *run, bool untrained, int threads, sh_em
              run, run);
     SH_CHECK(!untrained || config->init[0] == '\0' || sh_file_exists(config->init),
              SH_ERR_NOT_FOUND, "%s started from %s, which is not there", run, config->init);
-    SH_TRY(sh_config_backend(config, &backend_name));
-    SH_TRY(sh_backend_find(backend_name, &backend));
+    SH_TRY(sh_device_choose(config, &backend));
     if (threads <= 0) threads = sh_cpu_cores_granted();
     omp_set_num_threads(threads);
     SH_TRY(sh_infer_configure(config, threads, &infer_config));

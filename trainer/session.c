@@ -17,6 +17,7 @@
 #include "comm/watchdog.h"
 #include "models/weights/weights.h"
 #include "trainer/classes.h"
+#include "trainer/device.h"
 #include "trainer/kernels.h"
 
 enum {
@@ -404,11 +405,9 @@ static sh_status connect_devices(const sh_session *s)
     const sh_device_group_config config = {.transport = (sh_transport)c->transport,
                                            .connect_seconds = DEVICES_CONNECT_SECONDS,
                                            .patience_seconds = c->watchdog.collective_seconds};
-    const char *name = NULL;
     const sh_backend *backend = NULL;
 
-    SH_TRY(sh_config_backend(c, &name));
-    SH_TRY(sh_backend_find(name, &backend));
+    SH_TRY(sh_device_choose_all(c, s->comm, &backend));
     if (backend->device != NULL) SH_TRY(sh_comm_connect_devices(s->comm, backend->device, &config));
 out:
     return st;

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 /** The settings of a step, from those of a run. */
+#include "trainer/device.h"
 #include "trainer/step.h"
 
 sh_status sh_step_configure(const sh_config *c, sh_step_config *out)
 {
     sh_status st = SH_OK;
-    const char *backend = NULL;
     sh_step_config s = {.dtype = (sh_dtype)c->dtype,
                         .batch = sh_config_batch(c),
                         .n_shards = sh_config_shards(c),
@@ -31,8 +31,7 @@ sh_status sh_step_configure(const sh_config *c, sh_step_config *out)
     SH_TRY(sh_net_find(c->net, &s.net));
     SH_TRY(sh_config_head(c, &s.head));
     SH_TRY(sh_config_size(c, &s.height, &s.width));
-    SH_TRY(sh_config_backend(c, &backend));
-    SH_TRY(sh_backend_find(backend, &s.backend));
+    SH_TRY(sh_device_choose(c, &s.backend));
     *out = s;
 out:
     return st;

@@ -49,19 +49,19 @@ static sh_status issue_messages(sh_reducer *r, const sh_bucket *b, const sh_mess
     void *stream = r->device->stream(SH_QUEUE_EXCHANGE);
 
     n->issuing = b;
-    SH_TRY(sh_nccl_check(n, what, ncclGroupStart()));
+    SH_TRY(sh_nccl_check(n, what, sh_nccl_lib.GroupStart()));
     for (int i = 0; i < n_messages; i++) {
         const sh_message *m = &messages[i];
         size_t count = (size_t)m->n;
 
         if (m->is_send)
-            SH_TRY(sh_nccl_check(n, what,
-                                 ncclSend(m->at, count, ncclFloat, m->peer, n->group, stream)));
+            SH_TRY(sh_nccl_check(
+                n, what, sh_nccl_lib.Send(m->at, count, ncclFloat, m->peer, n->group, stream)));
         else
-            SH_TRY(sh_nccl_check(n, what,
-                                 ncclRecv(m->at, count, ncclFloat, m->peer, n->group, stream)));
+            SH_TRY(sh_nccl_check(
+                n, what, sh_nccl_lib.Recv(m->at, count, ncclFloat, m->peer, n->group, stream)));
     }
-    SH_TRY(sh_nccl_check(n, what, ncclGroupEnd()));
+    SH_TRY(sh_nccl_check(n, what, sh_nccl_lib.GroupEnd()));
 out:
     return st;
 }
@@ -127,8 +127,9 @@ static sh_status start_fast(sh_reducer *r, sh_bucket *b)
     SH_TRY(r->device->follow(SH_QUEUE_EXCHANGE, SH_QUEUE_COMPUTE));
     if (b->end > b->begin)
         SH_TRY(sh_nccl_check(n, describe(r, b, text),
-                             ncclAllReduce(at, at, (size_t)(b->end - b->begin), ncclFloat, ncclSum,
-                                           n->group, r->device->stream(SH_QUEUE_EXCHANGE))));
+                             sh_nccl_lib.AllReduce(at, at, (size_t)(b->end - b->begin), ncclFloat,
+                                                   ncclSum, n->group,
+                                                   r->device->stream(SH_QUEUE_EXCHANGE))));
 out:
     return st;
 }

@@ -22,7 +22,7 @@ sh_status sh_nccl_fail(sh_nccl *n, const char *what, const char *why)
     sh_position at;
 
     sh_position_read(&at);
-    if (n->group != NULL) (void)ncclCommAbort(n->group);
+    if (n->group != NULL) (void)sh_nccl_lib.CommAbort(n->group);
     n->group = NULL;
     return sh_error_set(SH_ERR_COMM, "NCCL, rank %d on %s, %s: %s%s%s", n->comm->rank,
                         n->comm->host, what, why, at.what[0] != '\0' ? "; at " : "", at.what);
@@ -33,9 +33,9 @@ sh_status sh_nccl_check(sh_nccl *n, const char *what, ncclResult_t result)
     char why[1024];
 
     if (result == ncclSuccess || result == ncclInProgress) return SH_OK;
-    const char *detail = n->group != NULL ? ncclGetLastError(n->group) : NULL;
+    const char *detail = n->group != NULL ? sh_nccl_lib.GetLastError(n->group) : NULL;
 
-    snprintf(why, sizeof(why), "%s%s%s", ncclGetErrorString(result),
+    snprintf(why, sizeof(why), "%s%s%s", sh_nccl_lib.GetErrorString(result),
              detail != NULL && detail[0] != '\0' ? ": " : "", detail != NULL ? detail : "");
     return sh_nccl_fail(n, what, why);
 }
@@ -46,21 +46,10 @@ sh_status sh_nccl_look(sh_nccl *n, const char *what, bool *ready)
 
     if (n->group == NULL)
         return sh_error_set(SH_ERR_COMM, "NCCL was ended by a failure before: %s", what);
-    asked = ncclCommGetAsyncError(n->group, &state);
+    asked = sh_nccl_lib.CommGetAsyncError(n->group, &state);
     if (asked == ncclSuccess) asked = state;
     *ready = asked == ncclSuccess;
     return sh_nccl_check(n, what, asked);
-}
-
-static const char *library(void)
-{
-    static char text[64];
-    int version = 0;
-
-    (void)ncclGetVersion(&version);
-    snprintf(text, sizeof(text), "NCCL %d.%d.%d", version / 10000, version / 100 % 100,
-             version % 100);
-    return text;
 }
 
 /* ---- joining ---- */
@@ -76,7 +65,8 @@ static sh_status connect(sh_nccl *n, const ncclUniqueId *id, double deadline_s)
 
     config.blocking = 0;
     SH_TRY(sh_nccl_check(
-        n, what, ncclCommInitRankConfig(&n->group, n->comm->size, *id, n->comm->rank, &config)));
+        n, what,
+        sh_nccl_lib.CommInitRankConfig(&n->group, n->comm->size, *id, n->comm->rank, &config)));
     for (;;) {
         char why[256];
 
@@ -96,7 +86,8 @@ out:
 
 static sh_status make_id(sh_nccl *n, ncclUniqueId *id)
 {
-    return n->comm->rank != 0 ? SH_OK : sh_nccl_check(n, "making its key", ncclGetUniqueId(id));
+    return n->comm->rank != 0 ? SH_OK
+                              : sh_nccl_check(n, "making its key", sh_nccl_lib.GetUniqueId(id));
 }
 
 /* Until it has taken leave, or the time is over. */
@@ -105,7 +96,7 @@ static bool finalized(sh_nccl *n)
     double start = sh_clock_seconds();
     bool ready = false;
 
-    if (sh_nccl_check(n, "leaving", ncclCommFinalize(n->group)) != SH_OK) return false;
+    if (sh_nccl_check(n, "leaving", sh_nccl_lib.CommFinalize(n->group)) != SH_OK) return false;
     while (sh_clock_seconds() - start < goodbye_seconds) {
         if (sh_nccl_look(n, "leaving", &ready) != SH_OK || ready) break;
         sh_clock_sleep(1e-4);
@@ -119,9 +110,9 @@ static void leave(void **group)
 
     if (n == NULL) return;
     if (n->group != NULL && finalized(n))
-        (void)ncclCommDestroy(n->group);
+        (void)sh_nccl_lib.CommDestroy(n->group);
     else if (n->group != NULL)
-        (void)ncclCommAbort(n->group);
+        (void)sh_nccl_lib.CommAbort(n->group);
     free(n);
     *group = NULL;
 }
@@ -132,6 +123,7 @@ static sh_status join(sh_comm *comm, const sh_device *device, const sh_device_gr
     sh_status st = SH_OK, mine = SH_OK;
     ncclUniqueId id = {0};
     double start = sh_clock_seconds();
+    sh_finding library;
     sh_nccl *n = calloc(1, sizeof(*n));
 
     sh_position_enter(SH_AT_WORK, "connecting the devices by NCCL");
@@ -146,19 +138,22 @@ static sh_status join(sh_comm *comm, const sh_device *device, const sh_device_gr
     /* The time that connecting may take counts from when all are there. */
     SH_TRY(sh_comm_barrier(comm));
     SH_TRY(sh_comm_agree_ok(comm, connect(n, &id, config->connect_seconds)));
-    sh_log_info("%s connects %d devices (%.1f s)", library(), comm->size,
-                sh_clock_seconds() - start);
+    sh_nccl_examine(&library);
+    sh_log_info("NCCL connects %d devices (%.1f s): %s", comm->size, sh_clock_seconds() - start,
+                library.found);
     *group = n;
     n = NULL;
 out:
     sh_position_leave();
-    if (n != NULL && n->group != NULL) (void)ncclCommAbort(n->group); /* others are not there */
+    if (n != NULL && n->group != NULL)
+        (void)sh_nccl_lib.CommAbort(n->group); /* others are not there */
     free(n);
     return st;
 }
 
 const sh_device_transport sh_nccl_transport = {
-    .library = library,
+    .open = sh_nccl_open,
+    .examine = sh_nccl_examine,
     .join = join,
     .leave = leave,
     .exchanges = {[SH_REDUCE_EXACT] = &sh_nccl_exact, [SH_REDUCE_FAST] = &sh_nccl_fast}};

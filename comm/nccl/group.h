@@ -4,7 +4,7 @@
 #define SH_COMM_NCCL_GROUP_H
 
 #include "comm/devices.h"
-#include "comm/nccl/api.h"
+#include "comm/nccl/library.h"
 
 SH_C_BEGIN
 

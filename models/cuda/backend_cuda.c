@@ -7,6 +7,7 @@
 #include <pthread.h>
 
 #include "models/cuda/choices.h"
+#include "models/cuda/cudnn_graph.h"
 #include "models/cuda/cudnn_kernels.h"
 #include "models/cuda/kernels.h"
 #include "models/cuda/memory.h"
@@ -88,6 +89,20 @@ static bool can_fuse(const sh_node_desc *fused)
     return false;
 }
 
+static int examine(sh_finding *out, int max)
+{
+    const sh_cudnn_api *cudnn = sh_cuda_cudnn();
+
+    if (max < 2) return 0;
+    sh_cuda_examine(&out[0]);
+    if (cudnn != NULL) return 1 + cudnn->examine(out + 1, max - 1);
+    out[1] = (sh_finding){
+        .what = "cudnn",
+        .found = "not in this build",
+        .remedy = "dense convolutions run plainly, far slower: build where cuDNN's headers are"};
+    return 2;
+}
+
 const sh_backend sh_backend_cuda = {.name = "cuda",
                                     .layout_of = layout_of,
                                     .kernels_of = kernels_of,
@@ -103,4 +118,4 @@ const sh_backend sh_backend_cuda = {.name = "cuda",
                                     .loss = &sh_cuda_loss,
                                     .set_choices = sh_cuda_set_choices,
                                     .get_choices = sh_cuda_get_choices,
-                                    .examine = sh_cuda_examine};
+                                    .examine = examine};

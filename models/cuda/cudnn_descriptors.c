@@ -25,12 +25,13 @@ static sh_status open_handle(void)
     cudnnHandle_t handle = NULL;
 
     SH_TRY(sh_cuda_enter());
-    SH_CUDNN_CHECK(cudnnCreate(&handle), SH_ERR_UNSUPPORTED, "starting");
-    SH_CUDNN_CHECK(cudnnSetStream(handle, sh_cuda_stream()), SH_ERR_UNSUPPORTED, "its stream");
+    SH_CUDNN_CHECK(sh_cudnn_lib.Create(&handle), SH_ERR_UNSUPPORTED, "starting");
+    SH_CUDNN_CHECK(sh_cudnn_lib.SetStream(handle, sh_cuda_stream()), SH_ERR_UNSUPPORTED,
+                   "its stream");
     library.handle = handle;
     handle = NULL;
 out:
-    if (handle != NULL) (void)cudnnDestroy(handle);
+    if (handle != NULL) (void)sh_cudnn_lib.Destroy(handle);
     return st;
 }
 
@@ -46,6 +47,7 @@ sh_status sh_cudnn_enter(void)
 {
     sh_status st = SH_OK;
 
+    SH_TRY(sh_cudnn_library_open());
     pthread_once(&library.once, open_once);
     SH_CHECK(library.opened == SH_OK, library.opened, "%s", library.error);
 out:
@@ -61,7 +63,7 @@ cudnnHandle_t sh_cudnn_handle(void)
 
 void sh_cudnn_clear_graph(sh_cudnn_graph *g)
 {
-    while (g->n > 0) (void)cudnnBackendDestroyDescriptor(g->all[--g->n]);
+    while (g->n > 0) (void)sh_cudnn_lib.BackendDestroyDescriptor(g->all[--g->n]);
 }
 
 sh_status sh_cudnn_add(sh_cudnn_graph *g, cudnnBackendDescriptorType_t type,
@@ -71,7 +73,7 @@ sh_status sh_cudnn_add(sh_cudnn_graph *g, cudnnBackendDescriptorType_t type,
 
     SH_CHECK(g->n < SH_CUDNN_MAX_DESCRIPTORS, SH_ERR_INTERNAL, "more than %d descriptors",
              SH_CUDNN_MAX_DESCRIPTORS);
-    SH_CUDNN_CHECK(cudnnBackendCreateDescriptor(type, &g->all[g->n]), SH_ERR_INTERNAL,
+    SH_CUDNN_CHECK(sh_cudnn_lib.BackendCreateDescriptor(type, &g->all[g->n]), SH_ERR_INTERNAL,
                    "a descriptor");
     *out = g->all[g->n++];
 out:
@@ -88,10 +90,10 @@ sh_status sh_cudnn_build(sh_cudnn_graph *g, cudnnBackendDescriptorType_t type, c
     for (size_t i = 0; i < n; i++) {
         const sh_cudnn_attribute *a = &attributes[i];
         if (a->value == NULL) continue;
-        SH_CUDNN_CHECK(cudnnBackendSetAttribute(d, a->name, a->type, a->count, a->value),
+        SH_CUDNN_CHECK(sh_cudnn_lib.BackendSetAttribute(d, a->name, a->type, a->count, a->value),
                        SH_ERR_UNSUPPORTED, what);
     }
-    SH_CUDNN_CHECK(cudnnBackendFinalize(d), SH_ERR_UNSUPPORTED, what);
+    SH_CUDNN_CHECK(sh_cudnn_lib.BackendFinalize(d), SH_ERR_UNSUPPORTED, what);
     *out = d;
 out:
     return st;
@@ -251,12 +253,12 @@ static char *json_of(sh_cudnn_descriptor properties)
 {
     int64_t n = 0;
 
-    (void)cudnnBackendGetAttribute(properties, CUDNN_ATTR_DEVICEPROP_JSON_REPRESENTATION,
-                                   CUDNN_TYPE_CHAR, 0, &n, NULL);
+    (void)sh_cudnn_lib.BackendGetAttribute(properties, CUDNN_ATTR_DEVICEPROP_JSON_REPRESENTATION,
+                                           CUDNN_TYPE_CHAR, 0, &n, NULL);
     char *json = calloc((size_t)n + 1, 1);
     if (json != NULL &&
-        cudnnBackendGetAttribute(properties, CUDNN_ATTR_DEVICEPROP_JSON_REPRESENTATION,
-                                 CUDNN_TYPE_CHAR, n, &n, json) != CUDNN_STATUS_SUCCESS) {
+        sh_cudnn_lib.BackendGetAttribute(properties, CUDNN_ATTR_DEVICEPROP_JSON_REPRESENTATION,
+                                         CUDNN_TYPE_CHAR, n, &n, json) != CUDNN_STATUS_SUCCESS) {
         free(json);
         json = NULL;
     }
@@ -265,10 +267,14 @@ static char *json_of(sh_cudnn_descriptor properties)
 
 sh_status sh_cudnn_library_describe_device(const char *json)
 {
+    sh_status st = SH_OK;
     sh_cudnn_graph g = {0};
-    sh_status st = properties_of(&g, json, &library.properties);
 
-    if (st != SH_OK) sh_cudnn_clear_graph(&g); /* otherwise the process keeps it */
+    SH_TRY(sh_cudnn_library_open());
+    SH_TRY(properties_of(&g, json, &library.properties));
+    g.n = 0; /* the process keeps it */
+out:
+    sh_cudnn_clear_graph(&g);
     return st;
 }
 
@@ -290,10 +296,10 @@ out:
 sh_status sh_cudnn_describe(char *out, size_t size)
 {
     sh_status st = SH_OK;
-    const size_t version = cudnnGetVersion();
     char *json = NULL, device[128] = "";
 
     SH_TRY(sh_cudnn_library_device(&json));
+    const size_t version = sh_cudnn_lib.GetVersion();
     const char *name = strstr(json, "\"deviceName\"");
     if (name != NULL) (void)sscanf(name, "\"deviceName\" : \"%127[^\"]", device);
     snprintf(out, size, "cuDNN %zu.%zu.%zu, %s", version / 10000, version / 100 % 100,

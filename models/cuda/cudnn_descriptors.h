@@ -6,9 +6,8 @@
 #ifndef SH_MODELS_CUDA_CUDNN_DESCRIPTORS_H
 #define SH_MODELS_CUDA_CUDNN_DESCRIPTORS_H
 
-#include <cudnn.h>
-
 #include "models/cuda/cudnn_graph.h"
+#include "models/cuda/cudnn_library.h"
 
 enum {
     SH_CUDNN_MAX_DESCRIPTORS = 48, /* of one graph with its plan */
@@ -23,9 +22,9 @@ enum { SH_CUDNN_UID_X = 1, SH_CUDNN_UID_W, SH_CUDNN_UID_Y, SH_CUDNN_UID_SUM };
         cudnnStatus_t cudnn_check = (call);                                                        \
         char cudnn_said[SH_CUDNN_MESSAGE_BYTES] = "";                                              \
         if (cudnn_check != CUDNN_STATUS_SUCCESS)                                                   \
-            cudnnGetLastErrorString(cudnn_said, sizeof(cudnn_said));                               \
+            sh_cudnn_lib.GetLastErrorString(cudnn_said, sizeof(cudnn_said));                       \
         SH_CHECK(cudnn_check == CUDNN_STATUS_SUCCESS, status, "cuDNN: %s: %s: %s", what,           \
-                 cudnnGetErrorString(cudnn_check), cudnn_said);                                    \
+                 sh_cudnn_lib.GetErrorString(cudnn_check), cudnn_said);                            \
     } while (0)
 
 typedef cudnnBackendDescriptor_t sh_cudnn_descriptor;
@@ -43,7 +42,7 @@ typedef struct sh_cudnn_attribute {
     const void *value;
 } sh_cudnn_attribute;
 
-/** Open the library for this process's device, or for the described one; once. */
+/** Start the library for this process's device, or for the described one; once. */
 SH_MUST_CHECK sh_status sh_cudnn_enter(void);
 
 /** NULL: plans are for a described device. */

@@ -38,9 +38,9 @@ static bool is_refused(sh_cudnn_descriptor engine, sh_dtype dtype)
     cudnnBackendNumericalNote_t notes[MAX_NOTES];
     int64_t n = 0;
 
-    if (cudnnBackendGetAttribute(engine, CUDNN_ATTR_ENGINE_NUMERICAL_NOTE,
-                                 CUDNN_TYPE_NUMERICAL_NOTE, MAX_NOTES, &n,
-                                 notes) != CUDNN_STATUS_SUCCESS)
+    if (sh_cudnn_lib.BackendGetAttribute(engine, CUDNN_ATTR_ENGINE_NUMERICAL_NOTE,
+                                         CUDNN_TYPE_NUMERICAL_NOTE, MAX_NOTES, &n,
+                                         notes) != CUDNN_STATUS_SUCCESS)
         return true;
     for (int64_t i = 0; i < n; i++) {
         if ((size_t)notes[i] >= SH_COUNT(refused) || refused[notes[i]]) return true;
@@ -57,24 +57,25 @@ static sh_status write_choice(sh_cudnn_graph *g, sh_cudnn_descriptor config,
     sh_cudnn_descriptor knobs[MAX_KNOBS];
     int64_t index, n = 0, n_bytes;
 
-    SH_CUDNN_CHECK(cudnnBackendGetAttribute(engine, CUDNN_ATTR_ENGINE_GLOBAL_INDEX,
-                                            CUDNN_TYPE_INT64, 1, &n, &index),
+    SH_CUDNN_CHECK(sh_cudnn_lib.BackendGetAttribute(engine, CUDNN_ATTR_ENGINE_GLOBAL_INDEX,
+                                                    CUDNN_TYPE_INT64, 1, &n, &index),
                    SH_ERR_INTERNAL, "an engine's number");
     n_bytes = snprintf(out->text, sizeof(out->text), "e%lld", (long long)index);
     for (int i = 0; i < MAX_KNOBS; i++)
         SH_TRY(sh_cudnn_add(g, CUDNN_BACKEND_KNOB_CHOICE_DESCRIPTOR, &knobs[i]));
-    SH_CUDNN_CHECK(cudnnBackendGetAttribute(config, CUDNN_ATTR_ENGINECFG_KNOB_CHOICES,
-                                            CUDNN_TYPE_BACKEND_DESCRIPTOR, MAX_KNOBS, &n, knobs),
+    SH_CUDNN_CHECK(sh_cudnn_lib.BackendGetAttribute(config, CUDNN_ATTR_ENGINECFG_KNOB_CHOICES,
+                                                    CUDNN_TYPE_BACKEND_DESCRIPTOR, MAX_KNOBS, &n,
+                                                    knobs),
                    SH_ERR_INTERNAL, "an engine's knobs");
     SH_CHECK(n <= MAX_KNOBS, SH_ERR_INTERNAL, "cuDNN: an engine with %lld knobs", (long long)n);
     for (int64_t i = 0, one = 0; i < n; i++) {
         cudnnBackendKnobType_t type;
         int64_t value;
-        SH_CUDNN_CHECK(cudnnBackendGetAttribute(knobs[i], CUDNN_ATTR_KNOB_CHOICE_KNOB_TYPE,
-                                                CUDNN_TYPE_KNOB_TYPE, 1, &one, &type),
+        SH_CUDNN_CHECK(sh_cudnn_lib.BackendGetAttribute(knobs[i], CUDNN_ATTR_KNOB_CHOICE_KNOB_TYPE,
+                                                        CUDNN_TYPE_KNOB_TYPE, 1, &one, &type),
                        SH_ERR_INTERNAL, "a knob");
-        SH_CUDNN_CHECK(cudnnBackendGetAttribute(knobs[i], CUDNN_ATTR_KNOB_CHOICE_KNOB_VALUE,
-                                                CUDNN_TYPE_INT64, 1, &one, &value),
+        SH_CUDNN_CHECK(sh_cudnn_lib.BackendGetAttribute(knobs[i], CUDNN_ATTR_KNOB_CHOICE_KNOB_VALUE,
+                                                        CUDNN_TYPE_INT64, 1, &one, &value),
                        SH_ERR_INTERNAL, "a knob");
         n_bytes += snprintf(out->text + n_bytes, sizeof(out->text) - (size_t)n_bytes, " %d=%lld",
                             (int)type, (long long)value);
@@ -102,8 +103,9 @@ static sh_status take_config(sh_cudnn_descriptor config, sh_dtype dtype, sh_cudn
     int64_t one = 0;
 
     SH_TRY(sh_cudnn_add(&g, CUDNN_BACKEND_ENGINE_DESCRIPTOR, &engine));
-    SH_CUDNN_CHECK(cudnnBackendGetAttribute(config, CUDNN_ATTR_ENGINECFG_ENGINE,
-                                            CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &one, &engine),
+    SH_CUDNN_CHECK(sh_cudnn_lib.BackendGetAttribute(config, CUDNN_ATTR_ENGINECFG_ENGINE,
+                                                    CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &one,
+                                                    &engine),
                    SH_ERR_INTERNAL, "an engine");
     if (is_refused(engine, dtype)) goto out;
     SH_TRY(write_choice(&g, config, engine, &out[*n]));
@@ -135,16 +137,17 @@ static sh_status ask(const sh_cudnn_graph *g, cudnnBackendHeurMode_t mode, sh_dt
         goto out;
     }
     for (; n_made < MAX_CONFIGS; n_made++)
-        SH_CUDNN_CHECK(
-            cudnnBackendCreateDescriptor(CUDNN_BACKEND_ENGINECFG_DESCRIPTOR, &configs[n_made]),
-            SH_ERR_INTERNAL, "a configuration");
+        SH_CUDNN_CHECK(sh_cudnn_lib.BackendCreateDescriptor(CUDNN_BACKEND_ENGINECFG_DESCRIPTOR,
+                                                            &configs[n_made]),
+                       SH_ERR_INTERNAL, "a configuration");
     /* Where it has fewer than were asked for it may say that it failed; the count is right. */
-    (void)cudnnBackendGetAttribute(heuristic, CUDNN_ATTR_ENGINEHEUR_RESULTS,
-                                   CUDNN_TYPE_BACKEND_DESCRIPTOR, MAX_CONFIGS, &n_configs, configs);
+    (void)sh_cudnn_lib.BackendGetAttribute(heuristic, CUDNN_ATTR_ENGINEHEUR_RESULTS,
+                                           CUDNN_TYPE_BACKEND_DESCRIPTOR, MAX_CONFIGS, &n_configs,
+                                           configs);
     for (int64_t i = 0; i < n_configs && i < MAX_CONFIGS && *n < max; i++)
         SH_TRY(take_config(configs[i], dtype, out, n));
 out:
-    for (int i = 0; i < n_made; i++) (void)cudnnBackendDestroyDescriptor(configs[i]);
+    for (int i = 0; i < n_made; i++) (void)sh_cudnn_lib.BackendDestroyDescriptor(configs[i]);
     free(configs);
     sh_cudnn_clear_graph(&own);
     return st;
@@ -236,8 +239,9 @@ static sh_status plan_of(const sh_cudnn_conv *conv, const char *choice, sh_cudnn
     };
     SH_TRY(
         SH_CUDNN_BUILD(&p->g, CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR, "a plan", table, &p->plan));
-    SH_CUDNN_CHECK(cudnnBackendGetAttribute(p->plan, CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE,
-                                            CUDNN_TYPE_INT64, 1, &n, &p->workspace_bytes),
+    SH_CUDNN_CHECK(sh_cudnn_lib.BackendGetAttribute(p->plan,
+                                                    CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE,
+                                                    CUDNN_TYPE_INT64, 1, &n, &p->workspace_bytes),
                    SH_ERR_INTERNAL, "a plan's workspace");
     *out = p;
     p = NULL;
@@ -275,13 +279,14 @@ static sh_status run(sh_cudnn_plan *plan, const sh_cudnn_operands *at)
     if (plan->operands.n == 0 || p->x != at->x || p->w != at->w || p->y != at->y ||
         p->workspace != at->workspace)
         SH_TRY(pack_operands(plan, at));
-    SH_CUDNN_CHECK(cudnnBackendExecute(sh_cudnn_handle(), plan->plan, plan->pack), SH_ERR_INTERNAL,
-                   "running a plan");
+    SH_CUDNN_CHECK(sh_cudnn_lib.BackendExecute(sh_cudnn_handle(), plan->plan, plan->pack),
+                   SH_ERR_INTERNAL, "running a plan");
 out:
     return st;
 }
 
 const sh_cudnn_api sh_cudnn_library = {.describe = sh_cudnn_describe,
+                                       .examine = sh_cudnn_examine,
                                        .choices = choices_of,
                                        .plan = plan_of,
                                        .workspace_bytes = workspace_bytes,

@@ -49,6 +49,9 @@ typedef struct sh_cudnn_api {
     /** Name and version, with the device's: "cuDNN 9.19.0, NVIDIA H200". out[size] */
     sh_status (*describe)(char *out, size_t size);
 
+    /** The library, and what it needs, into out[max]; their number. */
+    int (*examine)(sh_finding *out, int max);
+
     /** Choices that may serve, the best guess first; *n of at most `max`, possibly 0. Left out are
      *  engines that cuDNN notes as not repeatable, and those that round more than the sum's order
      *  explains: f32 operands cut to tensor cores' precision, bf16 sums, transforms. */
@@ -67,7 +70,8 @@ typedef struct sh_cudnn_api {
 /** What this process has of it: the library, in tests what stands in for it, or NULL. */
 const sh_cudnn_api *sh_cuda_cudnn(void);
 
-/** The library. In a build with cuDNN. */
+/** The library, which is looked for when it is first used (cudnn_library.h). In a build with
+ *  cuDNN's header. SH_ERR_NOT_FOUND from any call: it is not there. */
 extern const sh_cudnn_api sh_cudnn_library;
 
 /** Make plans for the device that a description tells of, as cuDNN writes them, and that need not

@@ -172,9 +172,26 @@ out:
     return st;
 }
 
-const char *sh_cuda_examine(char *found, size_t size)
+static sh_cuda_failure failure_of(cudaError_t error)
 {
-    sh_cuda_facts facts = {0};
+    static const struct {
+        cudaError_t error;
+        sh_cuda_failure failure;
+    } known[] = {{cudaSuccess, SH_CUDA_OPENED},
+                 {cudaErrorNoDevice, SH_CUDA_NO_DEVICE},
+                 {cudaErrorDevicesUnavailable, SH_CUDA_TAKEN},
+                 {cudaErrorMemoryAllocation, SH_CUDA_FULL}};
+
+    for (size_t i = 0; i < SH_COUNT(known); i++) {
+        if (known[i].error == error) return known[i].failure;
+    }
+    return SH_CUDA_OTHER_REASON;
+}
+
+void sh_cuda_examine(sh_finding *out)
+{
+    sh_cuda_facts facts = {.built_for = SHOAL_CUDA_ARCHITECTURES,
+                           .visible = getenv("CUDA_VISIBLE_DEVICES")};
     struct cudaDeviceProp properties;
 
     (void)cudaDriverGetVersion(&facts.driver);
@@ -182,13 +199,14 @@ const char *sh_cuda_examine(char *found, size_t size)
     pthread_once(&once, choose_device);
     if (opened == cudaSuccess) opened = cudaGetDeviceProperties(&properties, device);
     if (opened == cudaSuccess) opened = cudaMemGetInfo(&facts.free_bytes, &facts.all_bytes);
+    facts.failure = failure_of(opened);
     if (opened == cudaSuccess) {
         facts.name = properties.name;
         facts.capability = 10 * properties.major + properties.minor;
     } else {
         facts.error = cudaGetErrorString(opened);
     }
-    return sh_cuda_verdict(&facts, found, size);
+    sh_cuda_verdict(&facts, out);
 }
 
 /* ---- sums and exchanges ---- */

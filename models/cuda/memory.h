@@ -15,8 +15,8 @@ void *sh_cuda_device_ptr(sh_buffer *buffer, size_t offset);
 sh_status sh_cuda_copy_in(sh_buffer *to, size_t offset, const void *host, size_t n_bytes);
 sh_status sh_cuda_copy_out(const sh_buffer *from, size_t offset, void *host, size_t n_bytes);
 
-/** See sh_backend.examine. */
-const char *sh_cuda_examine(char *found, size_t size);
+/** The device: the first finding of sh_backend.examine. */
+void sh_cuda_examine(sh_finding *out);
 
 /** See sh_backend.device. */
 extern const sh_device sh_cuda_device;

@@ -128,6 +128,29 @@ out:
     return st;
 }
 
+static void let_one_lack_it(sh_comm *comm)
+{
+    sh_nccl_set_faults(&(sh_nccl_faults){.is_missing = sh_comm_rank(comm) == 2});
+}
+
+static sh_status play_lacking(sh_comm *comm)
+{
+    let_one_lack_it(comm);
+    return join_and_sum(comm, 30, NULL);
+}
+
+static sh_status play_named_lacking(sh_comm *comm)
+{
+    let_one_lack_it(comm);
+    return join(comm, SH_TRANSPORT_NCCL, 30);
+}
+
+static sh_status play_versions(sh_comm *comm)
+{
+    sh_nccl_set_faults(&(sh_nccl_faults){.version = sh_comm_rank(comm) == 1 ? 22005 : 22809});
+    return join_and_sum(comm, 30, NULL);
+}
+
 static sh_status play_auto(sh_comm *comm)
 {
     return join_and_sum(comm, 30, NULL);
@@ -150,6 +173,9 @@ static const struct {
     {"error", play_error},
     {"auto", play_auto},
     {"named", play_named},
+    {"lacking", play_lacking},
+    {"named_lacking", play_named_lacking},
+    {"versions", play_versions},
 };
 
 /* As a training does: a failing rank ends the others. */
@@ -260,6 +286,26 @@ static void shared_device__is_refused_or_summed_through_the_hosts(void **state)
     expect_text("transport=nccl: ranks 0 and 1 share a device (a lazy device on ");
 }
 
+static void missing_library__is_refused_or_done_without_by_all(void **state)
+{
+    (void)state;
+    expect("", "lacking", 0);
+    expect_text("gradients travel through the hosts: rank 2 on ");
+    expect_text("no library, as the test wanted");
+    assert_int_equal(n_lines_with(text, "has the sum, by MPI"), 3);
+    expect("", "named_lacking", ENDED);
+    expect_text("transport=nccl: rank 2 on ");
+}
+
+static void different_versions__are_not_connected(void **state)
+{
+    (void)state;
+    expect("", "versions", 0);
+    expect_text("gradients travel through the hosts: rank 0 has NCCL 2.28.9, and rank 1 on ");
+    expect_text(" has NCCL 2.20.5");
+    assert_int_equal(n_lines_with(text, "has the sum, by MPI"), 3);
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
@@ -270,6 +316,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(dead_rank__ends_the_job_soon),
         cmocka_unit_test(asynchronous_error__ends_with_rank_phase_and_collective),
         cmocka_unit_test(shared_device__is_refused_or_summed_through_the_hosts),
+        cmocka_unit_test(missing_library__is_refused_or_done_without_by_all),
+        cmocka_unit_test(different_versions__are_not_connected),
     };
 
     if (argc > 1) return play_part(argv[1]);

@@ -18,7 +18,7 @@ SHOAL=$SHOAL_BUILD/tests/shoal_emulated
 train 1 one device=cuda
 train 2 two device=cuda
 same_model one two
-grep -q "NCCL .* connects 2 devices" two.log || fail "NCCL was not used"
+grep -q "NCCL connects 2 devices" two.log || fail "NCCL was not used"
 mkdir hosts && cp one/kernels.txt hosts/ # a new run can be given the kernels of another
 train 2 hosts device=cuda transport=mpi
 grep -q "measuring kernels" hosts.log && fail "kernels that were given were measured"

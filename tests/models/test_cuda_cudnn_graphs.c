@@ -30,6 +30,8 @@
 
 #if SHOAL_WITH_CUDNN
 
+#include "models/cuda/cudnn_library.h"
+
 enum {
     IMAGES = 128,  /* of a shard */
     LARGEST = 512, /* the attention's kernel has a limit: networks for larger images take */
@@ -200,6 +202,10 @@ int main(void)
         cmocka_unit_test(an_unknown_choice__is_refused),
     };
 
+    if (sh_cudnn_library_open() != SH_OK) {
+        fprintf(stderr, "skipped: %s\n", sh_error_message());
+        return 77;
+    }
     if (out != NULL) return write_device(out);
     return cmocka_run_group_tests(tests, open_library, NULL);
 }

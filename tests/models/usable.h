@@ -16,15 +16,13 @@
 static inline const sh_backend *usable_backend(const char *name)
 {
     const sh_backend *backend = NULL;
-    char found[512];
 
     if (sh_backend_find(name, &backend) != SH_OK) {
         print_message("no backend %s in this build\n", name);
         return NULL;
     }
-    const char *remedy = backend->examine != NULL ? backend->examine(found, sizeof(found)) : NULL;
-    if (remedy == NULL) return backend;
-    print_message("%s: %s: %s\n", name, found, remedy);
+    if (sh_backend_check(backend) == SH_OK) return backend;
+    print_message("%s\n", sh_error_message());
     return NULL;
 }
 

@@ -18,6 +18,7 @@
 #include "models/weights/weights.h"
 #include "trainer/commands.h"
 #include "trainer/compare.h"
+#include "trainer/device.h"
 #include "trainer/embedder.h"
 #include "trainer/infer.h"
 #include "trainer/report.h"
@@ -42,7 +43,7 @@ static sh_status make_run(const char *run, int seed, const char *split_by)
     const char *const assignments[] = {
         data,        seeds,   "size=32", "steps=1", "split.test=0.4", "split.val=0.3",
         "threads=1", split_by};
-    const char *paths[] = {pack}, *backend_name = NULL;
+    const char *paths[] = {pack};
     const sh_backend *backend = NULL;
     char *text = NULL;
     size_t n_bytes = 0;
@@ -71,8 +72,7 @@ static sh_status make_run(const char *run, int seed, const char *split_by)
     SH_TRY(sh_config_head(config, &infer_config.head));
     SH_TRY(sh_net_find(config->net, &infer_config.net));
     SH_TRY(sh_config_loader(config, false, &infer_config.loader));
-    SH_TRY(sh_config_backend(config, &backend_name));
-    SH_TRY(sh_backend_find(backend_name, &backend));
+    SH_TRY(sh_device_choose(config, &backend));
     SH_TRY(sh_store_create(backend, &store));
     SH_TRY(sh_infer_create(&infer_config, store, &infer));
     SH_TRY(sh_store_init(store, (uint64_t)seed + 100)); /* other weights than "untrained" */

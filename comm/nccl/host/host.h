@@ -15,6 +15,8 @@ SH_C_BEGIN
 
 /** What goes wrong, on the rank that says so. */
 typedef struct sh_nccl_faults {
+    bool is_missing; /* the library */
+    int version;     /* that it says it has; 0: 2.99.0 */
     bool never_connects;
     int error_after; /* groups of work; then the asynchronous error ncclRemoteError. 0: never */
     int slowness;    /* looks for which a piece of work, once given, is still being taken over */

@@ -176,7 +176,14 @@ static void release(sh_cudnn_plan **p)
     *p = NULL;
 }
 
+static int examine(sh_finding *out, int max)
+{
+    if (max > 0) *out = (sh_finding){.what = "cudnn", .found = "loops, for tests"};
+    return max > 0;
+}
+
 static const sh_cudnn_api emulated = {.describe = describe,
+                                      .examine = examine,
                                       .choices = choices,
                                       .plan = plan,
                                       .workspace_bytes = workspace_bytes,
