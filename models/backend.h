@@ -23,7 +23,7 @@ SH_C_BEGIN
 
 typedef struct sh_buffer sh_buffer; /* opaque device memory; each backend defines its own */
 
-/** Values that change from run to run without changing the program. */
+/** What changes from run to run without changing the program: what random draws are keyed by. */
 typedef struct sh_run_scalars {
     uint64_t seed;
     uint64_t step;
@@ -36,7 +36,7 @@ typedef struct sh_kernel_args {
     void *const *out;      /* node->n_outputs device pointers */
     void *scratch;         /* scratch_bytes of device memory, 64-byte aligned, contents undefined */
     void *packed;          /* packed_bytes, aligned likewise, as pack left them */
-    const sh_run_scalars *scalars;
+    const sh_run_scalars *scalars; /* in the backend's memory; NULL where no op draws */
 } sh_kernel_args;
 
 /** What a kernel is told of a node when the program is planned. Pointers live as long as the

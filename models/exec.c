@@ -3,9 +3,10 @@
 #include "base/position.h"
 #include "models/graph.h"
 
-/** Where each home begins for this run. */
+/** Where everything is found in this run. */
 typedef struct homes {
     char *base[SH_HOME_COUNT];
+    const sh_run_scalars *scalars;
 } homes;
 
 static sh_status find_homes(sh_program *p, const sh_run_args *args, homes *out)
@@ -19,9 +20,12 @@ static sh_status find_homes(sh_program *p, const sh_run_args *args, homes *out)
              "the program needs an arena of %zu bytes", p->arena_bytes);
     SH_CHECK(sh_store_params(store) != NULL, SH_ERR_USAGE,
              "the program is run before its store is allocated");
+    SH_CHECK(args->scalars != NULL || !p->draws, SH_ERR_USAGE,
+             "the program draws at random: it needs a seed and a step in the backend's memory");
     *out = (homes){.base = {[SH_HOME_ARENA] = backend->device_ptr(args->arena, 0),
                             [SH_HOME_PARAMS] = backend->device_ptr(sh_store_params(store), 0),
-                            [SH_HOME_STATES] = backend->device_ptr(sh_store_states(store), 0)}};
+                            [SH_HOME_STATES] = backend->device_ptr(sh_store_states(store), 0)},
+                   .scalars = args->scalars};
     if (args->reduce != NULL) {
         size_t n_bytes = (size_t)sh_store_n_params(store) * sizeof(float);
         out->base[SH_HOME_GRADS] = backend->device_ptr(args->reduce, 0);
@@ -38,8 +42,8 @@ static void *locate(const sh_program *p, const homes *at, sh_value v)
 }
 
 /** Pack the node's weights, run it, or first the one and then the other. */
-static sh_status run_node(const sh_program *p, const sh_node *node, const homes *at,
-                          const sh_run_scalars *scalars, bool packs, bool runs)
+static sh_status run_node(const sh_program *p, const sh_node *node, const homes *at, bool packs,
+                          bool runs)
 {
     sh_status st = SH_OK;
     const sh_backend *backend = p->config.backend;
@@ -52,7 +56,7 @@ static sh_status run_node(const sh_program *p, const sh_node *node, const homes 
                                  .out = out,
                                  .scratch = at->base[SH_HOME_ARENA] + node->scratch_offset,
                                  .packed = at->base[SH_HOME_ARENA] + node->packed_offset,
-                                 .scalars = scalars};
+                                 .scalars = at->scalars};
     if (backend->enter != NULL) backend->enter();
     if (packs && node->packed_bytes > 0) st = node->kernel->pack(&node->desc, node->state, &args);
     if (runs && st == SH_OK) st = node->kernel->run(&node->desc, node->state, &args);
@@ -60,13 +64,13 @@ static sh_status run_node(const sh_program *p, const sh_node *node, const homes 
     return st;
 }
 
-static sh_status make_constants(sh_program *p, const homes *at, const sh_run_scalars *scalars)
+static sh_status make_constants(sh_program *p, const homes *at)
 {
     sh_status st = SH_OK;
 
     for (int i = 0; p->keeps_constants && i < p->n_nodes; i++) {
         const sh_node *node = &p->nodes[i];
-        SH_TRY(run_node(p, node, at, scalars, true, node->phase == SH_PHASE_CONSTANTS));
+        SH_TRY(run_node(p, node, at, true, node->phase == SH_PHASE_CONSTANTS));
     }
     p->wants_constants = false;
 out:
@@ -80,7 +84,7 @@ sh_status sh_program_run(sh_program *p, sh_phase phase, const sh_run_args *args)
 
     SH_TRY(find_homes(p, args, &at));
     if (phase == SH_PHASE_CONSTANTS) {
-        SH_TRY(make_constants(p, &at, &args->scalars));
+        SH_TRY(make_constants(p, &at));
         goto out;
     }
     SH_CHECK(args->reduce != NULL || phase == SH_PHASE_FORWARD, SH_ERR_USAGE,
@@ -92,7 +96,7 @@ sh_status sh_program_run(sh_program *p, sh_phase phase, const sh_run_args *args)
     for (int i = begin; i < end; i++) {
         if (p->nodes[i].phase != phase) continue;
         sh_position_node(i, sh_op_name(p->nodes[i].op));
-        SH_TRY(run_node(p, &p->nodes[i], &at, &args->scalars, !p->keeps_constants, true));
+        SH_TRY(run_node(p, &p->nodes[i], &at, !p->keeps_constants, true));
         if (args->after_node != NULL) SH_TRY(args->after_node(args->context, i));
     }
 out:
@@ -109,7 +113,7 @@ sh_status sh_program_run_node(sh_program *p, int node, const sh_run_args *args)
     SH_CHECK(args->reduce != NULL || p->nodes[node].phase != SH_PHASE_BACKWARD, SH_ERR_USAGE,
              "node %d belongs to the backward phase; give it memory for gradients", node);
     bool packs = !p->keeps_constants || p->nodes[node].phase == SH_PHASE_CONSTANTS;
-    SH_TRY(run_node(p, &p->nodes[node], &at, &args->scalars, packs, true));
+    SH_TRY(run_node(p, &p->nodes[node], &at, packs, true));
 out:
     return st;
 }

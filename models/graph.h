@@ -75,6 +75,7 @@ struct sh_program {
     sh_value deriving; /* becomes their `about` */
     size_t arena_bytes;
     bool planned;
+    bool draws;           /* some node draws at random */
     bool keeps_constants; /* inference: the constants phase leaves them for every forward */
     bool wants_constants; /* it has not run yet */
     sh_status status;     /* first failure of the building */

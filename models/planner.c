@@ -253,6 +253,7 @@ sh_status sh_program_plan(sh_program *p)
         sh_node *node = &p->nodes[i];
         sh_graph_describe(p, node);
         SH_TRY(choose_kernel(p, node));
+        p->draws = p->draws || node->op == SH_OP_DROPOUT || node->op == SH_OP_PATH_DROP;
     }
     find_constants(p);
     find_lifetimes(p);

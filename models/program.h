@@ -170,7 +170,9 @@ typedef struct sh_run_args {
                           AND its statistic deltas; the forward phase never touches it, so that a
                           forward whose results are only looked at leaves no trace. May be NULL for
                           a forward. */
-    sh_run_scalars scalars;
+    /* In the backend's memory (device_ptr of one of its buffers). May be NULL for a program without
+       dropout and stochastic depth. */
+    const sh_run_scalars *scalars;
     /** Optional: called after each node, with its index, to start or poll communication. */
     sh_status (*after_node)(void *context, int node);
     void *context;

@@ -23,7 +23,7 @@ typedef struct bench {
     sh_dtype dtype;
     sh_store *store;
     sh_program *program;
-    sh_buffer *arena, *reduce;
+    sh_buffer *arena, *reduce, *scalars;
     sh_cpu_peaks peaks;
 } bench;
 
@@ -56,6 +56,7 @@ static sh_status build(bench *b)
     SH_TRY(b->backend->alloc(sh_program_arena_bytes(b->program), &b->arena));
     int64_t n_reduce = sh_store_n_params(b->store) + sh_store_n_states(b->store);
     SH_TRY(b->backend->alloc((size_t)n_reduce * sizeof(float), &b->reduce));
+    SH_TRY(b->backend->alloc(sizeof(sh_run_scalars), &b->scalars));
 out:
     return st;
 }
@@ -108,7 +109,8 @@ static sh_status measure(bench *b)
 
     SH_TRY(build(b));
     SH_TRY(sh_cpu_measure_peaks(&b->peaks));
-    const sh_run_args args = {.arena = b->arena, .reduce = b->reduce};
+    const sh_run_args args = {
+        .arena = b->arena, .reduce = b->reduce, .scalars = b->backend->device_ptr(b->scalars, 0)};
     SH_TRY(sh_bench_nodes(b->program, &args, &b->peaks, b->dtype, N_RUNS, N_COLD, &nodes));
     int n = sh_program_n_nodes(b->program);
     if (b->json) {
@@ -154,6 +156,7 @@ out:
     if (b.backend) {
         b.backend->free(&b.arena);
         b.backend->free(&b.reduce);
+        b.backend->free(&b.scalars);
     }
     sh_store_destroy(&b.store);
     free(args.items);

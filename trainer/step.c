@@ -29,16 +29,46 @@ out:
     return st;
 }
 
+static int64_t first_slot(const sh_step *step, int shard)
+{
+    int64_t begin, end;
+
+    sh_step_slots_of_shard(step, shard, &begin, &end);
+    return begin;
+}
+
+/* What kernels of this step need to know of it, at once for all own shards. Page-locked memory may
+ * be written again: the step before has waited for its device. */
+static sh_status send_scalars(sh_step *step, int64_t number)
+{
+    sh_status st = SH_OK;
+    const sh_backend *backend = step->config.backend;
+    int n = step->shard_end - step->shard_begin;
+    size_t n_bytes = (size_t)n * sizeof(*step->next_scalars);
+
+    for (int i = 0; i < n; i++)
+        step->next_scalars[i] =
+            (sh_run_scalars){.seed = step->config.seed,
+                             .step = (uint64_t)number,
+                             .first_slot = first_slot(step, step->shard_begin + i)};
+    if (backend->device != NULL)
+        SH_TRY(backend->device->send(SH_QUEUE_COMPUTE, backend->device_ptr(step->scalars, 0),
+                                     step->next_scalars, n_bytes));
+    else
+        SH_TRY(backend->copy_in(step->scalars, 0, step->next_scalars, n_bytes));
+out:
+    return st;
+}
+
 /* Images or features in, embeddings and logits out: one own shard's forward. */
-static sh_status forward_shard(sh_step *step, int shard, int64_t number, sh_step_input input,
-                               void *context, bool read_outputs)
+static sh_status forward_shard(sh_step *step, int shard, sh_step_input input, void *context,
+                               bool read_outputs)
 {
     sh_status st = SH_OK;
     sh_sized_program *s = sh_step_program_of(step, shard);
     sh_run_args args = sh_step_run_args(step, shard);
     const void *data = NULL;
 
-    args.scalars.step = (uint64_t)number;
     sh_position_enter(SH_AT_COMPUTE, "forward of shard %d", shard);
     SH_TRY(input(context, shard, &data));
     SH_TRY(put_input(step, s, args.arena, data));
@@ -46,7 +76,7 @@ static sh_status forward_shard(sh_step *step, int shard, int64_t number, sh_step
     if (!step->config.shallow) step->n_images += s->n_images;
     if (read_outputs)
         SH_TRY(sh_step_loss_read(step->loss, s->program, &s->outputs, args.arena,
-                                 (int64_t)args.scalars.first_slot));
+                                 first_slot(step, shard)));
 out:
     sh_position_leave();
     return st;
@@ -103,7 +133,7 @@ out:
     return st;
 }
 
-static sh_status backward_shard(sh_step *step, int shard, int64_t number)
+static sh_status backward_shard(sh_step *step, int shard)
 {
     sh_status st = SH_OK;
     sh_sized_program *s = sh_step_program_of(step, shard);
@@ -114,13 +144,12 @@ static sh_status backward_shard(sh_step *step, int shard, int64_t number)
                    .next_bucket = step->n_buckets - 1};
     bool last = shard == step->shard_end - 1;
 
-    args.scalars.step = (uint64_t)number;
     if (last) {
         args.after_node = after_node;
         args.context = &h;
     }
     sh_position_enter(SH_AT_COMPUTE, "backward of shard %d", shard);
-    SH_TRY(sh_step_loss_write(step->loss, s->program, &s->outputs, (int64_t)args.scalars.first_slot,
+    SH_TRY(sh_step_loss_write(step->loss, s->program, &s->outputs, first_slot(step, shard),
                               args.arena));
     SH_TRY(sh_program_run(s->program, SH_PHASE_BACKWARD, &args));
     SH_TRY(copy_range(step, step->device, h.leaf, 0,
@@ -154,8 +183,8 @@ out:
 
 /* Run the own shards once more, to see where the gradient went bad. The sum does not tell: partial
  * sums have been added into each other. */
-static sh_status locate_bad_gradient(sh_step *step, int64_t number, sh_step_input input,
-                                     void *context, char name[FAULT_BYTES])
+static sh_status locate_bad_gradient(sh_step *step, sh_step_input input, void *context,
+                                     char name[FAULT_BYTES])
 {
     sh_status st = SH_OK;
     float *gradient = malloc((size_t)step->trained.n * sizeof(*gradient));
@@ -166,10 +195,9 @@ static sh_status locate_bad_gradient(sh_step *step, int64_t number, sh_step_inpu
         sh_sized_program *s = sh_step_program_of(step, shard);
         sh_run_args args = sh_step_run_args(step, shard);
 
-        args.scalars.step = (uint64_t)number;
-        SH_TRY(forward_shard(step, shard, number, input, context, false));
-        SH_TRY(sh_step_loss_write(step->loss, s->program, &s->outputs,
-                                  (int64_t)args.scalars.first_slot, args.arena));
+        SH_TRY(forward_shard(step, shard, input, context, false));
+        SH_TRY(sh_step_loss_write(step->loss, s->program, &s->outputs, first_slot(step, shard),
+                                  args.arena));
         SH_TRY(sh_program_run(s->program, SH_PHASE_BACKWARD, &args));
         SH_TRY(look_for_bad_gradient(step, shard, gradient, name));
     }
@@ -192,7 +220,7 @@ static sh_status check_gradient(sh_step *step, int64_t number, sh_step_input inp
     SH_CHECK(!isfinite(stats->grad_norm), SH_ERR_MISMATCH,
              "step %lld went bad: the norm of its gradient is %.4g, above bad_norm=%.4g",
              (long long)number, stats->grad_norm, limit);
-    SH_TRY(sh_comm_agree_ok(step->comm, locate_bad_gradient(step, number, input, context, name)));
+    SH_TRY(sh_comm_agree_ok(step->comm, locate_bad_gradient(step, input, context, name)));
     int64_t found = name[0] != '\0' ? size - rank : 0; /* the maximum is the lowest rank's */
 
     SH_TRY(sh_comm_max(step->comm, &found, 1));
@@ -226,8 +254,9 @@ sh_status sh_step_run(sh_step *step, int64_t number, double learning_rate,
     double t0 = sh_clock_seconds(), t1, t2;
 
     *stats = (sh_step_stats){.bad_slot = -1};
+    SH_TRY(send_scalars(step, number));
     for (int shard = step->shard_begin; shard < step->shard_end; shard++)
-        SH_TRY(forward_shard(step, shard, number, input, context, true));
+        SH_TRY(forward_shard(step, shard, input, context, true));
     t1 = sh_clock_seconds();
     stats->seconds_forward = t1 - t0;
     SH_TRY(sh_step_loss_run(step->loss, number, slots, stats));
@@ -238,8 +267,8 @@ sh_status sh_step_run(sh_step *step, int64_t number, double learning_rate,
     for (int shard = step->shard_begin; shard < step->shard_end; shard++) {
         /* The second pass repeats the forward nodes. Running statistics are contributed by the
          * backward phase, so the first pass leaves no trace. */
-        if (step->two_passes) SH_TRY(forward_shard(step, shard, number, input, context, false));
-        SH_TRY(backward_shard(step, shard, number));
+        if (step->two_passes) SH_TRY(forward_shard(step, shard, input, context, false));
+        SH_TRY(backward_shard(step, shard));
     }
     t1 = sh_clock_seconds();
     stats->seconds_backward = t1 - t2;

@@ -183,6 +183,33 @@ static void tear_down(sh_step *step)
     step->n_sizes = 0;
 }
 
+static sh_status reserve_scalars(sh_step *step)
+{
+    sh_status st = SH_OK;
+    const sh_backend *backend = step->config.backend;
+    size_t n_bytes = (size_t)(step->shard_end - step->shard_begin) * sizeof(*step->next_scalars);
+
+    SH_TRY(backend->alloc(n_bytes, &step->scalars));
+    if (backend->device != NULL)
+        SH_TRY(backend->device->alloc_host(n_bytes, (void **)&step->next_scalars));
+    else
+        step->next_scalars = malloc(n_bytes);
+    SH_CHECK(step->next_scalars != NULL, SH_ERR_NO_MEMORY, "training step");
+out:
+    return st;
+}
+
+static void free_scalars(sh_step *step)
+{
+    const sh_backend *backend = step->config.backend;
+
+    backend->free(&step->scalars);
+    if (backend->device != NULL)
+        backend->device->free_host(step->next_scalars);
+    else
+        free(step->next_scalars);
+}
+
 static sh_status reserve_store(sh_step *step)
 {
     sh_status st = SH_OK;
@@ -231,6 +258,7 @@ sh_status sh_step_create(const sh_step_config *config, sh_comm *comm, sh_step **
     SH_TRY(sh_store_create(config->backend, &step->store));
     SH_TRY(build(step));
     SH_TRY(reserve_store(step));
+    SH_TRY(reserve_scalars(step));
     SH_TRY(sh_step_loss_create(&step->config, comm, step->sizes[0].program, &step->sizes[0].outputs,
                                &step->loss));
     SH_TRY(sh_optim_create(&config->optim, step->store, &step->optim));
@@ -247,6 +275,7 @@ void sh_step_destroy(sh_step **step)
 
     if (s == NULL) return;
     tear_down(s);
+    free_scalars(s);
     s->config.backend->free(&s->reduce);
     s->config.backend->free(&s->sums);
     sh_optim_destroy(&s->optim);
@@ -333,10 +362,9 @@ static sh_buffer *arena_of(sh_step *step, int shard)
 
 sh_run_args sh_step_run_args(sh_step *step, int shard)
 {
-    int64_t begin, end;
+    size_t offset = (size_t)(shard - step->shard_begin) * sizeof(sh_run_scalars);
 
-    sh_step_slots_of_shard(step, shard, &begin, &end);
     return (sh_run_args){.arena = arena_of(step, shard),
                          .reduce = step->reduce,
-                         .scalars = {.seed = step->config.seed, .first_slot = begin}};
+                         .scalars = step->config.backend->device_ptr(step->scalars, offset)};
 }

@@ -37,6 +37,9 @@ struct sh_step {
 
     int shard_begin, shard_end; /* own */
     bool two_passes;
+    sh_run_scalars *next_scalars; /* [own shards] of the step that begins; page-locked where the
+                                     backend has a device, which fetches them into: */
+    sh_buffer *scalars;           /* the same, where kernels read them */
     sh_buffer **arenas; /* [n_arenas]: one per own shard, or one for all with two passes */
     int n_arenas;
     sh_buffer *reduce;  /* what one shard contributes, in the backend's memory */

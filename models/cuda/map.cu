@@ -116,16 +116,17 @@ static void add_scaled(const sh_node_desc *desc, const sh_kernel_args *args)
 /* ---- dropout ---- */
 
 struct drop_map {
-    uint64_t seed, step;
-    int64_t first_slot, C, n_pixels;
+    const sh_run_scalars *now; /* on the device: a recorded launch sees those of its own run */
+    uint64_t stream;
+    int64_t C, n_pixels;
     float rate;
     bool is_nhwc, is_whole; /* whole images */
 
     __device__ float operator()(int64_t i, float x, float) const
     {
         const int64_t n_elems = C * n_pixels, n = i / n_elems, at = i % n_elems;
-        const sh_rng_key key =
-            sh_rng_core_make(seed, SH_RNG_DROPOUT, step, (uint64_t)(first_slot + n));
+        const sh_rng_key key = sh_rng_core_make(now->seed + stream, SH_RNG_DROPOUT, now->step,
+                                                (uint64_t)(now->first_slot + n));
         int64_t element = is_whole ? 0 : is_nhwc ? at % C * n_pixels + at / C : at;
         return sh_rng_core_uniform(key, (uint64_t)element) < rate ? 0.0f
                                                                   : x * (1.0f / (1.0f - rate));
@@ -135,16 +136,9 @@ struct drop_map {
 static drop_map drop_of(const sh_node_desc *desc, const sh_kernel_args *args, bool is_whole)
 {
     const sh_tensor_desc *d = desc->in[0];
-    const sh_run_scalars *s = args->scalars;
 
-    return drop_map{s->seed + (uint64_t)desc->attrs->stream,
-                    s->step,
-                    s->first_slot,
-                    d->dims[1],
-                    pixels_of(d),
-                    desc->attrs->rate,
-                    d->layout == SH_NHWC,
-                    is_whole};
+    return drop_map{args->scalars,     (uint64_t)desc->attrs->stream, d->dims[1], pixels_of(d),
+                    desc->attrs->rate, d->layout == SH_NHWC,          is_whole};
 }
 
 static void dropout(const sh_node_desc *desc, const sh_kernel_args *args)

@@ -17,6 +17,18 @@
         if ((call) != SH_OK) fail_msg("%s: %s", #call, sh_error_message());                        \
     } while (0)
 
+/** Scalars of a run, in a backend's memory: device_ptr of it goes into sh_run_args. The caller
+ * frees.
+ */
+static inline sh_buffer *put_scalars(const sh_backend *backend, const sh_run_scalars *scalars)
+{
+    sh_buffer *buffer = NULL;
+
+    assert_ok(backend->alloc(sizeof(*scalars), &buffer));
+    assert_ok(backend->copy_in(buffer, 0, scalars, sizeof(*scalars)));
+    return buffer;
+}
+
 /** Write row-major doubles to a value. */
 static inline void write_value(sh_program *p, sh_buffer *arena, sh_value v, const double *values)
 {

@@ -131,7 +131,7 @@ typedef struct op_run {
     const sh_backend *backend;
     sh_tensor_desc desc[MAX_IN + MAX_OUT];
     const sh_tensor_desc *in_desc[MAX_IN], *out_desc[MAX_OUT];
-    sh_buffer *buffer[MAX_IN + MAX_OUT], *scratch, *packed;
+    sh_buffer *buffer[MAX_IN + MAX_OUT], *scratch, *packed, *scalars;
     sh_node_desc node;
 } op_run;
 
@@ -163,6 +163,7 @@ static inline sh_status op_run_open(const op_case *c, const sh_backend *backend,
                                     op_run *r)
 {
     sh_status st = SH_OK;
+    static const sh_run_scalars scalars = {.seed = 5, .step = 3, .first_slot = 11};
 
     *r = (op_run){.c = c, .backend = backend};
     for (int k = 0; k < c->n_in + c->n_out; k++) {
@@ -183,6 +184,8 @@ static inline sh_status op_run_open(const op_case *c, const sh_backend *backend,
                              .in = r->in_desc,
                              .out = r->out_desc};
     SH_TRY(op_run_load(r));
+    SH_TRY(backend->alloc(sizeof(scalars), &r->scalars));
+    SH_TRY(backend->copy_in(r->scalars, 0, &scalars, sizeof(scalars)));
 out:
     return st;
 }
@@ -192,6 +195,7 @@ static inline void op_run_close(op_run *r)
     for (int k = 0; k < MAX_IN + MAX_OUT; k++) r->backend->free(&r->buffer[k]);
     r->backend->free(&r->scratch);
     r->backend->free(&r->packed);
+    r->backend->free(&r->scalars);
 }
 
 /** Pack the weights where the kernel does that. Afterwards those of forward ops are spoilt: no run
@@ -230,7 +234,6 @@ out:
 static inline sh_status op_run_once(op_run *r, const sh_kernel *kernel, void *state, bool in_place)
 {
     sh_status st = SH_OK;
-    static const sh_run_scalars scalars = {.seed = 5, .step = 3, .first_slot = 11};
     const void *in[MAX_IN] = {NULL};
     void *out[MAX_OUT] = {NULL};
     void *junk = NULL;
@@ -254,7 +257,7 @@ static inline sh_status op_run_once(op_run *r, const sh_kernel *kernel, void *st
         .out = out,
         .scratch = r->scratch == NULL ? NULL : r->backend->device_ptr(r->scratch, 0),
         .packed = r->packed == NULL ? NULL : r->backend->device_ptr(r->packed, 0),
-        .scalars = &scalars};
+        .scalars = r->backend->device_ptr(r->scalars, 0)};
     if (r->backend->enter != NULL) r->backend->enter();
     st = kernel->run(&r->node, state, &args);
     if (r->backend->leave != NULL) r->backend->leave();

@@ -10,6 +10,7 @@
 
 #include <cmocka.h>
 
+#include "models/host_value.h"
 #include "models/program.h"
 #include "models/zoo/zoo.h"
 
@@ -24,7 +25,7 @@ typedef struct built {
     const sh_backend *backend;
     sh_program *program;
     sh_value in, out, cotangent;
-    sh_buffer *arena, *reduce;
+    sh_buffer *arena, *reduce, *scalars;
 } built;
 
 /** Whole and head train the head; features are computed as training with a frozen network does. */
@@ -69,19 +70,22 @@ static void reserve(built *b, sh_store *store)
 
     MUST(b->backend->alloc(sh_program_arena_bytes(b->program), &b->arena));
     MUST(b->backend->alloc(n, &b->reduce));
+    b->scalars = put_scalars(b->backend, &(sh_run_scalars){.seed = 3});
 }
 
 static void clear(built *b)
 {
     b->backend->free(&b->arena);
     b->backend->free(&b->reduce);
+    b->backend->free(&b->scalars);
     sh_program_destroy(&b->program);
 }
 
 /** `in` is f32; it and the result go through the program's dtype. */
 static void forward(built *b, const float *in, float *out)
 {
-    const sh_run_args args = {.arena = b->arena, .reduce = b->reduce, .scalars = {.seed = 3}};
+    const sh_run_args args = {
+        .arena = b->arena, .reduce = b->reduce, .scalars = b->backend->device_ptr(b->scalars, 0)};
     const sh_tensor_desc desc = sh_program_desc(b->program, b->in);
     const int64_t n = sh_tensor_stored_elems(&desc);
     uint16_t *half = malloc((size_t)n * sizeof(*half));
@@ -98,7 +102,8 @@ static void forward(built *b, const float *in, float *out)
 /** Gradients of the trained slots, one after another. */
 static int64_t backward(built *b, const float *cotangent, sh_store *store, float *gradients)
 {
-    const sh_run_args args = {.arena = b->arena, .reduce = b->reduce, .scalars = {.seed = 3}};
+    const sh_run_args args = {
+        .arena = b->arena, .reduce = b->reduce, .scalars = b->backend->device_ptr(b->scalars, 0)};
     int64_t n = 0;
 
     MUST(sh_program_write(b->program, b->arena, b->cotangent, cotangent));
