@@ -77,6 +77,21 @@ typedef struct sh_kernel {
     const char *(*describe)(void *state);
 } sh_kernel;
 
+typedef struct sh_recording sh_recording; /* opaque; kernels with all that they are launched with */
+
+/** Kernels launched as a whole, for a device that is faster at them than the host at launching. */
+typedef struct sh_recorder {
+    /** From now on this thread's launches are recorded instead of run. Until `end` or `drop`
+     *  nothing may wait for the device, copy between it and the host, or allocate. */
+    sh_status (*begin)(void);
+    sh_status (*end)(sh_recording **out); /* the caller owns *out (destroy) */
+    void (*drop)(void);                   /* instead of end: after a failure */
+
+    /** In the order of the backend's kernels; does not wait. */
+    sh_status (*play)(sh_recording *recording);
+    void (*destroy)(sh_recording **recording); /* NULL is fine */
+} sh_recorder;
+
 typedef struct sh_backend {
     const char *name; /* "ref", "cpu" */
 
@@ -108,6 +123,9 @@ typedef struct sh_backend {
     /** Losses and mining (models/loss/kernels.h); `device` is then there too. NULL: in host memory.
      */
     const struct sh_loss_kernels *loss;
+
+    /** Launches that repeat themselves (models/replay.h). NULL: they are launched one by one. */
+    const sh_recorder *recorder;
 
     /** Optional. The device and the libraries that this backend uses, into out[max]; their number,
      *  at most max. It can be used where none that is needed has a remedy. */

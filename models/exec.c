@@ -3,7 +3,7 @@
 #include "base/position.h"
 #include "models/graph.h"
 
-/** Where everything is found in this run. */
+/** Where everything is found in this run. Without gaps: it is part of a key. */
 typedef struct homes {
     char *base[SH_HOME_COUNT];
     const sh_run_scalars *scalars;
@@ -77,6 +77,68 @@ out:
     return st;
 }
 
+/** Nodes that are launched together. Without gaps. */
+typedef struct run {
+    homes at;
+    int begin, end;
+} run;
+
+_Static_assert(sizeof(run) == (SH_HOME_COUNT + 1) * sizeof(void *) + 2 * sizeof(int) &&
+                   sizeof(run) <= SH_REPLAY_KEY_BYTES,
+               "a key of a replay");
+
+typedef struct launch {
+    sh_program *program;
+    sh_phase phase;
+    run run;
+} launch;
+
+static sh_status launch_nodes(void *context)
+{
+    sh_status st = SH_OK;
+    const launch *l = context;
+    sh_program *p = l->program;
+
+    for (int i = l->run.begin; i < l->run.end; i++) {
+        if (p->nodes[i].phase != l->phase) continue;
+        sh_position_node(i, sh_op_name(p->nodes[i].op));
+        SH_TRY(run_node(p, &p->nodes[i], &l->run.at, !p->keeps_constants, true));
+    }
+out:
+    return st;
+}
+
+/** Where the nodes end that are launched together with the first of [begin, end). */
+static int end_of_run(const sh_run_args *args, int begin, int end)
+{
+    int stop = 0;
+
+    if (!args->recorded) return begin + 1;
+    while (stop < args->n_stops && args->stops[stop] < begin) stop++;
+    return stop < args->n_stops && args->stops[stop] < end ? args->stops[stop] + 1 : end;
+}
+
+static sh_status run_nodes(sh_program *p, sh_phase phase, const homes *at, const sh_run_args *args)
+{
+    sh_status st = SH_OK;
+    int begin = phase == SH_PHASE_FORWARD ? 0 : p->n_forward;
+    int end = phase == SH_PHASE_FORWARD ? p->n_forward : p->n_nodes;
+
+    while (begin < end) {
+        launch l = {p, phase, {*at, begin, end_of_run(args, begin, end)}};
+
+        if (args->recorded)
+            SH_TRY(sh_replays_run(&p->replays, p->config.backend, &l.run, sizeof(l.run),
+                                  launch_nodes, &l));
+        else
+            SH_TRY(launch_nodes(&l));
+        begin = l.run.end;
+        if (args->after_node != NULL) SH_TRY(args->after_node(args->context, begin - 1));
+    }
+out:
+    return st;
+}
+
 sh_status sh_program_run(sh_program *p, sh_phase phase, const sh_run_args *args)
 {
     sh_status st = SH_OK;
@@ -91,14 +153,7 @@ sh_status sh_program_run(sh_program *p, sh_phase phase, const sh_run_args *args)
              "a backward phase needs memory for the gradients");
     SH_CHECK(!p->wants_constants, SH_ERR_USAGE,
              "the program goes forward before SH_PHASE_CONSTANTS was run");
-    int begin = phase == SH_PHASE_FORWARD ? 0 : p->n_forward;
-    int end = phase == SH_PHASE_FORWARD ? p->n_forward : p->n_nodes;
-    for (int i = begin; i < end; i++) {
-        if (p->nodes[i].phase != phase) continue;
-        sh_position_node(i, sh_op_name(p->nodes[i].op));
-        SH_TRY(run_node(p, &p->nodes[i], &at, !p->keeps_constants, true));
-        if (args->after_node != NULL) SH_TRY(args->after_node(args->context, i));
-    }
+    SH_TRY(run_nodes(p, phase, &at, args));
 out:
     return st;
 }

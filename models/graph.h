@@ -17,6 +17,7 @@
 #define SH_MODELS_GRAPH_H
 
 #include "models/program.h"
+#include "models/replay.h"
 
 enum { SH_NODE_INPUTS = 16, SH_NODE_OUTPUTS = 8, SH_LABEL_SIZE = 160 };
 
@@ -74,6 +75,7 @@ struct sh_program {
     sh_phase building; /* phase of nodes being added */
     sh_value deriving; /* becomes their `about` */
     size_t arena_bytes;
+    sh_replays replays;
     bool planned;
     bool draws;           /* some node draws at random */
     bool keeps_constants; /* inference: the constants phase leaves them for every forward */

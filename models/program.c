@@ -31,6 +31,7 @@ void sh_program_destroy(sh_program **program)
     sh_program *p = *program;
 
     if (p == NULL) return;
+    sh_replays_clear(&p->replays, p->config.backend);
     for (int i = 0; i < p->n_nodes; i++) {
         sh_node *node = &p->nodes[i];
         if (node->kernel != NULL && node->kernel->release != NULL) {

@@ -173,9 +173,15 @@ typedef struct sh_run_args {
     /* In the backend's memory (device_ptr of one of its buffers). May be NULL for a program without
        dropout and stochastic depth. */
     const sh_run_scalars *scalars;
-    /** Optional: called after each node, with its index, to start or poll communication. */
+    /** Where the backend can: nodes are launched together, from the second run on these same
+        buffers by a recording of them. */
+    bool recorded;
+    /** Optional: called after each node, with its index, to start or poll communication. Where
+     *  nodes are launched together, only after those of `stops` and after the last one. */
     sh_status (*after_node)(void *context, int node);
     void *context;
+    const int *stops; /* [n_stops] nodes, ascending */
+    int n_stops;
 } sh_run_args;
 
 size_t sh_program_arena_bytes(const sh_program *p);

@@ -92,6 +92,7 @@ static sh_status time_runs(sh_program *program, const sh_run_args *args, int n_r
     sh_run_args timed = *args;
     stamps s;
 
+    timed.recorded = false; /* each node by itself */
     timed.after_node = stamp;
     timed.context = &s;
     for (int r = 0; r < n_runs; r++) {

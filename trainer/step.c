@@ -147,6 +147,8 @@ static sh_status backward_shard(sh_step *step, int shard)
     if (last) {
         args.after_node = after_node;
         args.context = &h;
+        args.stops = s->stops;
+        args.n_stops = s->n_stops;
     }
     sh_position_enter(SH_AT_COMPUTE, "backward of shard %d", shard);
     SH_TRY(sh_step_loss_write(step->loss, s->program, &s->outputs, first_slot(step, shard),

@@ -37,6 +37,7 @@ typedef struct sh_step_config {
     sh_optim_config optim;
     sh_reduce_mode reduce;
     sh_passes passes;
+    bool graphs;     /* programs are run by recordings of them where the backend can */
     double bad_norm; /* a larger gradient norm is bad; 0: any finite one is good */
     uint64_t seed;
     const char *freeze;   /* patterns of what is not trained (trainer/patterns.h), or NULL */
@@ -122,8 +123,7 @@ SH_MUST_CHECK sh_status sh_step_run(sh_step *step, int64_t number, double learni
                                     const sh_slot_plan *slots, sh_step_input input, void *context,
                                     sh_step_stats *stats);
 
-/** Arenas for running single nodes (benches): the arena of a shard's program and the reduce buffer.
- */
+/** What a shard's program is run on. */
 sh_run_args sh_step_run_args(sh_step *step, int shard);
 
 #endif

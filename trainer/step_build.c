@@ -86,6 +86,18 @@ out:
     return st;
 }
 
+/* Buckets go from the last one down, each after its own node and those of the buckets before. */
+static void find_stops(sh_sized_program *s, int n_buckets)
+{
+    int last = -1;
+
+    s->n_stops = 0;
+    for (int b = n_buckets - 1; b >= 0; b--) {
+        if (s->ready[b] <= last) continue;
+        s->stops[s->n_stops++] = last = s->ready[b];
+    }
+}
+
 /* Cut what is exchanged into buckets at slot borders; the statistics are the last bucket, ready
  * first, since the reducer exchanges from the last bucket down, as gradients become ready. */
 static void plan_buckets(sh_step *step)
@@ -122,6 +134,7 @@ static void plan_buckets(sh_step *step)
             if (node > step->sizes[s].ready[b]) step->sizes[s].ready[b] = node;
         }
     }
+    for (int s = 0; s < step->n_sizes; s++) find_stops(&step->sizes[s], n);
 }
 
 /* Keep the activations of all own shards where they fit into half of the memory that is free now.
@@ -366,5 +379,6 @@ sh_run_args sh_step_run_args(sh_step *step, int shard)
 
     return (sh_run_args){.arena = arena_of(step, shard),
                          .reduce = step->reduce,
+                         .recorded = step->config.graphs,
                          .scalars = step->config.backend->device_ptr(step->scalars, offset)};
 }

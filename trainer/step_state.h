@@ -19,6 +19,8 @@ typedef struct sh_sized_program {
     sh_value input; /* images, or the network's features */
     sh_step_outputs outputs;
     int ready[SH_STEP_MAX_BUCKETS]; /* node after which each bucket is complete */
+    int stops[SH_STEP_MAX_BUCKETS]; /* nodes after which some bucket can be handed over */
+    int n_stops;
 } sh_sized_program;
 
 struct sh_step {

@@ -31,8 +31,9 @@
 #include "models/cuda/emulator/emulator.h"
 
 #define SH_LAUNCH_ON(queue, kernel, grid, block, shared_bytes, ...)                                \
-    ((void)(queue),                                                                                \
-     sh_emulator_run(__FILE__, grid, block, shared_bytes, [=]() { kernel(__VA_ARGS__); }))
+    ((void)(queue), sh_emulator_run(                                                               \
+                        __FILE__, grid, block, shared_bytes,                                       \
+                        [](const auto &...argument) { kernel(argument...); }, __VA_ARGS__))
 #define SH_SHARED(type, name) type *name = reinterpret_cast<type *>(sh_emulator_shared)
 #endif
 

@@ -25,6 +25,9 @@ grep -q "measuring kernels" hosts.log && fail "kernels that were given were meas
 same_model one hosts
 grep -q "NCCL" hosts.log && fail "NCCL was used"
 train 2 fast device=cuda reduce=fast
+mkdir plain && cp one/kernels.txt plain/
+train 1 plain device=cuda graphs=false
+same_model one plain
 cmp -s cpu/model.safetensors one/model.safetensors && fail "the CPU computed instead"
 
 losses() { sed -n 's/.*"loss":\([0-9.e-]*\).*/\1/p' "$1/metrics.jsonl"; }

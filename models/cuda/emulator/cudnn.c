@@ -28,6 +28,7 @@ struct sh_cudnn_plan {
     sh_cudnn_conv conv;
     const engine *engine;
     int n_runs;
+    double *sums; /* of the result's elements */
 };
 
 /** Only the gradient of bf16 weights has two forms, the one in f32 with an engine of its own. */
@@ -52,21 +53,6 @@ static sh_status choices(const sh_cudnn_conv *conv, int max, sh_cudnn_choice *ou
         snprintf(out[(*n)++].text, SH_CUDNN_CHOICE_BYTES, "%s", engines[i].choice);
     }
     return SH_OK;
-}
-
-static sh_status plan(const sh_cudnn_conv *conv, const char *choice, sh_cudnn_plan **out)
-{
-    sh_status st = SH_OK;
-    size_t i = 0;
-
-    while (i < SH_COUNT(engines) && strcmp(engines[i].choice, choice) != 0) i++;
-    SH_CHECK(i < SH_COUNT(engines) && engines[i].plans && serves(&engines[i], conv),
-             SH_ERR_UNSUPPORTED, "no engine %s", choice);
-    *out = malloc(sizeof(**out));
-    SH_CHECK(*out != NULL, SH_ERR_NO_MEMORY, "a plan");
-    **out = (sh_cudnn_plan){.conv = *conv, .engine = &engines[i]};
-out:
-    return st;
 }
 
 static size_t workspace_bytes(const sh_cudnn_plan *p)
@@ -139,39 +125,56 @@ static int64_t elems(const int64_t dims[4])
     return dims[0] * dims[1] * dims[2] * dims[3];
 }
 
-static sh_status run(sh_cudnn_plan *p, const sh_cudnn_operands *at)
-{
-    sh_status st = SH_OK;
-    const sh_cudnn_conv *c = &p->conv;
-    const struct {
-        const void *to;
-        sh_dtype dtype;
-        int64_t n;
-        void (*add)(const sh_cudnn_conv *c, const sh_cudnn_operands *at, term t, double *sums);
-    } results[] =
-        {
-            [SH_CUDNN_FORWARD] = {at->y, c->dtype, elems(c->y), add_y},
-            [SH_CUDNN_GRAD_X] = {at->x, c->dtype, elems(c->x), add_x},
-            [SH_CUDNN_GRAD_W] = {at->w, c->dw, c->y[1] * c->x[1] * c->kernel[0] * c->kernel[1],
-                                 add_w},
-        },
-      *r = &results[c->kind];
-    double *sums = calloc((size_t)r->n, sizeof(*sums));
+/** What a run writes. */
+typedef struct result {
+    const void *to;
+    sh_dtype dtype;
+    int64_t n;
+    void (*add)(const sh_cudnn_conv *c, const sh_cudnn_operands *at, term t, double *sums);
+} result;
 
-    SH_CHECK(sums != NULL, SH_ERR_NO_MEMORY, "a convolution");
-    each_term(c, sums, r->add, at);
-    for (int64_t i = 0; i < r->n; i++) put(r->to, r->dtype, i, sums[i]);
-    if (!p->engine->repeats && p->n_runs % 2 == 1) put(r->to, r->dtype, 0, sums[0] + 1);
-    memset(at->workspace, 0xff, WORKSPACE_BYTES);
+static result result_of(const sh_cudnn_conv *c, const sh_cudnn_operands *at)
+{
+    const result results[] = {
+        [SH_CUDNN_FORWARD] = {at->y, c->dtype, elems(c->y), add_y},
+        [SH_CUDNN_GRAD_X] = {at->x, c->dtype, elems(c->x), add_x},
+        [SH_CUDNN_GRAD_W] = {at->w, c->dw, c->y[1] * c->x[1] * c->kernel[0] * c->kernel[1], add_w},
+    };
+
+    return results[c->kind];
+}
+
+typedef struct queued_run {
+    sh_cudnn_plan *plan;
+    sh_cudnn_operands at;
+} queued_run;
+
+static void run_queued(void *closure)
+{
+    const queued_run *q = closure;
+    sh_cudnn_plan *p = q->plan;
+    const result r = result_of(&p->conv, &q->at);
+
+    memset(p->sums, 0, (size_t)r.n * sizeof(*p->sums));
+    each_term(&p->conv, p->sums, r.add, &q->at);
+    for (int64_t i = 0; i < r.n; i++) put(r.to, r.dtype, i, p->sums[i]);
+    if (!p->engine->repeats && p->n_runs % 2 == 1) put(r.to, r.dtype, 0, p->sums[0] + 1);
+    memset(q->at.workspace, 0xff, WORKSPACE_BYTES);
     p->n_runs++;
     sh_emulator_pass(p->engine->ms);
-out:
-    free(sums);
-    return st;
+}
+
+static sh_status run(sh_cudnn_plan *p, const sh_cudnn_operands *at)
+{
+    queued_run q = {p, *at};
+
+    sh_emulator_queue(run_queued, &q, sizeof(q));
+    return SH_OK;
 }
 
 static void release(sh_cudnn_plan **p)
 {
+    if (*p != NULL) free((*p)->sums);
     free(*p);
     *p = NULL;
 }
@@ -180,6 +183,27 @@ static int examine(sh_finding *out, int max)
 {
     if (max > 0) *out = (sh_finding){.what = "cudnn", .found = "loops, for tests"};
     return max > 0;
+}
+
+static sh_status plan(const sh_cudnn_conv *conv, const char *choice, sh_cudnn_plan **out)
+{
+    sh_status st = SH_OK;
+    sh_cudnn_plan *p = NULL;
+    size_t i = 0;
+
+    while (i < SH_COUNT(engines) && strcmp(engines[i].choice, choice) != 0) i++;
+    SH_CHECK(i < SH_COUNT(engines) && engines[i].plans && serves(&engines[i], conv),
+             SH_ERR_UNSUPPORTED, "no engine %s", choice);
+    p = malloc(sizeof(*p));
+    SH_CHECK(p != NULL, SH_ERR_NO_MEMORY, "a plan");
+    *p = (sh_cudnn_plan){.conv = *conv, .engine = &engines[i]};
+    p->sums = malloc((size_t)result_of(conv, &(sh_cudnn_operands){0}).n * sizeof(*p->sums));
+    SH_CHECK(p->sums != NULL, SH_ERR_NO_MEMORY, "a plan");
+    *out = p;
+    p = NULL;
+out:
+    release(&p);
+    return st;
 }
 
 static const sh_cudnn_api emulated = {.describe = describe,

@@ -7,6 +7,7 @@
 #include "models/cuda/emulator/emulator.h"
 
 #include <setjmp.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -29,6 +30,7 @@ enum {
     STACK_BYTES = 256 << 10,
     SHARED_BYTES = 48 << 10, /* what a launch gets without asking for more */
     GUARD_BYTES = 64,
+    PARAMETER_BYTES = 4096, /* of a launch's arguments */
     MAX_FILES = 64,
 };
 
@@ -287,18 +289,27 @@ static bool is_possible(dim3 grid, dim3 block, size_t shared_bytes)
     return !E.is_faulty;
 }
 
-void sh_emulator_launch(const char *file, dim3 grid, dim3 block, size_t shared_bytes,
-                        void (*body)(void *closure), void *closure)
+/** A launch as it is queued; its closure stands behind it. */
+struct alignas(max_align_t) queued {
+    const char *file;
+    dim3 grid, block;
+    size_t shared_bytes;
+    void (*body)(void *closure);
+};
+
+static void run_launch(void *from)
 {
-    if (E.is_faulty || !is_possible(grid, block, shared_bytes)) return;
-    count(file);
-    E.body = body;
-    E.closure = closure;
-    E.n_threads = (int)(block.x * block.y * block.z);
+    const queued *l = static_cast<const queued *>(from);
+
+    if (E.is_faulty) return;
+    count(l->file);
+    E.body = l->body;
+    E.closure = static_cast<char *>(from) + sizeof(*l);
+    E.n_threads = (int)(l->block.x * l->block.y * l->block.z);
     E.n_launches++;
-    blockDim = block;
-    gridDim = grid;
-    uint64_t n_blocks = (uint64_t)grid.x * grid.y * grid.z;
+    blockDim = l->block;
+    gridDim = l->grid;
+    uint64_t n_blocks = (uint64_t)gridDim.x * gridDim.y * gridDim.z;
     /* Blocks are shuffled by a stride that has no divisor in common with their number. */
     uint64_t stride = 1;
     if (E.order == SH_EMULATOR_SHUFFLED) stride = n_blocks > 7919 ? 7919 : n_blocks / 2 | 1;
@@ -306,16 +317,32 @@ void sh_emulator_launch(const char *file, dim3 grid, dim3 block, size_t shared_b
     make_order(E.turn, E.n_threads, 0);
     for (uint64_t i = 0; i < n_blocks && !E.is_faulty; i++) {
         uint64_t at = E.order == SH_EMULATOR_REVERSED ? n_blocks - 1 - i : i * stride % n_blocks;
-        blockIdx.x = (unsigned)(at % grid.x);
-        blockIdx.y = (unsigned)(at / grid.x % grid.y);
-        blockIdx.z = (unsigned)(at / grid.x / grid.y);
-        memset(shared_memory, 0xFF, shared_bytes + GUARD_BYTES);
+        blockIdx.x = (unsigned)(at % gridDim.x);
+        blockIdx.y = (unsigned)(at / gridDim.x % gridDim.y);
+        blockIdx.z = (unsigned)(at / gridDim.x / gridDim.y);
+        memset(shared_memory, 0xFF, l->shared_bytes + GUARD_BYTES);
         run_block();
         for (int k = 0; k < GUARD_BYTES; k++) {
-            if (shared_memory[shared_bytes + (size_t)k] != 0xFF)
-                fail("written behind %zu bytes of shared memory", shared_bytes);
+            if (shared_memory[l->shared_bytes + (size_t)k] != 0xFF)
+                fail("written behind %zu bytes of shared memory", l->shared_bytes);
         }
     }
+}
+
+void sh_emulator_launch(const char *file, dim3 grid, dim3 block, size_t shared_bytes,
+                        void (*body)(void *closure), void *closure, size_t closure_bytes)
+{
+    static char memory[sizeof(queued) + PARAMETER_BYTES] alignas(max_align_t);
+    const queued l = {file, grid, block, shared_bytes, body};
+
+    if (E.is_faulty || !is_possible(grid, block, shared_bytes)) return;
+    if (closure_bytes > PARAMETER_BYTES) {
+        fail("%zu bytes of arguments", closure_bytes);
+        return;
+    }
+    memcpy(memory, &l, sizeof(l));
+    memcpy(memory + sizeof(l), closure, closure_bytes);
+    sh_emulator_queue(run_launch, memory, sizeof(l) + closure_bytes);
 }
 
 /* ---- for tests ---- */

@@ -10,6 +10,7 @@
  *   kernel that lacks a barrier, or counts on an order, gives other results in another.
  * - A barrier that some threads of a block (a shuffle: of a warp) never reach is an error, also
  *   where they have returned.
+ * - Waiting, copies and allocation while kernels are recorded (record.c).
  * - Launches that a device would refuse: empty or huge grids, over 1024 threads, over 48 KB of
  *   shared memory (more must be asked for on a device).
  *
@@ -21,6 +22,8 @@
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
+
+#include <type_traits>
 
 #include "models/cuda/emulator/order.h"
 
@@ -51,16 +54,24 @@ void __syncwarp();
 /** All 32 lanes of a warp (the last warp: those that there are) call these together. */
 float __shfl_xor_sync(unsigned mask, float value, int lane_mask);
 
-/** Run body(closure) once per thread. `file`: where the launch stands, for sh_emulator_launches.
- *  After a fault nothing more runs until sh_emulator_fault has told it. */
+/** Run body(closure) once per thread, in its turn (order.h: sh_emulator_queue, which copies the
+ *  closure). `file`: where the launch stands, for sh_emulator_launches. After a fault nothing more
+ *  runs until sh_emulator_fault has told it. */
 void sh_emulator_launch(const char *file, dim3 grid, dim3 block, size_t shared_bytes,
-                        void (*body)(void *closure), void *closure);
+                        void (*body)(void *closure), void *closure, size_t closure_bytes);
 
-template <class Body>
-void sh_emulator_run(const char *file, dim3 grid, dim3 block, size_t bytes, Body body)
+/** Arguments are evaluated here, as in a launch. */
+template <class Kernel, class... Argument>
+void sh_emulator_run(const char *file, dim3 grid, dim3 block, size_t bytes, Kernel kernel,
+                     Argument... argument)
 {
+    auto body = [=]() { kernel(argument...); };
+    using Body = decltype(body);
+
+    static_assert(std::is_trivially_copyable<Body>::value, "arguments are copied as bytes");
     sh_emulator_launch(
-        file, grid, block, bytes, [](void *closure) { (*static_cast<Body *>(closure))(); }, &body);
+        file, grid, block, bytes, [](void *closure) { (*static_cast<Body *>(closure))(); }, &body,
+        sizeof(body));
 }
 
 #endif

@@ -13,7 +13,12 @@
 
 sh_status sh_cuda_alloc(size_t n_bytes, sh_buffer **out)
 {
-    return sh_host_memory_alloc(n_bytes, out);
+    sh_status st = SH_OK;
+
+    SH_TRY(sh_emulator_refuse("an allocation"));
+    SH_TRY(sh_host_memory_alloc(n_bytes, out));
+out:
+    return st;
 }
 
 void sh_cuda_free(sh_buffer **buffer)
@@ -33,12 +38,22 @@ void *sh_cuda_device_ptr(sh_buffer *buffer, size_t offset)
 
 sh_status sh_cuda_copy_in(sh_buffer *to, size_t offset, const void *host, size_t n_bytes)
 {
-    return sh_host_memory_copy_in(to, offset, host, n_bytes);
+    sh_status st = SH_OK;
+
+    SH_TRY(sh_emulator_refuse("a copy to the device"));
+    SH_TRY(sh_host_memory_copy_in(to, offset, host, n_bytes));
+out:
+    return st;
 }
 
 sh_status sh_cuda_copy_out(const sh_buffer *from, size_t offset, void *host, size_t n_bytes)
 {
-    return sh_host_memory_copy_out(from, offset, host, n_bytes);
+    sh_status st = SH_OK;
+
+    SH_TRY(sh_emulator_refuse("a copy from the device"));
+    SH_TRY(sh_host_memory_copy_out(from, offset, host, n_bytes));
+out:
+    return st;
 }
 
 sh_status sh_cuda_enter(void)
@@ -66,8 +81,12 @@ void sh_emulator_pass(float ms)
 
 sh_status sh_cuda_clock_start(void)
 {
+    sh_status st = SH_OK;
+
+    SH_TRY(sh_emulator_refuse("a measurement"));
     passed_ms = 0;
-    return SH_OK;
+out:
+    return st;
 }
 
 sh_status sh_cuda_clock_stop(float *ms)
@@ -97,6 +116,7 @@ static sh_status alloc_memory(size_t n_bytes, void **memory)
     sh_status st = SH_OK;
     enum { ALIGN_BYTES = 64 };
 
+    SH_TRY(sh_emulator_refuse("an allocation"));
     *memory = aligned_alloc(ALIGN_BYTES, (n_bytes / ALIGN_BYTES + 1) * ALIGN_BYTES);
     SH_CHECK(*memory != NULL, SH_ERR_NO_MEMORY, "%zu bytes", n_bytes);
     memset(*memory, 0xFF, n_bytes); /* NaN: what is read was written before */
@@ -106,8 +126,12 @@ out:
 
 static sh_status copy_in(void *to, const void *host, size_t n_bytes)
 {
+    sh_status st = SH_OK;
+
+    SH_TRY(sh_emulator_refuse("a copy to the device"));
     memcpy(to, host, n_bytes);
-    return SH_OK;
+out:
+    return st;
 }
 
 static sh_status send(sh_queue queue, void *to, const void *host, size_t n_bytes)
@@ -118,9 +142,13 @@ static sh_status send(sh_queue queue, void *to, const void *host, size_t n_bytes
 
 static sh_status copy(sh_queue queue, float *to, const float *from, int64_t n)
 {
+    sh_status st = SH_OK;
+
     (void)queue;
+    SH_TRY(sh_emulator_refuse("a copy on the device"));
     memcpy(to, from, (size_t)n * sizeof(*to));
-    return SH_OK;
+out:
+    return st;
 }
 
 /* Each process has an emulator of its own. */
@@ -168,8 +196,12 @@ static sh_status mark_put(sh_mark *mark, sh_queue queue)
 
 static sh_status mark_reached(const sh_mark *mark, bool *reached)
 {
+    sh_status st = SH_OK;
+
+    SH_TRY(sh_emulator_refuse("a question"));
     *reached = mark->put;
-    return SH_OK;
+out:
+    return st;
 }
 
 const sh_device sh_cuda_device = {.alloc = alloc_memory,

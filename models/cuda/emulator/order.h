@@ -4,6 +4,9 @@
 #ifndef SH_MODELS_CUDA_EMULATOR_ORDER_H
 #define SH_MODELS_CUDA_EMULATOR_ORDER_H
 
+#include <stdbool.h>
+#include <stddef.h>
+
 #include "base/status.h"
 
 SH_C_BEGIN
@@ -26,6 +29,18 @@ long sh_emulator_launches(const char *base_name);
 /** Let sh_cuda_clock_stop find that so much time has passed: what stands in for a library says how
  *  long it would have taken. */
 void sh_emulator_pass(float ms);
+
+/** Do body(closure) in its turn: now, or, while kernels are recorded, whenever that is played, with
+ *  a copy of the closure. */
+void sh_emulator_queue(void (*body)(void *closure), void *closure, size_t n_bytes);
+
+/** SH_OK, or while kernels are recorded the failure of what no device can do then. */
+SH_MUST_CHECK sh_status sh_emulator_refuse(const char *what);
+
+bool sh_emulator_is_recording(void);
+
+/** How often recordings were played so far. */
+long sh_emulator_plays(void);
 
 SH_C_END
 

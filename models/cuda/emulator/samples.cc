@@ -38,7 +38,7 @@ __global__ void overrun(float *out)
     out[threadIdx.x] = 0;
 }
 
-__global__ void divergent()
+__global__ void divergent(float *)
 {
     if (threadIdx.x < N / 2)
         __syncthreads();
@@ -47,7 +47,7 @@ __global__ void divergent()
     __syncthreads();
 }
 
-__global__ void early_return()
+__global__ void early_return(float *)
 {
     if (threadIdx.x < N / 2) return;
     __syncthreads();
@@ -68,8 +68,8 @@ void sh_emulator_run_sample(sh_emulator_sample sample, float out[SH_SAMPLE_THREA
     case SH_SAMPLE_NO_BARRIER: SH_LAUNCH(opposite, one, block, n_bytes, out); break;
     case SH_SAMPLE_UNWRITTEN: SH_LAUNCH(unwritten, one, block, n_bytes, out); break;
     case SH_SAMPLE_OVERRUN: SH_LAUNCH(overrun, one, block, n_bytes, out); break;
-    case SH_SAMPLE_DIVERGENT: SH_LAUNCH(divergent, one, block, 0); break;
-    case SH_SAMPLE_EARLY_RETURN: SH_LAUNCH(early_return, one, block, 0); break;
+    case SH_SAMPLE_DIVERGENT: SH_LAUNCH(divergent, one, block, 0, out); break;
+    case SH_SAMPLE_EARLY_RETURN: SH_LAUNCH(early_return, one, block, 0, out); break;
     case SH_SAMPLE_DIVERGENT_WARP: SH_LAUNCH(divergent_warp, one, block, 0, out); break;
     case SH_SAMPLE_TOO_MANY: SH_LAUNCH(unwritten, one, dim3(2048), n_bytes, out); break;
     case SH_SAMPLE_TOO_MUCH_SHARED: SH_LAUNCH(unwritten, one, block, 1 << 20, out); break;
