@@ -74,13 +74,13 @@ typedef struct sh_device {
     /** A queue as other libraries know it (a cudaStream_t); opaque here. */
     void *(*stream)(sh_queue queue);
 
-    /** What is put into `later` from now on waits for all that is in `earlier`. */
-    sh_status (*follow)(sh_queue later, sh_queue earlier);
-
     sh_status (*mark_create)(sh_mark **out);
     void (*mark_destroy)(sh_mark **mark); /* NULL is fine */
     sh_status (*mark_put)(sh_mark *mark, sh_queue queue);
     sh_status (*mark_reached)(const sh_mark *mark, bool *reached);
+
+    /** What is put into `queue` from now on waits for the mark, as it was put last. */
+    sh_status (*follow)(sh_queue queue, const sh_mark *mark);
 } sh_device;
 
 enum { SH_TREE_DEPTH = 40 }; /* 2 log2 of the number of shards, and some */

@@ -62,6 +62,7 @@ static sh_status hand_over(sh_reducer *r, sh_bucket *b)
     for (int i = 1; i < r->n_own && r->mode == SH_REDUCE_FAST; i++)
         SH_TRY(add_into(r, 0, i, b->begin, b->end));
     b->state = SH_BUCKET_COMPLETE;
+    if (r->exchange->complete != NULL) SH_TRY(r->exchange->complete(r, b));
     if (r->exchange->in_order)
         SH_TRY(start_in_order(r));
     else

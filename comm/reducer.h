@@ -76,6 +76,9 @@ typedef struct sh_exchange {
     /** Optional: may a bucket be started now? NULL: always. */
     sh_status (*ready)(sh_reducer *r, bool *ready);
 
+    /** Optional. A bucket has become COMPLETE, whenever it is started: note what it waits for. */
+    sh_status (*complete)(sh_reducer *r, sh_bucket *bucket);
+
     /** A bucket that is COMPLETE: begin, and set its state. Never blocks. */
     sh_status (*start)(sh_reducer *r, sh_bucket *bucket);
 

@@ -3,9 +3,9 @@
  * Buckets in the memory of devices, moved by NCCL, in a queue of their own beside the backward
  * pass.
  *
- * A bucket takes these steps, which only queue work: the exchange's queue waits for what has been
- * computed so far; one group of sends and receives collects the slices; the own kernel adds them by
- * the tree; a second group shares them; a mark is put behind. The order on the device is that of
+ * A bucket takes these steps, which only queue work: the exchange's queue waits for the
+ * bucket's gradients; one group of sends and receives collects the slices; the own kernel adds them
+ * by the tree; a second group shares them; a mark is put behind. The order on the device is that of
  * the queue, so nothing waits for the host.
  *
  * The host must not ask for more while NCCL is still taking over what it was asked
@@ -13,6 +13,7 @@
  * issued, from the last downwards, and the next when the one before has its mark.
  */
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "base/clock.h"
 #include "comm/nccl/group.h"
@@ -66,13 +67,22 @@ out:
     return st;
 }
 
+/* A bucket's places in the queues. */
+typedef struct marks {
+    sh_mark *complete; /* of what computes: its gradients are there */
+    sh_mark *shared;   /* of what is exchanged: its total is */
+} marks;
+
 static void close_exchange(sh_reducer *r)
 {
     group_of(r)->issuing = NULL;
     for (int i = 0; i < r->n_buckets; i++) {
-        sh_mark *mark = r->buckets[i].own;
+        marks *m = r->buckets[i].own;
 
-        r->device->mark_destroy(&mark);
+        if (m == NULL) continue;
+        r->device->mark_destroy(&m->complete);
+        r->device->mark_destroy(&m->shared);
+        free(m);
         r->buckets[i].own = NULL;
     }
 }
@@ -82,13 +92,31 @@ static sh_status open_exchange(sh_reducer *r)
     sh_status st = SH_OK;
 
     for (int i = 0; i < r->n_buckets; i++) {
-        sh_mark *mark = NULL;
+        marks *m = r->buckets[i].own = calloc(1, sizeof(*m));
 
-        SH_TRY(r->device->mark_create(&mark));
-        r->buckets[i].own = mark;
+        SH_CHECK(m != NULL, SH_ERR_NO_MEMORY, "no memory for bucket %d", i);
+        SH_TRY(r->device->mark_create(&m->complete));
+        SH_TRY(r->device->mark_create(&m->shared));
     }
 out:
     return st;
+}
+
+/* The host is far ahead of the device: when the bucket is started, all of the backward pass may be
+ * in the queue. */
+static sh_status complete(sh_reducer *r, sh_bucket *b)
+{
+    const marks *m = b->own;
+
+    return r->device->mark_put(m->complete, SH_QUEUE_COMPUTE);
+}
+
+/* What is exchanged from now on waits for the bucket's gradients. */
+static sh_status follow_bucket(sh_reducer *r, const sh_bucket *b)
+{
+    const marks *m = b->own;
+
+    return r->device->follow(SH_QUEUE_EXCHANGE, m->complete);
 }
 
 static sh_status may_issue(sh_reducer *r, bool *ready)
@@ -109,7 +137,7 @@ static sh_status start_exact(sh_reducer *r, sh_bucket *b)
     sh_status st = SH_OK;
 
     b->state = SH_BUCKET_COLLECTING;
-    SH_TRY(r->device->follow(SH_QUEUE_EXCHANGE, SH_QUEUE_COMPUTE));
+    SH_TRY(follow_bucket(r, b));
     SH_TRY(issue_messages(r, b, b->collect, b->n_collect));
 out:
     return st;
@@ -124,7 +152,7 @@ static sh_status start_fast(sh_reducer *r, sh_bucket *b)
 
     b->state = SH_BUCKET_SHARING;
     n->issuing = b;
-    SH_TRY(r->device->follow(SH_QUEUE_EXCHANGE, SH_QUEUE_COMPUTE));
+    SH_TRY(follow_bucket(r, b));
     if (b->end > b->begin)
         SH_TRY(sh_nccl_check(n, describe(r, b, text),
                              sh_nccl_lib.AllReduce(at, at, (size_t)(b->end - b->begin), ncclFloat,
@@ -138,13 +166,14 @@ out:
 static sh_status go_on(sh_reducer *r, sh_bucket *b)
 {
     sh_status st = SH_OK;
+    const marks *m = b->own;
 
     if (b->state == SH_BUCKET_COLLECTING) {
         SH_TRY(sh_reducer_sum_slice(r, b));
         b->state = SH_BUCKET_SHARING;
         SH_TRY(issue_messages(r, b, b->share, b->n_share));
     } else {
-        SH_TRY(r->device->mark_put(b->own, SH_QUEUE_EXCHANGE));
+        SH_TRY(r->device->mark_put(m->shared, SH_QUEUE_EXCHANGE));
         b->state = SH_BUCKET_SETTLING;
         group_of(r)->issuing = NULL;
     }
@@ -155,12 +184,13 @@ out:
 static sh_status advance(sh_reducer *r, sh_bucket *b)
 {
     sh_status st = SH_OK;
+    const marks *m = b->own;
     char text[PHASE_TEXT];
     bool ready = false, reached = false;
 
     SH_TRY(sh_nccl_look(group_of(r), describe(r, b, text), &ready));
     if (b->state == SH_BUCKET_SETTLING) {
-        SH_TRY(r->device->mark_reached(b->own, &reached));
+        SH_TRY(r->device->mark_reached(m->shared, &reached));
         if (reached) sh_reducer_bucket_is_done(r, b);
     } else if (ready) {
         SH_TRY(go_on(r, b));
@@ -233,6 +263,7 @@ const sh_exchange sh_nccl_exact = {.in_order = true,
                                    .open = open_exchange,
                                    .close = close_exchange,
                                    .ready = may_issue,
+                                   .complete = complete,
                                    .start = start_exact,
                                    .advance = advance,
                                    .patience = patience};
@@ -241,6 +272,7 @@ const sh_exchange sh_nccl_fast = {.in_order = true,
                                   .open = open_exchange,
                                   .close = close_exchange,
                                   .ready = may_issue,
+                                  .complete = complete,
                                   .start = start_fast,
                                   .advance = advance,
                                   .patience = patience};

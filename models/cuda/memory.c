@@ -21,7 +21,6 @@ static pthread_once_t once = PTHREAD_ONCE_INIT;
 static cudaError_t opened; /* what became of choosing a device */
 static int device, n_devices;
 static cudaStream_t streams[SH_QUEUE_COUNT];
-static cudaEvent_t corner; /* where one stream stands, for another to wait for */
 
 /** This process's number among those of its node, by whoever launched it; 0 when alone. */
 static int local_rank(void)
@@ -50,7 +49,6 @@ static void choose_device(void)
     for (int q = 0; q < SH_QUEUE_COUNT && opened == cudaSuccess; q++)
         opened = cudaStreamCreateWithPriority(&streams[q], cudaStreamNonBlocking,
                                               q == SH_QUEUE_EXCHANGE ? greatest : least);
-    if (opened == cudaSuccess) opened = cudaEventCreateWithFlags(&corner, cudaEventDisableTiming);
 }
 
 /* Another thread may have chosen it. */
@@ -314,16 +312,6 @@ static void *stream_of(sh_queue queue)
     return sh_cuda_queue(queue);
 }
 
-static sh_status follow(sh_queue later, sh_queue earlier)
-{
-    sh_status st = SH_OK;
-
-    SH_TRY(check(cudaEventRecord(corner, sh_cuda_queue(earlier)), "an event"));
-    SH_TRY(check(cudaStreamWaitEvent(sh_cuda_queue(later), corner, 0), "waiting for an event"));
-out:
-    return st;
-}
-
 static void mark_destroy(sh_mark **mark)
 {
     if (*mark == NULL) return;
@@ -360,6 +348,11 @@ static sh_status mark_reached(const sh_mark *mark, bool *reached)
     return error == cudaErrorNotReady ? SH_OK : check(error, "an event");
 }
 
+static sh_status follow(sh_queue queue, const sh_mark *mark)
+{
+    return check(cudaStreamWaitEvent(sh_cuda_queue(queue), mark->event, 0), "waiting for an event");
+}
+
 const sh_device sh_cuda_device = {.alloc = alloc_memory,
                                   .free = free_memory,
                                   .copy_in = copy_in,
@@ -372,8 +365,8 @@ const sh_device sh_cuda_device = {.alloc = alloc_memory,
                                   .copy = copy,
                                   .identify = identify,
                                   .stream = stream_of,
-                                  .follow = follow,
                                   .mark_create = mark_create,
                                   .mark_destroy = mark_destroy,
                                   .mark_put = mark_put,
-                                  .mark_reached = mark_reached};
+                                  .mark_reached = mark_reached,
+                                  .follow = follow};

@@ -179,14 +179,6 @@ static bool run_wait(void *context)
     return get_on(w->of, w->n);
 }
 
-static sh_status follow(sh_queue later, sh_queue earlier)
-{
-    const wait w = {&queues[earlier], queues[earlier].n_pushed};
-
-    sh_lazy_push(&queues[later], run_wait, copy_of(&w, sizeof(w)));
-    return SH_OK;
-}
-
 struct sh_mark {
     wait wait;
 };
@@ -219,6 +211,12 @@ static sh_status mark_reached(const sh_mark *mark, bool *reached)
     return SH_OK;
 }
 
+static sh_status follow(sh_queue q, const sh_mark *mark)
+{
+    sh_lazy_push(&queues[q], run_wait, copy_of(&mark->wait, sizeof(mark->wait)));
+    return SH_OK;
+}
+
 const sh_device sh_device_lazy = {.alloc = alloc,
                                   .free = release,
                                   .copy_in = copy_in,
@@ -227,8 +225,8 @@ const sh_device sh_device_lazy = {.alloc = alloc,
                                   .copy = copy,
                                   .identify = identify,
                                   .stream = stream_of,
-                                  .follow = follow,
                                   .mark_create = mark_create,
                                   .mark_destroy = mark_destroy,
                                   .mark_put = mark_put,
-                                  .mark_reached = mark_reached};
+                                  .mark_reached = mark_reached,
+                                  .follow = follow};

@@ -165,12 +165,6 @@ static void *stream_of(sh_queue queue)
     return NULL;
 }
 
-static sh_status follow(sh_queue later, sh_queue earlier)
-{
-    (void)later, (void)earlier;
-    return SH_OK;
-}
-
 static sh_status mark_create(sh_mark **out)
 {
     sh_status st = SH_OK;
@@ -204,6 +198,12 @@ out:
     return st;
 }
 
+static sh_status follow(sh_queue queue, const sh_mark *mark)
+{
+    (void)queue, (void)mark;
+    return SH_OK;
+}
+
 const sh_device sh_cuda_device = {.alloc = alloc_memory,
                                   .free = free,
                                   .copy_in = copy_in,
@@ -216,8 +216,8 @@ const sh_device sh_cuda_device = {.alloc = alloc_memory,
                                   .copy = copy,
                                   .identify = identify,
                                   .stream = stream_of,
-                                  .follow = follow,
                                   .mark_create = mark_create,
                                   .mark_destroy = mark_destroy,
                                   .mark_put = mark_put,
-                                  .mark_reached = mark_reached};
+                                  .mark_reached = mark_reached,
+                                  .follow = follow};
