@@ -81,32 +81,28 @@ out:
     return st;
 }
 
-/* The weight's gradient comes first: it is exchanged while the rest of backward still runs. */
-
-sh_status sh_derive_conv(sh_program *p, int index, sh_value *grads)
+/* A map by weights: their gradient comes first, it is exchanged while the rest of backward runs. */
+static sh_status derive_weighted(sh_program *p, int index, sh_op op_w, sh_op op_x, sh_value *grads)
 {
     sh_status st = SH_OK;
     const sh_node node = p->nodes[index];
     sh_value dy = grads[node.out[0]];
     const sh_value in[2] = {dy, node.in[1]};
 
-    SH_TRY(derive_weights(p, SH_OP_CONV_GRAD_W, &node, dy, grads));
-    SH_TRY(sh_derive_one(p, SH_OP_CONV_GRAD_X, &node.attrs, 2, in, node.in[0], grads));
+    SH_TRY(derive_weights(p, op_w, &node, dy, grads));
+    SH_TRY(sh_derive_one(p, op_x, &node.attrs, 2, in, node.in[0], grads));
 out:
     return st;
 }
 
+sh_status sh_derive_conv(sh_program *p, int index, sh_value *grads)
+{
+    return derive_weighted(p, index, SH_OP_CONV_GRAD_W, SH_OP_CONV_GRAD_X, grads);
+}
+
 sh_status sh_derive_linear(sh_program *p, int index, sh_value *grads)
 {
-    sh_status st = SH_OK;
-    const sh_node node = p->nodes[index];
-    sh_value dy = grads[node.out[0]];
-    const sh_value in[2] = {dy, node.in[1]};
-
-    SH_TRY(derive_weights(p, SH_OP_LINEAR_GRAD_W, &node, dy, grads));
-    SH_TRY(sh_derive_one(p, SH_OP_LINEAR_GRAD_X, &node.attrs, 2, in, node.in[0], grads));
-out:
-    return st;
+    return derive_weighted(p, index, SH_OP_LINEAR_GRAD_W, SH_OP_LINEAR_GRAD_X, grads);
 }
 
 /* The batch statistics' own derivative is part of BN_GRAD_APPLY, so gradients never pass through
