@@ -166,7 +166,6 @@ write_configuration() {
 	TCPTimeout=2
 	MinJobAge=300
 	JobRequeue=1
-	MaxBatchRequeue=100000
 	GresTypes=gpu
 	END
     for i in $(seq $N_NODES); do
