@@ -362,8 +362,8 @@ static sh_status run(bench *b)
     }
     SH_CHECK(n_results > 0, SH_ERR_USAGE,
              "--kind all, semi-hard, batch-hard, algorithm1, batch-all, pml-semi-hard, pml-hard, "
-             "multi-similarity, nt-xent or contrastive-all, not \"%s\"; a device has the first "
-             "three",
+             "multi-similarity, nt-xent or contrastive-all, not \"%s\"; a device has "
+             "neither batch-all nor pml's",
              b->kind_name);
     if (b->json) {
         print_json(b, results, n_results);

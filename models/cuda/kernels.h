@@ -77,7 +77,7 @@ typedef struct sh_cuda_op {
 /** The optimizer over the flat arenas: see models/optim_kernels.h. */
 extern const struct sh_optim_kernels sh_cuda_optim;
 
-/** Mined triplets: see models/loss/kernels.h. */
+/** Losses over embeddings: see models/loss/kernels.h. */
 extern const struct sh_loss_kernels sh_cuda_loss;
 
 #define SH_CUDA_DECLARE(op, name) extern const sh_cuda_op sh_cuda_##name;

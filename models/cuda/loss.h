@@ -1,16 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
-/** What the kernels of mined triplets share: where things lie in their scratch. */
+/** What the kernels of losses share: where things lie in their scratch, sums over rows, functions
+ * of one number. */
 #ifndef SH_MODELS_CUDA_LOSS_H
 #define SH_MODELS_CUDA_LOSS_H
 
+#include <math.h>
+
 #include "models/cuda/device.h"
-#include "models/loss/kernels.h"
+#include "models/cuda/losses.h"
 
 enum {
     SH_MINE_TILE = 64,   /* rows, and columns, of a tile of distances */
     SH_MINE_PIECES = 16, /* at most so many runs of tiles share a row's columns */
     SH_SUM_ROWS = 64,    /* rows of one partial sum for the mean */
     SH_SORT_TILE = 2048, /* slots that one block sorts */
+    WARP = 32,
+    WARPS = SH_BLOCK / WARP,
+    ROW_THREADS = 128, /* of a row's gradient: neighbouring dimensions */
 };
 
 static inline int64_t pieces_of(int64_t n_items, int64_t each)
@@ -47,41 +53,90 @@ static inline unit_scratch take_unit(carver *c, const sh_loss_config *config, in
     return unit_scratch{rows, c->take<float>(n_rows)};
 }
 
-/** mine.cu; lists: one for each positive that an anchor may have. */
-struct choose_scratch {
-    unit_scratch unit;
-    double *partial; /* [pieces of SH_SUM_ROWS rows, dim] */
-    float *mean;     /* [dim] */
-    float *packed;   /* [dim, padded n] centred rows */
-    float *norms;    /* [padded n] NaN beyond n */
-    float *above;    /* [lists, rows] distances to positives */
-    uint64_t *best;  /* [SH_MINE_PIECES, lists + 1, rows] keys; the last list: the farthest */
-    int32_t *found;  /* [lists, rows] Algorithm 1: the column drawn */
-};
-
-/** triplets.cu */
-struct apply_scratch {
-    unit_scratch unit;
-    float *weights[2];     /* [n, slots] of d(a, p) and of d(a, n) */
-    double *row_loss;      /* [n] */
-    int32_t *row_triplets; /* [n] */
-    int32_t *row_active;   /* [n] */
-    int32_t *rank;         /* [n, slots] among the slots of its tile with the same negative */
-    int32_t *table;        /* [tiles of SH_SORT_TILE slots, n] */
-    int32_t *list_at;      /* [n + 1] where each row's list begins */
-    int32_t *list;         /* [n, slots] slots by their negative */
-};
-
-choose_scratch sh_cuda_choose_scratch(carver *c, const sh_loss_config *config, int64_t n,
-                                      int64_t dim, int64_t lists);
-apply_scratch sh_cuda_apply_scratch(carver *c, const sh_loss_config *config, int64_t n, int64_t dim,
-                                    int64_t slots);
-
 /** Rows of length 1, as F.normalize has them; returns what distances are between. */
-const float *sh_cuda_rows(const unit_scratch &unit, const sh_triplet_batch *batch);
+const float *sh_cuda_rows(const unit_scratch &unit, const sh_device_batch *batch);
 
-sh_status sh_cuda_choose(const sh_triplet_batch *batch, int64_t row_begin, int64_t row_end,
-                         sh_triplet *choices);
+/* ---- what rows add up to: loss.cu ---- */
+
+/** What each row contributes, [n] each. */
+struct row_sums {
+    double *loss;
+    int32_t *pairs;    /* its positives */
+    int32_t *triplets; /* formed, or pairs taken */
+    int32_t *active;
+};
+
+static inline row_sums take_row_sums(carver *c, int64_t n)
+{
+    row_sums r;
+
+    r.loss = c->take<double>(n);
+    r.pairs = c->take<int32_t>(n);
+    r.triplets = c->take<int32_t>(n);
+    r.active = c->take<int32_t>(n);
+    return r;
+}
+
+/** What a loss is divided by. */
+enum divisor { OVER_PAIRS, OVER_ROWS, OVER_TRIPLETS, OVER_ACTIVE, OVER_ONE };
+
+static inline divisor divisor_of(sh_reduction reduction)
+{
+    return reduction == SH_SUM ? OVER_ONE : reduction == SH_MEAN ? OVER_TRIPLETS : OVER_ACTIVE;
+}
+
+/** The sums of all rows, the loss in the order of base/tree.h; r.loss is used up. */
+void sh_cuda_sum_rows(const row_sums &r, int64_t n, divisor over, sh_loss_sums *sums);
+
+/** From sums of terms w (x_i - x_j) to the gradient of the embeddings of these rows: times the
+ *  scale, and back from rows of length 1. */
+void sh_cuda_finish_gradient(const sh_device_batch *batch, const unit_scratch &unit,
+                             int64_t row_begin, int64_t n_rows, const sh_loss_sums *sums,
+                             float *grad);
+
+/** 0 where the row is finite, NaN where it is not; in all lanes of the warp that calls it. */
+__device__ static inline float row_fault(const float *x, int64_t row, int64_t n, int64_t dim)
+{
+    float bad = 0; /* x - x is NaN for NaN and infinities */
+
+    for (int64_t k = threadIdx.x % WARP; k < dim && row < n; k += WARP)
+        bad += x[row * dim + k] - x[row * dim + k];
+    return warp_sum(bad);
+}
+
+/** Sums of n counts over a block's threads, in all of them. shared: [n][SH_BLOCK]. */
+template <int n> __device__ static inline void sum_counts(int64_t *shared, int64_t *counts)
+{
+    const unsigned at = threadIdx.x;
+
+    for (int i = 0; i < n; i++) shared[i * SH_BLOCK + at] = counts[i];
+    for (unsigned half = SH_BLOCK / 2; half > 0; half /= 2) {
+        __syncthreads();
+        for (int i = 0; i < n && at < half; i++)
+            shared[i * SH_BLOCK + at] += shared[i * SH_BLOCK + at + half];
+    }
+    __syncthreads();
+    for (int i = 0; i < n; i++) counts[i] = shared[i * SH_BLOCK];
+}
+
+/* ---- functions of one number: models/loss/internal.h ---- */
+
+__device__ static inline double softplus(double v)
+{
+    return (v > 0 ? v : 0) + log1p(exp(-fabs(v)));
+}
+
+__device__ static inline double logistic(double v)
+{
+    return v >= 0 ? 1 / (1 + exp(-v)) : exp(v) / (1 + exp(v));
+}
+
+/** c in: d distance(x, y) / dx = c (x - y); 0 at Euclidean distance 0. */
+__device__ static inline double slope_of(sh_distance distance, double d)
+{
+    if (distance == SH_EUCLIDEAN) return d == 0 ? 0 : 1 / d;
+    return distance == SH_SQUARED ? 2 : 1;
+}
 
 /* ---- rows of one label: models/loss/groups.h ---- */
 

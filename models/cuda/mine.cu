@@ -11,124 +11,21 @@
 
 #include "base/rng_core.h"
 #include "models/cuda/memory.h"
-#include "models/cuda/tiles.h"
-#include "models/ops.h"
+#include "models/cuda/mine.h"
 
-enum {
-    WARP = 32,
-    WARPS = SH_BLOCK / WARP,
-    LANES = 16, /* of a distance from direct differences */
-};
+enum { LANES = 16 }; /* of a distance from direct differences */
 
 #define NO_KEY (~(uint64_t)0)
 
 choose_scratch sh_cuda_choose_scratch(carver *c, const sh_loss_config *config, int64_t n,
                                       int64_t dim, int64_t lists)
 {
-    const int64_t padded = pieces_of(n, TILE) * TILE;
     choose_scratch s;
 
-    s.unit = take_unit(c, config, n, dim);
-    s.partial = c->take<double>(pieces_of(n, SH_SUM_ROWS) * dim);
-    s.mean = c->take<float>(dim);
-    s.packed = c->take<float>(dim * padded);
-    s.norms = c->take<float>(padded);
-    s.above = c->take<float>(lists * n);
+    s.tiles = sh_cuda_take_tiles(c, config, n, dim, lists);
     s.best = c->take<uint64_t>(SH_MINE_PIECES * (lists + 1) * n);
     s.found = c->take<int32_t>(config->kind == SH_LOSS_ALGORITHM1 ? lists * n : 0);
     return s;
-}
-
-/* ---- rows, centred and packed ---- */
-
-__global__ void __launch_bounds__(SH_BLOCK)
-    unit_rows(unit_scratch unit, const float *x, int64_t n, int64_t dim)
-{
-    const int64_t i = item_index();
-    double sum = 0;
-
-    if (i >= n) return;
-    for (int64_t k = 0; k < dim; k++) sum += (double)x[i * dim + k] * x[i * dim + k];
-    const double inverse = 1 / fmax(sqrt(sum), SH_L2_NORM_EPS);
-    for (int64_t k = 0; k < dim; k++) unit.rows[i * dim + k] = (float)(x[i * dim + k] * inverse);
-    unit.inverse_norm[i] = (float)inverse;
-}
-
-const float *sh_cuda_rows(const unit_scratch &unit, const sh_triplet_batch *batch)
-{
-    if (batch->config->distance != SH_COSINE) return batch->embeddings;
-    SH_LAUNCH(unit_rows, item_grid(batch->n), dim3(SH_BLOCK), 0, unit, batch->embeddings, batch->n,
-              batch->dim);
-    return unit.rows;
-}
-
-/** partial [pieces, dim]: sums over SH_SUM_ROWS rows. */
-__global__ void __launch_bounds__(SH_BLOCK)
-    partial_means(double *partial, const float *x, int64_t n, int64_t dim)
-{
-    const int64_t item = item_index(), k = item % dim, first = item / dim * SH_SUM_ROWS;
-    double sum = 0;
-
-    if (first >= n) return;
-    for (int64_t i = first; i < n && i < first + SH_SUM_ROWS; i++) sum += x[i * dim + k];
-    partial[item] = sum;
-}
-
-__global__ void __launch_bounds__(SH_BLOCK)
-    finish_means(float *mean, const double *partial, int64_t n_pieces, int64_t n, int64_t dim)
-{
-    const int64_t k = item_index();
-    double sum = 0;
-
-    if (k >= dim) return;
-    for (int64_t piece = 0; piece < n_pieces; piece++) sum += partial[piece * dim + k];
-    mean[k] = (float)(sum / (double)n);
-}
-
-__global__ void __launch_bounds__(SH_BLOCK)
-    pack_rows(float *packed, float *norms, const float *x, const float *mean, int64_t n,
-              int64_t padded, int64_t dim)
-{
-    const int64_t i = item_index();
-    float norm = 0;
-
-    if (i >= padded) return;
-    for (int64_t k = 0; k < dim; k++) {
-        const float centred = i < n ? x[i * dim + k] - mean[k] : 0;
-
-        packed[k * padded + i] = centred;
-        norm = fmaf(centred, centred, norm);
-    }
-    norms[i] = i < n ? norm : NAN;
-}
-
-static packed_rows pack_batch(const choose_scratch &s, const sh_triplet_batch *batch,
-                              const float *x)
-{
-    const int64_t n = batch->n, dim = batch->dim, padded = pieces_of(n, TILE) * TILE;
-    const int64_t n_sums = pieces_of(n, SH_SUM_ROWS);
-
-    SH_LAUNCH(partial_means, item_grid(n_sums * dim), dim3(SH_BLOCK), 0, s.partial, x, n, dim);
-    SH_LAUNCH(finish_means, item_grid(dim), dim3(SH_BLOCK), 0, s.mean, s.partial, n_sums, n, dim);
-    SH_LAUNCH(pack_rows, item_grid(padded), dim3(SH_BLOCK), 0, s.packed, s.norms, x, s.mean, n,
-              padded, dim);
-    return packed_rows{s.packed, s.norms, batch->rows, n, padded, dim};
-}
-
-/** Distances of the anchors to their positives, squared or of the loss, [lists, anchors]. */
-__global__ void __launch_bounds__(SH_BLOCK)
-    positive_distances(float *above, packed_rows p, anchors who, int64_t lists, bool squared,
-                       sh_distance distance)
-{
-    const int64_t item = item_index(), list = item / who.n(), row = who.begin + item % who.n();
-    float dot = 0;
-
-    if (list >= lists || list >= others_of(p.rows, row)) return;
-    const int64_t other = other_of(p.rows, row, list);
-    for (int64_t k = 0; k < p.dim; k++)
-        dot = fmaf(p.x[k * p.padded + row], p.x[k * p.padded + other], dot);
-    const float d2 = squared_distance(dot, p.norms[row], p.norms[other]);
-    above[item] = squared ? d2 : metric_of(distance, d2);
 }
 
 /* ---- semi-hard, batch-hard ---- */
@@ -373,7 +270,7 @@ __global__ void __launch_bounds__(SH_BLOCK)
 /* ---- choose ---- */
 
 struct choosing {
-    const sh_triplet_batch *batch;
+    const sh_device_batch *batch;
     choose_scratch s;
     const float *x;
     packed_rows p;
@@ -394,8 +291,9 @@ static void choose_semi_hard(const choosing &c)
 {
     const int64_t n = c.who.n(), n_lists = c.batch->most_others + 1;
 
-    launch_over_tiles(c.p, c.who, best_task{c.s.above, c.s.best, n, n_lists, n_lists - 1});
-    launch_settle(c, pick_semi_hard{best_lists{c.s.best, c.s.above, n, n_lists,
+    launch_over_tiles(c.p, c.who, pieces_of_columns(c.p.n),
+                      best_task{c.s.tiles.positives, c.s.best, n, n_lists, n_lists - 1});
+    launch_settle(c, pick_semi_hard{best_lists{c.s.best, c.s.tiles.positives, n, n_lists,
                                                (int)pieces_of_columns(c.batch->n)}});
 }
 
@@ -403,45 +301,48 @@ static void choose_batch_hard(const choosing &c)
 {
     const int64_t n = c.who.n();
 
-    launch_over_tiles(c.p, c.who, best_task{nullptr, c.s.best, n, 1, -1});
-    launch_settle(c, pick_batch_hard{best_lists{c.s.best, c.s.above, n, 1,
+    launch_over_tiles(c.p, c.who, pieces_of_columns(c.p.n), best_task{nullptr, c.s.best, n, 1, -1});
+    launch_settle(c, pick_batch_hard{best_lists{c.s.best, c.s.tiles.positives, n, 1,
                                                 (int)pieces_of_columns(c.batch->n)}});
 }
 
 static void choose_algorithm1(const choosing &c)
 {
-    const sh_triplet_batch *b = c.batch;
+    const sh_device_batch *b = c.batch;
     const int64_t n = c.who.n(), n_lists = b->most_others;
-    const violations all = {
-        c.s.above,          reinterpret_cast<int32_t *>(c.s.best), n, n_lists, b->above, b->upto,
-        b->config->distance};
+    const violations all = {c.s.tiles.positives,
+                            reinterpret_cast<int32_t *>(c.s.best),
+                            n,
+                            n_lists,
+                            b->rule.above,
+                            b->rule.upto,
+                            b->config->distance};
     const find_task find = {all, c.s.found};
+    const unsigned pieces = pieces_of_columns(b->n);
 
     if (n_lists > 0) {
-        launch_over_tiles(c.p, c.who, count_task{all});
+        launch_over_tiles(c.p, c.who, pieces, count_task{all});
         SH_LAUNCH(draw_violating, item_grid(n * n_lists), dim3(SH_BLOCK), 0, find, b->rows, c.who,
-                  (int)pieces_of_columns(b->n), b->config->seed, b->step);
-        launch_over_tiles(c.p, c.who, find);
+                  (int)pieces, b->config->seed, b->step);
+        launch_over_tiles(c.p, c.who, pieces, find);
     }
     launch_settle(c, pick_violating{c.s.found, n});
 }
 
-sh_status sh_cuda_choose(const sh_triplet_batch *batch, int64_t row_begin, int64_t row_end,
-                         sh_triplet *choices)
+sh_status sh_cuda_choose(const sh_device_batch *batch, int64_t row_begin, int64_t row_end,
+                         void *choices)
 {
     const sh_loss_config *config = batch->config;
     const anchors who = {row_begin, row_end};
     carver carve = {static_cast<char *>(batch->scratch), 0};
-    choosing c = {batch, {}, nullptr, {}, who, choices};
+    choosing c = {batch, {}, nullptr, {}, who, static_cast<sh_triplet *>(choices)};
 
     if (row_begin == row_end || batch->slots == 0) return SH_OK;
     c.s = sh_cuda_choose_scratch(&carve, config, batch->n, batch->dim, batch->most_others);
-    c.x = sh_cuda_rows(c.s.unit, batch);
-    c.p = pack_batch(c.s, batch, c.x);
-    if (batch->most_others > 0)
-        SH_LAUNCH(positive_distances, item_grid(who.n() * batch->most_others), dim3(SH_BLOCK), 0,
-                  c.s.above, c.p, who, batch->most_others, config->kind != SH_LOSS_ALGORITHM1,
-                  config->distance);
+    c.x = sh_cuda_rows(c.s.tiles.unit, batch);
+    c.p = sh_cuda_pack(c.s.tiles, batch, c.x);
+    sh_cuda_positives(c.s.tiles, c.p, who, batch->most_others, config->kind != SH_LOSS_ALGORITHM1,
+                      config->distance);
     switch (config->kind) {
     case SH_LOSS_SEMI_HARD: choose_semi_hard(c); break;
     case SH_LOSS_BATCH_HARD: choose_batch_hard(c); break;

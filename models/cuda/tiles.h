@@ -8,8 +8,6 @@
 #ifndef SH_MODELS_CUDA_TILES_H
 #define SH_MODELS_CUDA_TILES_H
 
-#include <math.h>
-
 #include "models/cuda/loss.h"
 
 enum {
@@ -39,6 +37,27 @@ struct anchors {
         return end - begin;
     }
 };
+
+/** What tiles are made of. */
+struct tile_scratch {
+    unit_scratch unit;
+    double *partial;  /* [pieces of SH_SUM_ROWS rows, dim] */
+    float *mean;      /* [dim] */
+    float *packed;    /* [dim, padded n] centred rows */
+    float *norms;     /* [padded n] NaN beyond n */
+    float *positives; /* [lists, anchors] distances to positives */
+};
+
+/** lists: one for each positive that an anchor may have. */
+tile_scratch sh_cuda_take_tiles(carver *c, const sh_loss_config *config, int64_t n, int64_t dim,
+                                int64_t lists);
+
+/** Centre and pack x, which distances are between. */
+packed_rows sh_cuda_pack(const tile_scratch &s, const sh_device_batch *batch, const float *x);
+
+/** Fill s.positives, squared or as the loss has them. */
+void sh_cuda_positives(const tile_scratch &s, const packed_rows &p, const anchors &who,
+                       int64_t lists, bool squared, sh_distance distance);
 
 __device__ static inline float squared_distance(float dot, float norm_i, float norm_j)
 {
@@ -128,18 +147,20 @@ __global__ void __launch_bounds__(SH_BLOCK) over_tiles(packed_rows p, anchors wh
     }
 }
 
-static unsigned pieces_of_columns(int64_t n)
+static inline unsigned pieces_of_columns(int64_t n)
 {
     const int64_t n_tiles = pieces_of(n, TILE);
 
     return (unsigned)(n_tiles < SH_MINE_PIECES ? n_tiles : (int64_t)SH_MINE_PIECES);
 }
 
+/** In `pieces` runs of columns: pieces_of_columns(n), or 1 where a task wants them in order. */
 template <class Task>
-static void launch_over_tiles(const packed_rows &p, const anchors &who, const Task &task)
+static void launch_over_tiles(const packed_rows &p, const anchors &who, unsigned pieces,
+                              const Task &task)
 {
-    SH_LAUNCH(over_tiles<Task>, dim3((unsigned)pieces_of(who.n(), TILE), pieces_of_columns(p.n)),
-              dim3(SH_BLOCK), tile_bytes, p, who, task);
+    SH_LAUNCH(over_tiles<Task>, dim3((unsigned)pieces_of(who.n(), TILE), pieces), dim3(SH_BLOCK),
+              tile_bytes, p, who, task);
 }
 
 #endif

@@ -9,28 +9,27 @@
  * slot knows its place. Nothing depends on who comes first, and the cost not on how many slots have
  * one negative.
  */
-#include <math.h>
-
-#include "models/cuda/loss.h"
 #include "models/cuda/memory.h"
+#include "models/cuda/mine.h"
 
-enum {
-    WARP = 32,
-    WARPS = SH_BLOCK / WARP,
-    SLOTS_PER_THREAD = SH_SORT_TILE / SH_BLOCK,
-    ROW_THREADS = 128, /* of a row's gradient: neighbouring dimensions */
+struct apply_scratch {
+    unit_scratch unit;
+    row_sums sums;
+    float *weights[2]; /* [n, slots] of d(a, p) and of d(a, n) */
+    int32_t *rank;     /* [n, slots] among the slots of its tile with the same negative */
+    int32_t *table;    /* [tiles of SH_SORT_TILE slots, n] */
+    int32_t *list_at;  /* [n + 1] where each row's list begins */
+    int32_t *list;     /* [n, slots] slots by their negative */
 };
 
-apply_scratch sh_cuda_apply_scratch(carver *c, const sh_loss_config *config, int64_t n, int64_t dim,
-                                    int64_t slots)
+static apply_scratch take_apply(carver *c, const sh_loss_config *config, int64_t n, int64_t dim,
+                                int64_t slots)
 {
     apply_scratch s;
 
     s.unit = take_unit(c, config, n, dim);
     for (int side = 0; side < 2; side++) s.weights[side] = c->take<float>(n * slots);
-    s.row_loss = c->take<double>(n);
-    s.row_triplets = c->take<int32_t>(n);
-    s.row_active = c->take<int32_t>(n);
+    s.sums = take_row_sums(c, n);
     s.rank = c->take<int32_t>(n * slots);
     s.table = c->take<int32_t>(pieces_of(n * slots, SH_SORT_TILE) * n);
     s.list_at = c->take<int32_t>(n + 1);
@@ -39,23 +38,6 @@ apply_scratch sh_cuda_apply_scratch(carver *c, const sh_loss_config *config, int
 }
 
 /* ---- what each row costs ---- */
-
-__device__ static inline double softplus(double v)
-{
-    return (v > 0 ? v : 0) + log1p(exp(-fabs(v)));
-}
-
-__device__ static inline double logistic(double v)
-{
-    return v >= 0 ? 1 / (1 + exp(-v)) : exp(v) / (1 + exp(v));
-}
-
-/** c in: d distance(x, y) / dx = c (x - y); 0 at Euclidean distance 0. */
-__device__ static inline double slope_of(sh_distance distance, double d)
-{
-    if (distance == SH_EUCLIDEAN) return d == 0 ? 0 : 1 / d;
-    return distance == SH_SQUARED ? 2 : 1;
-}
 
 struct costing {
     float margin;
@@ -88,57 +70,23 @@ __device__ static inline void cost_of_row(const costing &c, const apply_scratch 
         if (t.positive >= 0) s.weights[0][slot] = (float)(slope * slope_of(c.distance, t.d_ap));
         if (t.negative >= 0) s.weights[1][slot] = (float)(-slope * slope_of(c.distance, t.d_an));
     }
-    s.row_loss[row] = sum;
-    s.row_triplets[row] = n_triplets;
-    s.row_active[row] = n_active;
+    s.sums.loss[row] = sum;
+    s.sums.triplets[row] = n_triplets;
+    s.sums.active[row] = n_active;
 }
 
 /** A warp per row: is its embedding finite, and what does it cost? */
 __global__ void __launch_bounds__(SH_BLOCK)
     cost_rows(costing c, apply_scratch s, const sh_triplet *choices, const float *embeddings,
-              int64_t n, int64_t dim)
+              sh_row_tables rows, int64_t n, int64_t dim)
 {
     const int64_t row = (int64_t)blockIdx.x * WARPS + threadIdx.x / WARP;
-    float bad = 0; /* x - x is NaN for NaN and infinities */
+    const float fault = row_fault(embeddings, row, n, dim);
 
-    for (int64_t k = threadIdx.x % WARP; k < dim && row < n; k += WARP)
-        bad += embeddings[row * dim + k] - embeddings[row * dim + k];
-    bad = warp_sum(bad);
     if (threadIdx.x % WARP != 0 || row >= n) return;
     cost_of_row(c, s, choices, row);
-    if (!(bad == 0)) s.row_loss[row] = NAN;
-}
-
-/** One block: the rows' sums, in fixed order. */
-__global__ void __launch_bounds__(SH_BLOCK)
-    sum_rows(apply_scratch s, int64_t n, int64_t n_pairs, int64_t denominator,
-             sh_reduction reduction, sh_triplet_sums *sums)
-{
-    SH_SHARED(sh_triplet_sums, shared); /* [SH_BLOCK] */
-    const unsigned at = threadIdx.x;
-    sh_triplet_sums own = {0, 0, 0, 0};
-
-    for (int64_t row = at; row < n; row += SH_BLOCK) {
-        own.loss += s.row_loss[row];
-        own.n_triplets += s.row_triplets[row];
-        own.n_active += s.row_active[row];
-    }
-    shared[at] = own;
-    for (unsigned half = SH_BLOCK / 2; half > 0; half /= 2) {
-        __syncthreads();
-        if (at >= half) continue;
-        shared[at].loss += shared[at + half].loss;
-        shared[at].n_triplets += shared[at + half].n_triplets;
-        shared[at].n_active += shared[at + half].n_active;
-    }
-    if (at > 0) return;
-    own = shared[0];
-    if (denominator == 0)
-        denominator = reduction == SH_NONZERO_MEAN ? own.n_active : own.n_triplets;
-    own.scale = n_pairs > 0 && denominator > 0 ? 1.0 / (double)denominator : 0;
-    own.loss *= own.scale;
-    if (own.loss != own.loss) own.scale = NAN;
-    *sums = own;
+    s.sums.pairs[row] = (int32_t)others_of(rows, row);
+    if (!(fault == 0)) s.sums.loss[row] = NAN;
 }
 
 /* ---- slots by their negative ---- */
@@ -244,7 +192,6 @@ struct gradients {
     int64_t dim, slots, row_begin;
     const sh_triplet *choices;
     sh_row_tables rows;
-    const sh_triplet_sums *sums;
     float *grad;
 };
 
@@ -281,56 +228,40 @@ __global__ void __launch_bounds__(ROW_THREADS) gradient_rows(gradients g, apply_
     const int64_t row = g.row_begin + blockIdx.x;
 
     for (int64_t k = threadIdx.x; k < g.dim; k += ROW_THREADS)
-        g.grad[blockIdx.x * g.dim + k] = (float)(gather_terms(g, s, row, k) * g.sums->scale);
+        g.grad[blockIdx.x * g.dim + k] = gather_terms(g, s, row, k);
 }
 
-/** The gradient of a row of length 1 becomes that of its embedding. */
-__global__ void __launch_bounds__(SH_BLOCK)
-    unit_gradients(gradients g, unit_scratch unit, int64_t n_rows)
+static divisor divisor_of(const sh_loss_config *config)
 {
-    const int64_t i = item_index();
-    double along = 0;
-
-    if (i >= n_rows) return;
-    const float *u = g.x + (g.row_begin + i) * g.dim;
-    float *grad = g.grad + i * g.dim;
-    for (int64_t k = 0; k < g.dim; k++) along += (double)grad[k] * u[k];
-    for (int64_t k = 0; k < g.dim; k++)
-        grad[k] = (float)((grad[k] - along * u[k]) * unit.inverse_norm[g.row_begin + i]);
+    switch (config->kind) {
+    case SH_LOSS_SEMI_HARD: return OVER_PAIRS; /* TFA's losses fix their own */
+    case SH_LOSS_BATCH_HARD: return OVER_ROWS;
+    default: return divisor_of(config->reduction);
+    }
 }
 
-static sh_status apply(const sh_triplet_batch *batch, const sh_triplet *choices, int64_t row_begin,
-                       int64_t row_end, sh_triplet_sums *sums, float *grad)
+static sh_status apply(const sh_device_batch *batch, const void *all, int64_t row_begin,
+                       int64_t row_end, sh_loss_sums *sums, float *grad)
 {
     const sh_loss_config *config = batch->config;
+    const sh_triplet *choices = static_cast<const sh_triplet *>(all);
     const int64_t n = batch->n, slots = batch->slots, n_own = row_end - row_begin;
     const costing cost = {config->margin, config->soft, config->distance, slots};
     carver carve = {static_cast<char *>(batch->scratch), 0};
-    const apply_scratch s = sh_cuda_apply_scratch(&carve, config, n, batch->dim, slots);
-    gradients g = {nullptr, batch->dim, slots, row_begin, choices, batch->rows, sums, grad};
+    const apply_scratch s = take_apply(&carve, config, n, batch->dim, slots);
 
     SH_LAUNCH(cost_rows, dim3((unsigned)pieces_of(n, WARPS)), dim3(SH_BLOCK), 0, cost, s, choices,
-              batch->embeddings, n, batch->dim);
-    SH_LAUNCH(sum_rows, dim3(1), dim3(SH_BLOCK), SH_BLOCK * sizeof(sh_triplet_sums), s, n,
-              batch->n_pairs, batch->denominator, config->reduction, sums);
+              batch->embeddings, batch->rows, n, batch->dim);
+    sh_cuda_sum_rows(s.sums, n, divisor_of(config), sums);
     if (grad != nullptr && n_own > 0) {
-        g.x = sh_cuda_rows(s.unit, batch);
+        const float *x = sh_cuda_rows(s.unit, batch);
+        const gradients g = {x, batch->dim, slots, row_begin, choices, batch->rows, grad};
+
         sort_slots(s, choices, n, n * slots);
         SH_LAUNCH(gradient_rows, dim3((unsigned)n_own), dim3(ROW_THREADS), 0, g, s);
-        if (config->distance == SH_COSINE)
-            SH_LAUNCH(unit_gradients, item_grid(n_own), dim3(SH_BLOCK), 0, g, s.unit, n_own);
+        sh_cuda_finish_gradient(batch, s.unit, row_begin, n_own, sums, grad);
     }
     return sh_cuda_launched("triplets");
-}
-
-/* ---- the table ---- */
-
-static const char *why_not(const sh_loss_config *config)
-{
-    const bool is_mined = config->kind == SH_LOSS_SEMI_HARD || config->kind == SH_LOSS_BATCH_HARD ||
-                          config->kind == SH_LOSS_ALGORITHM1;
-
-    return is_mined ? NULL : "not one mined triplet per slot";
 }
 
 static size_t scratch_bytes(const sh_loss_config *config, int64_t n, int64_t dim, int64_t slots,
@@ -339,8 +270,8 @@ static size_t scratch_bytes(const sh_loss_config *config, int64_t n, int64_t dim
     carver choosing = {nullptr, 0}, applying = {nullptr, 0};
 
     sh_cuda_choose_scratch(&choosing, config, n, dim, max_others);
-    sh_cuda_apply_scratch(&applying, config, n, dim, slots);
+    take_apply(&applying, config, n, dim, slots);
     return choosing.n_bytes > applying.n_bytes ? choosing.n_bytes : applying.n_bytes;
 }
 
-const sh_loss_kernels sh_cuda_loss = {why_not, scratch_bytes, sh_cuda_choose, apply};
+const sh_loss_kernels sh_cuda_triplets = {nullptr, scratch_bytes, sh_cuda_choose, apply};

@@ -11,7 +11,7 @@ struct sh_loss_device {
     int32_t *rows;     /* [SH_ROW_TABLES, n] the host's copy of row_tables */
     int64_t n;         /* of the batch that it has; 0: of none */
     sh_buffer *tables; /* [SH_ROW_TABLES, n] as sh_row_tables has them */
-    sh_buffer *sums;   /* one sh_triplet_sums */
+    sh_buffer *sums;   /* one sh_loss_sums */
     sh_buffer *scratch;
 };
 
@@ -28,9 +28,9 @@ sh_status sh_loss_device_create(sh_loss *loss, const sh_backend *backend, sh_los
     d->rows = malloc(table_bytes);
     SH_CHECK(d->rows != NULL, SH_ERR_NO_MEMORY, "loss of %lld rows", (long long)loss->n_max);
     SH_TRY(backend->alloc(table_bytes, &d->tables));
-    SH_TRY(backend->alloc(sizeof(sh_triplet_sums), &d->sums));
+    SH_TRY(backend->alloc(sizeof(sh_loss_sums), &d->sums));
     SH_TRY(backend->alloc(scratch, &d->scratch));
-    loss->bytes += 2 * table_bytes + sizeof(sh_triplet_sums) + scratch;
+    loss->bytes += 2 * table_bytes + sizeof(sh_loss_sums) + scratch;
     *out = d;
     d = NULL;
 out:
@@ -72,18 +72,17 @@ out:
     return st;
 }
 
-static sh_triplet_batch describe(const sh_loss *loss, const sh_loss_batch *batch)
+static sh_device_batch describe(const sh_loss *loss, const sh_loss_batch *batch)
 {
     const sh_loss_device *d = loss->device;
     int64_t n = batch->n;
     const int32_t *tables = d->backend->device_ptr(d->tables, 0);
-    sh_triplet_batch b = {
+    sh_device_batch b = {
         .config = &loss->config,
         .n = n,
         .dim = loss->dim,
         .slots = loss->slots,
-        .above = loss->rule.above,
-        .upto = loss->rule.upto,
+        .rule = loss->rule,
         .step = batch->step,
         .embeddings = batch->embeddings,
         .rows = {tables, tables + n, tables + 2 * n, tables + 3 * n, tables + 4 * n,
@@ -94,10 +93,8 @@ static sh_triplet_batch describe(const sh_loss *loss, const sh_loss_batch *batch
     for (int64_t i = 0; i < n; i++) {
         int64_t others = sh_groups_others(&loss->labels, i);
 
-        b.n_pairs += others;
         if (others > b.most_others) b.most_others = others;
     }
-    b.denominator = sh_triplets_denominator(loss, n, b.n_pairs);
     return b;
 }
 
@@ -107,7 +104,7 @@ sh_status sh_loss_device_choose(sh_loss *loss, const sh_loss_batch *batch, int64
     sh_status st = SH_OK;
 
     SH_TRY(put_tables(loss, batch));
-    sh_triplet_batch b = describe(loss, batch);
+    sh_device_batch b = describe(loss, batch);
 
     SH_TRY(loss->device->backend->loss->choose(&b, begin, end, choices));
 out:
@@ -119,16 +116,16 @@ sh_status sh_loss_device_apply(sh_loss *loss, const sh_loss_batch *batch, const 
 {
     sh_status st = SH_OK;
     const sh_backend *backend = loss->device->backend;
-    sh_triplet_sums sums = {0};
+    sh_loss_sums sums = {0};
 
     SH_TRY(put_tables(loss, batch));
-    sh_triplet_batch b = describe(loss, batch);
+    sh_device_batch b = describe(loss, batch);
 
     SH_TRY(backend->loss->apply(&b, choices, begin, end, backend->device_ptr(loss->device->sums, 0),
                                 grad));
     SH_TRY(backend->copy_out(loss->device->sums, 0, &sums, sizeof(sums)));
     *stats = (sh_loss_stats){.loss = sums.loss,
-                             .n_pairs = b.n_pairs,
+                             .n_pairs = sums.n_pairs,
                              .n_triplets = sums.n_triplets,
                              .n_active = sums.n_active};
 out:

@@ -84,10 +84,6 @@ size_t sh_mine_scratch_bytes(const sh_loss *loss);
 void sh_triplets_apply(sh_loss *loss, const sh_loss_batch *batch, const void *choices,
                        int64_t begin, int64_t end, sh_loss_stats *stats, float *grad);
 
-/** How many of the batch's pairs or rows a loss fixes as its denominator; 0: the triplets found
- *  decide, or there are no pairs. */
-int64_t sh_triplets_denominator(const sh_loss *loss, int64_t n, int64_t n_pairs);
-
 /* device.c */
 sh_status sh_loss_device_create(sh_loss *loss, const sh_backend *backend, sh_loss_device **out);
 void sh_loss_device_destroy(sh_loss_device **device);
@@ -107,15 +103,6 @@ void sh_pairs_apply(sh_loss *loss, const sh_loss_batch *batch, const void *choic
                     int64_t end, sh_loss_stats *stats, float *grad);
 
 /* all_pairs.c */
-
-/** What a row is to all others: with it, both rows of a pair know what the pair costs each. */
-typedef struct sh_pair_sums {
-    double loss[2];      /* of positives, of negatives; not yet divided */
-    double weight[2];    /* the kind's own; what slopes are made of */
-    float bound[2];      /* the kind's own; which pairs are taken */
-    int32_t n_taken[2];  /* pairs in the loss */
-    int32_t n_active[2]; /* of these, with a loss above zero */
-} sh_pair_sums;
 
 void sh_all_pairs_choose(const sh_loss *loss, const sh_loss_batch *batch, int64_t begin,
                          int64_t end, void *choices);

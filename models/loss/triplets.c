@@ -91,22 +91,14 @@ static void gradient_of_row(const sh_loss *loss, const sh_triplet *triplets, int
 }
 
 /* TFA's losses divide by the ordered positive pairs (semi-hard) or by the rows (batch-hard). */
-int64_t sh_triplets_denominator(const sh_loss *loss, int64_t n, int64_t n_pairs)
-{
-    if (n_pairs == 0) return 0;
-    switch (loss->config.kind) {
-    case SH_LOSS_SEMI_HARD: return n_pairs;
-    case SH_LOSS_BATCH_HARD: return n;
-    default: return loss->config.reduction == SH_SUM ? 1 : 0;
-    }
-}
-
 static double scale_of(const sh_loss *loss, const sh_loss_batch *batch, const sh_loss_stats *stats)
 {
-    int64_t fixed = sh_triplets_denominator(loss, batch->n, stats->n_pairs);
-
-    if (fixed > 0) return 1.0 / (double)fixed;
-    return stats->n_pairs > 0 ? sh_loss_scale(loss, stats->n_triplets, stats->n_active) : 0;
+    if (stats->n_pairs == 0) return 0;
+    switch (loss->config.kind) {
+    case SH_LOSS_SEMI_HARD: return 1.0 / (double)stats->n_pairs;
+    case SH_LOSS_BATCH_HARD: return 1.0 / (double)batch->n;
+    default: return sh_loss_scale(loss, stats->n_triplets, stats->n_active);
+    }
 }
 
 void sh_triplets_apply(sh_loss *loss, const sh_loss_batch *batch, const void *choices,

@@ -16,7 +16,9 @@
 static const sh_backend *device_backend;
 static bool device_is_exact; /* it contracts no multiplications and additions */
 
-static const sh_loss_kind kinds[] = {SH_LOSS_SEMI_HARD, SH_LOSS_BATCH_HARD, SH_LOSS_ALGORITHM1};
+static const sh_loss_kind kinds[] = {SH_LOSS_SEMI_HARD,  SH_LOSS_BATCH_HARD,
+                                     SH_LOSS_ALGORITHM1, SH_LOSS_MULTI_SIMILARITY,
+                                     SH_LOSS_NT_XENT,    SH_LOSS_CONTRASTIVE_ALL};
 
 static inline void check_gradient(const loss_outcome *device, const loss_outcome *host, int64_t n)
 {
@@ -27,8 +29,41 @@ static inline void check_gradient(const loss_outcome *device, const loss_outcome
         assert_true(fabs((double)device->grad[i] - host->grad[i]) <= 1e-5 * largest);
 }
 
-/** The device's choices are the host's; the loss is, but for the order of its sum, and the
- * gradient, but for what a device contracts: nothing on the emulator. */
+static inline bool is_near(double a, double b)
+{
+    return a == b || fabs(a - b) <= 1e-12 * fabs(b);
+}
+
+/* Sums over pairs: what a device contracts, and its exp and log, are not the host's. */
+static inline void check_pair_sums(const sh_pair_sums *device, const sh_pair_sums *host, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++)
+        for (int side = 0; side < 2; side++) {
+            assert_true(is_near(device[i].loss[side], host[i].loss[side]));
+            assert_true(is_near(device[i].weight[side], host[i].weight[side]));
+            assert_true(device[i].bound[side] == host[i].bound[side]);
+            assert_int_equal(device[i].n_taken[side], host[i].n_taken[side]);
+            assert_int_equal(device[i].n_active[side], host[i].n_active[side]);
+        }
+}
+
+static inline void check_nearly(const sh_loss_config *config, const loss_outcome *device,
+                                const loss_outcome *host, const sh_loss_batch *batch)
+{
+    assert_int_equal(device->stats.n_pairs, host->stats.n_pairs);
+    assert_int_equal(device->stats.n_triplets, host->stats.n_triplets);
+    assert_int_equal(device->stats.n_active, host->stats.n_active);
+    assert_true(is_near(device->stats.loss, host->stats.loss));
+    if (config->kind >= SH_LOSS_MULTI_SIMILARITY)
+        check_pair_sums((const sh_pair_sums *)device->choices, (const sh_pair_sums *)host->choices,
+                        batch->n);
+    else
+        assert_memory_equal(device->choices, host->choices, host->choice_bytes);
+    check_gradient(device, host, batch->n * batch->dim);
+}
+
+/** Choices, loss and gradient are the host's, but for what a device contracts: nothing on the
+ *  emulator. */
 static inline void check_against_host(const sh_loss_config *given, const sh_loss_batch *batch,
                                       int n_ranks)
 {
@@ -39,15 +74,13 @@ static inline void check_against_host(const sh_loss_config *given, const sh_loss
                  device = run_loss_step(device_backend, config, batch, n_ranks);
 
     assert_ptr_equal(sh_loss_memory(config, device_backend), device_backend);
-    assert_int_equal(device.stats.n_pairs, host.stats.n_pairs);
-    assert_int_equal(device.stats.n_triplets, host.stats.n_triplets);
-    assert_int_equal(device.stats.n_active, host.stats.n_active);
-    assert_true(fabs(device.stats.loss - host.stats.loss) <= 1e-12 * fabs(host.stats.loss));
-    assert_memory_equal(device.choices, host.choices, host.choice_bytes);
-    if (device_is_exact)
+    if (device_is_exact) {
+        assert_memory_equal(&device.stats, &host.stats, sizeof(host.stats));
+        assert_memory_equal(device.choices, host.choices, host.choice_bytes);
         assert_memory_equal(device.grad, host.grad, host.grad_bytes);
-    else
-        check_gradient(&device, &host, batch->n * batch->dim);
+    } else {
+        check_nearly(config, &device, &host, batch);
+    }
     loss_outcome_free(&host);
     loss_outcome_free(&device);
 }
@@ -57,13 +90,22 @@ typedef void config_visitor(const sh_loss_config *config);
 static inline void for_each_config(config_visitor *visit)
 {
     for (size_t k = 0; k < SH_COUNT(kinds); k++)
-        for (int distance = SH_EUCLIDEAN; distance <= SH_COSINE; distance++)
+        for (int distance = SH_EUCLIDEAN; distance <= SH_COSINE; distance++) {
+            bool cosine = kinds[k] == SH_LOSS_MULTI_SIMILARITY || kinds[k] == SH_LOSS_NT_XENT;
+
+            if (cosine && distance != SH_COSINE) continue;
             visit(&(sh_loss_config){.kind = kinds[k],
                                     .distance = (sh_distance)distance,
                                     .soft = (k + (size_t)distance) % 2 == 1,
                                     .margin = 0.3f,
                                     .reduction = (sh_reduction)distance,
+                                    .alpha = 2,
+                                    .beta = 50,
+                                    .base = 0.5f,
+                                    .epsilon = 0.1f,
+                                    .temperature = 0.07f,
                                     .seed = 5});
+        }
 }
 
 static inline void check_odd_sizes(const sh_loss_config *config)

@@ -53,7 +53,7 @@ static void other_losses__stay_in_host_memory(void **state)
 {
     (void)state;
     for (int kind = 0; kind < SH_LOSS_KINDS; kind++) {
-        bool on_device = kind <= SH_LOSS_ALGORITHM1;
+        bool on_device = kind <= SH_LOSS_ALGORITHM1 || kind >= SH_LOSS_MULTI_SIMILARITY;
         sh_loss_config config = {.kind = (sh_loss_kind)kind, .distance = SH_COSINE};
 
         assert_ptr_equal(sh_loss_memory(&config, &sh_backend_cuda),
