@@ -133,10 +133,11 @@ typedef struct sh_backend {
 
     /** Kernels that are chosen by measuring them; optional, both or neither. What is planned from
      * now on takes the choices of `text` ("": there are none), as get_choices wrote it. What it
-     * lacks is measured, which writes device memory and takes seconds, or else guessed.
-     * SH_ERR_MISMATCH, here or from sh_program_plan, where a choice cannot be used on this device.
+     * lacks is measured, which writes device memory and takes seconds, or else guessed;
+     * `repeatable`: among kernels that give the same bytes each time. SH_ERR_MISMATCH, here or from
+     * sh_program_plan, where a choice cannot be used on this device.
      */
-    sh_status (*set_choices)(const char *text, bool measure);
+    sh_status (*set_choices)(const char *text, bool measure, bool repeatable);
     /** Those of `text` and of all that was planned since. The caller frees. */
     sh_status (*get_choices)(char **text);
 

@@ -19,7 +19,7 @@ sh_status sh_bench_network(sh_bench_options *o, sh_step_config *out)
     SH_TRY(sh_net_find(o->net, &c.net));
     SH_TRY(sh_backend_find(o->backend, &c.backend));
     if (c.backend->set_choices != NULL) /* measured, as for a new run */
-        SH_TRY(c.backend->set_choices("", true));
+        SH_TRY(c.backend->set_choices("", true, true));
     SH_CHECK(c.dtype == SH_BF16 || strcmp(o->dtype, "f32") == 0, SH_ERR_USAGE,
              "--dtype %s: f32 or bf16", o->dtype);
     if (o->size == 0) o->size = c.net->default_size;

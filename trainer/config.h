@@ -64,6 +64,7 @@ typedef struct sh_config {
     int passes;
     bool same_hardware; /* refuse ranks whose fingerprints differ */
     bool retune;        /* measure a device's kernels again on resume */
+    bool deterministic; /* a device's kernels give the same bytes each time */
     bool graphs;        /* on a device: kernels of a program are launched together */
 
     struct {

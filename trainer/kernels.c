@@ -18,7 +18,7 @@ static sh_status measure(const sh_step_config *step, char **text)
     sh_status st = SH_OK;
 
     sh_log_info("measuring kernels for the convolutions of this run");
-    SH_TRY(step->backend->set_choices("", true));
+    SH_TRY(step->backend->set_choices("", true, step->repeatable));
     SH_TRY(sh_step_survey(step));
     SH_TRY(step->backend->get_choices(text));
 out:
@@ -51,6 +51,9 @@ sh_status sh_kernels_agree(sh_comm *comm, const char *run, bool anew, const sh_s
 
     *text = NULL;
     if (step->backend->set_choices == NULL) goto out;
+    if (!step->repeatable)
+        sh_log_info("deterministic=false: kernels need not give the same bytes each time, so this "
+                    "run cannot be repeated byte for byte, nor on other numbers of ranks");
     if (sh_comm_rank(comm) == 0) {
         st = find(run, anew, step, &found);
         if (st == SH_OK) n_bytes = (int64_t)strlen(found) + 1;
@@ -61,7 +64,7 @@ sh_status sh_kernels_agree(sh_comm *comm, const char *run, bool anew, const sh_s
     SH_TRY(sh_comm_agree_ok(
         comm, found != NULL ? SH_OK : sh_error_set(SH_ERR_NO_MEMORY, "choices of kernels")));
     SH_TRY(sh_comm_bcast(comm, found, (size_t)n_bytes, 0));
-    SH_TRY(sh_comm_agree_ok(comm, step->backend->set_choices(found, false)));
+    SH_TRY(sh_comm_agree_ok(comm, step->backend->set_choices(found, false, step->repeatable)));
     *text = found;
     found = NULL;
 out:
@@ -80,10 +83,11 @@ out:
     return st;
 }
 
-void sh_kernels_describe(const char *text, char *out, size_t size)
+void sh_kernels_describe(const char *text, bool repeatable, char *out, size_t size)
 {
     char hash[33];
 
     sh_hash_format(sh_hash_content(text, strlen(text)), hash);
-    snprintf(out, size, "kernels: %.*s, chosen %s\n", (int)strcspn(text, "\n"), text, hash);
+    snprintf(out, size, "kernels: %.*s, chosen %s%s\n", (int)strcspn(text, "\n"), text, hash,
+             repeatable ? "" : ", not deterministic");
 }

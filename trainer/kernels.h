@@ -20,7 +20,8 @@ SH_MUST_CHECK sh_status sh_kernels_agree(sh_comm *comm, const char *run, bool an
 /** Write them into the run. */
 SH_MUST_CHECK sh_status sh_kernels_store(const char *run, const char *text);
 
-/** One line for a fingerprint: library, device and a hash of the choices. out[size] */
-void sh_kernels_describe(const char *text, char *out, size_t size);
+/** One line for a fingerprint: library, device, a hash of the choices, and whether they repeat.
+ *  out[size] */
+void sh_kernels_describe(const char *text, bool repeatable, char *out, size_t size);
 
 #endif

@@ -367,7 +367,8 @@ static sh_status prepare_folder(sh_session *s, const char *fingerprint)
     frozen = true;
     snprintf(whole, sizeof(whole), "%s", fingerprint);
     if (s->kernels != NULL)
-        sh_kernels_describe(s->kernels, whole + strlen(whole), sizeof(whole) - strlen(whole));
+        sh_kernels_describe(s->kernels, s->config.deterministic, whole + strlen(whole),
+                            sizeof(whole) - strlen(whole));
     SH_TRY(write_manifest(s, whole));
     if (sh_config_classes(&s->config).kind != SH_CLASS_NONE) {
         SH_TRY(sh_run_path(s->run, "classes.csv", path));

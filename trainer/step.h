@@ -37,6 +37,7 @@ typedef struct sh_step_config {
     sh_optim_config optim;
     sh_reduce_mode reduce;
     sh_passes passes;
+    bool repeatable; /* a device's kernels give the same bytes each time */
     bool graphs;     /* programs are run by recordings of them where the backend can */
     double bad_norm; /* a larger gradient norm is bad; 0: any finite one is good */
     uint64_t seed;

@@ -15,6 +15,7 @@ sh_status sh_step_configure(const sh_config *c, sh_step_config *out)
                         .classification = sh_config_classification(c),
                         .reduce = (sh_reduce_mode)c->reduce,
                         .passes = (sh_passes)c->passes,
+                        .repeatable = c->deterministic,
                         .graphs = c->graphs,
                         .bad_norm = c->bad_norm,
                         .seed = (uint64_t)c->seed,

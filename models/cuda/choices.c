@@ -17,6 +17,7 @@ static struct {
     entry *entries; /* sorted by key */
     int n, capacity;
     bool measure;
+    bool may_vary; /* kernels need not repeat */
 } table = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 /** Where key is or belongs. */
@@ -102,7 +103,7 @@ out:
     return st;
 }
 
-sh_status sh_cuda_set_choices(const char *text, bool measure)
+sh_status sh_cuda_set_choices(const char *text, bool measure, bool repeatable)
 {
     sh_status st = SH_OK;
     char here[SH_CHOICE_BYTES], *copy = strdup(text);
@@ -110,6 +111,7 @@ sh_status sh_cuda_set_choices(const char *text, bool measure)
     pthread_mutex_lock(&table.lock);
     clear();
     table.measure = measure;
+    table.may_vary = !repeatable;
     SH_CHECK(copy != NULL, SH_ERR_NO_MEMORY, "choices of kernels");
     if (text[0] == '\0') goto out;
     SH_TRY(describe(here, sizeof(here)));
@@ -158,6 +160,14 @@ bool sh_cuda_measures(void)
     bool measure = table.measure;
     pthread_mutex_unlock(&table.lock);
     return measure;
+}
+
+bool sh_cuda_repeats(void)
+{
+    pthread_mutex_lock(&table.lock);
+    bool may_vary = table.may_vary;
+    pthread_mutex_unlock(&table.lock);
+    return !may_vary;
 }
 
 bool sh_cuda_find_choice(const char *key, char out[SH_CHOICE_BYTES])

@@ -13,11 +13,14 @@ SH_C_BEGIN
 enum { SH_CHOICE_BYTES = 256 };
 
 /** See sh_backend.set_choices and get_choices. */
-SH_MUST_CHECK sh_status sh_cuda_set_choices(const char *text, bool measure);
+SH_MUST_CHECK sh_status sh_cuda_set_choices(const char *text, bool measure, bool repeatable);
 SH_MUST_CHECK sh_status sh_cuda_get_choices(char **text);
 
 /** May what has no choice be measured? */
 bool sh_cuda_measures(void);
+
+/** Must kernels give the same bytes each time? They must until set_choices says otherwise. */
+bool sh_cuda_repeats(void);
 
 /** The choice for a key into out; false: there is none. */
 bool sh_cuda_find_choice(const char *key, char out[SH_CHOICE_BYTES]);

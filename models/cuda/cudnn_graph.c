@@ -23,7 +23,7 @@ struct sh_cudnn_plan {
 /* ---- choices ---- */
 
 /** Whose results are not the same each time, or are less exact than f32 sums of the operands. */
-static bool is_refused(sh_cudnn_descriptor engine, sh_dtype dtype)
+static bool is_refused(sh_cudnn_descriptor engine, const sh_cudnn_conv *conv)
 {
     static const bool refused[CUDNN_NUMERICAL_NOTE_TYPE_COUNT] = {
         [CUDNN_NUMERICAL_NOTE_DOWN_CONVERT_INPUTS] = true,
@@ -43,8 +43,10 @@ static bool is_refused(sh_cudnn_descriptor engine, sh_dtype dtype)
                                          notes) != CUDNN_STATUS_SUCCESS)
         return true;
     for (int64_t i = 0; i < n; i++) {
+        if (conv->may_vary && notes[i] == CUDNN_NUMERICAL_NOTE_NONDETERMINISTIC) continue;
         if ((size_t)notes[i] >= SH_COUNT(refused) || refused[notes[i]]) return true;
-        if (dtype == SH_F32 && notes[i] == CUDNN_NUMERICAL_NOTE_TENSOR_CORE) return true; /* TF32 */
+        if (conv->dtype == SH_F32 && notes[i] == CUDNN_NUMERICAL_NOTE_TENSOR_CORE)
+            return true; /* TF32 */
     }
     return false;
 }
@@ -94,8 +96,8 @@ static bool is_among(const sh_cudnn_choice *choices, int n, const sh_cudnn_choic
 }
 
 /** Append the choice that a configuration is, unless it is refused. */
-static sh_status take_config(sh_cudnn_descriptor config, sh_dtype dtype, sh_cudnn_choice *out,
-                             int *n)
+static sh_status take_config(sh_cudnn_descriptor config, const sh_cudnn_conv *conv,
+                             sh_cudnn_choice *out, int *n)
 {
     sh_status st = SH_OK;
     sh_cudnn_graph g = {0};
@@ -107,7 +109,7 @@ static sh_status take_config(sh_cudnn_descriptor config, sh_dtype dtype, sh_cudn
                                                     CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &one,
                                                     &engine),
                    SH_ERR_INTERNAL, "an engine");
-    if (is_refused(engine, dtype)) goto out;
+    if (is_refused(engine, conv)) goto out;
     SH_TRY(write_choice(&g, config, engine, &out[*n]));
     *n += !is_among(out, *n, &out[*n]);
 out:
@@ -116,8 +118,8 @@ out:
 }
 
 /** What a heuristic proposes, up to *n = max. A graph that it knows nothing for is no failure. */
-static sh_status ask(const sh_cudnn_graph *g, cudnnBackendHeurMode_t mode, sh_dtype dtype, int max,
-                     sh_cudnn_choice *out, int *n)
+static sh_status ask(const sh_cudnn_graph *g, cudnnBackendHeurMode_t mode,
+                     const sh_cudnn_conv *conv, int max, sh_cudnn_choice *out, int *n)
 {
     sh_status st = SH_OK;
     sh_cudnn_graph own = {0};
@@ -145,7 +147,7 @@ static sh_status ask(const sh_cudnn_graph *g, cudnnBackendHeurMode_t mode, sh_dt
                                            CUDNN_TYPE_BACKEND_DESCRIPTOR, MAX_CONFIGS, &n_configs,
                                            configs);
     for (int64_t i = 0; i < n_configs && i < MAX_CONFIGS && *n < max; i++)
-        SH_TRY(take_config(configs[i], dtype, out, n));
+        SH_TRY(take_config(configs[i], conv, out, n));
 out:
     for (int i = 0; i < n_made; i++) (void)sh_cudnn_lib.BackendDestroyDescriptor(configs[i]);
     free(configs);
@@ -163,8 +165,8 @@ static sh_status choices_of(const sh_cudnn_conv *conv, int max, sh_cudnn_choice 
     SH_TRY(sh_cudnn_enter());
     SH_TRY(sh_cudnn_build_graph(conv, &g));
     *n = 0;
-    SH_TRY(ask(&g, CUDNN_HEUR_MODE_A, conv->dtype, max, found, n));
-    if (*n == 0) SH_TRY(ask(&g, CUDNN_HEUR_MODE_FALLBACK, conv->dtype, max, found, n));
+    SH_TRY(ask(&g, CUDNN_HEUR_MODE_A, conv, max, found, n));
+    if (*n == 0) SH_TRY(ask(&g, CUDNN_HEUR_MODE_FALLBACK, conv, max, found, n));
     memcpy(out, found, (size_t)*n * sizeof(*out));
 out:
     free(found);
@@ -174,7 +176,8 @@ out:
 
 /* ---- plans ---- */
 
-static sh_status read_choice(sh_cudnn_graph *g, const char *choice, sh_cudnn_descriptor *config)
+static sh_status read_choice(sh_cudnn_graph *g, const sh_cudnn_conv *conv, const char *choice,
+                             sh_cudnn_descriptor *config)
 {
     sh_status st = SH_OK;
     sh_cudnn_descriptor engine, knobs[MAX_KNOBS];
@@ -190,6 +193,9 @@ static sh_status read_choice(sh_cudnn_graph *g, const char *choice, sh_cudnn_des
         sh_cudnn_for_device(CUDNN_ATTR_ENGINE_DEVICEPROP),
     };
     SH_TRY(SH_CUDNN_BUILD(g, CUDNN_BACKEND_ENGINE_DESCRIPTOR, "an engine", about, &engine));
+    SH_CHECK(!is_refused(engine, conv), SH_ERR_UNSUPPORTED,
+             "cuDNN's engine %lld does not repeat, or rounds more than the sum's order explains",
+             index);
     for (const char *at = choice + n_chars; sscanf(at, " %d=%lld%n", &type, &value, &n_chars) == 2;
          at += n_chars) {
         const cudnnBackendKnobType_t knob = (cudnnBackendKnobType_t)type;
@@ -230,7 +236,7 @@ static sh_status plan_of(const sh_cudnn_conv *conv, const char *choice, sh_cudnn
     SH_CHECK(p != NULL, SH_ERR_NO_MEMORY, "a plan of cuDNN");
     SH_TRY(sh_cudnn_enter());
     SH_TRY(sh_cudnn_build_graph(conv, &p->g));
-    SH_TRY(read_choice(&p->g, choice, &config));
+    SH_TRY(read_choice(&p->g, conv, choice, &config));
     const cudnnHandle_t handle = sh_cudnn_handle();
     const sh_cudnn_attribute table[] = {
         {CUDNN_ATTR_EXECUTION_PLAN_HANDLE, CUDNN_TYPE_HANDLE, 1, handle != NULL ? &handle : NULL},

@@ -29,6 +29,7 @@ typedef struct sh_cudnn_conv {
     int64_t kernel[2];
     int64_t stride[2], dilation[2];
     int64_t pad[4]; /* top, left, bottom, right */
+    bool may_vary;  /* not in the key: engines that are noted as not repeatable serve too */
 } sh_cudnn_conv;
 
 enum { SH_CUDNN_CHOICE_BYTES = 192 };
@@ -53,8 +54,9 @@ typedef struct sh_cudnn_api {
     int (*examine)(sh_finding *out, int max);
 
     /** Choices that may serve, the best guess first; *n of at most `max`, possibly 0. Left out are
-     *  engines that cuDNN notes as not repeatable, and those that round more than the sum's order
-     *  explains: f32 operands cut to tensor cores' precision, bf16 sums, transforms. */
+     *  engines that cuDNN notes as not repeatable, unless conv->may_vary, and those that round more
+     * than the sum's order explains: f32 operands cut to tensor cores' precision, bf16 sums,
+     * transforms. */
     sh_status (*choices)(const sh_cudnn_conv *conv, int max, sh_cudnn_choice *out, int *n);
 
     /** Build what runs. The caller owns *out (release). SH_ERR_UNSUPPORTED where this library or

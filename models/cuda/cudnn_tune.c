@@ -242,8 +242,8 @@ static sh_status measure(const sh_cudnn_conv *conv, candidate *all, int n, char 
     qsort(all, (size_t)n_timed, sizeof(*all), by_time);
     snprintf(choice, SH_CHOICE_BYTES, "%s", plain);
     for (int i = 0; i < n_timed; i++) {
-        bool repeats = false;
-        SH_TRY(check_repeats(&b, &all[i], &repeats));
+        bool repeats = conv->may_vary;
+        if (!repeats) SH_TRY(check_repeats(&b, &all[i], &repeats));
         if (!repeats) continue;
         snprintf(choice, SH_CHOICE_BYTES, "%s", all[i].choice);
         break;
@@ -296,6 +296,7 @@ sh_status sh_cudnn_choose(sh_cudnn_conv *conv, sh_cudnn_plan **plan)
     char key[SH_CUDNN_KEY_BYTES], choice[SH_CHOICE_BYTES], reason[512];
 
     *plan = NULL;
+    conv->may_vary = !sh_cuda_repeats();
     sh_cudnn_key(conv, key);
     bool is_stored = sh_cuda_find_choice(key, choice);
     if (!is_stored) SH_TRY(find_choice(conv, key, choice));

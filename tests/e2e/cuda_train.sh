@@ -30,6 +30,11 @@ train 1 plain device=cuda graphs=false
 same_model one plain
 cmp -s cpu/model.safetensors one/model.safetensors && fail "the CPU computed instead"
 
+train 1 free device=cuda deterministic=off steps=1
+grep -q "cannot be repeated" free.log || fail "a run that cannot be repeated did not say so"
+grep -q "not deterministic" free/manifest.json || fail "its fingerprint does not either"
+grep -q "^forward f32 .*: e5" free/kernels.txt || fail "the fastest engine was not taken"
+
 losses() { sed -n 's/.*"loss":\([0-9.e-]*\).*/\1/p' "$1/metrics.jsonl"; }
 for run in one fast; do
     paste <(losses cpu) <(losses $run) | awk '

@@ -3,9 +3,9 @@
 // library: sh_models_cuda_emulated
 /**
  * Engines of cuDNN for dense convolutions: measured, guessed, stored, refused. What stands in for
- * cuDNN (models/cuda/emulator/cudnn.c) has four: e1, the best guess; e2, the fastest, which cannot
- * be planned; e3, fast, but with other bytes each time; e4. e9 gives bf16 weights their gradient in
- * f32.
+ * cuDNN (models/cuda/emulator/cudnn.c) has five: e1, the best guess; e2, the fastest, which cannot
+ * be planned; e5 and e3, fast, but with other bytes each time, as e5 says of itself; e4. e9 gives
+ * bf16 weights their gradient in f32.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -46,14 +46,19 @@ static sh_status plan_net(sh_dtype dtype)
 }
 
 /** The choices after planning with those of `text`; malloc'd. */
-static char *choices_with(const char *text, bool measure, sh_dtype dtype)
+static char *choices_of(const char *text, bool measure, bool repeatable, sh_dtype dtype)
 {
     char *after = NULL;
 
-    assert_ok(sh_backend_cuda.set_choices(text, measure));
+    assert_ok(sh_backend_cuda.set_choices(text, measure, repeatable));
     assert_ok(plan_net(dtype));
     assert_ok(sh_backend_cuda.get_choices(&after));
     return after;
+}
+
+static char *choices_with(const char *text, bool measure, sh_dtype dtype)
+{
+    return choices_of(text, measure, true, dtype);
 }
 
 static void assert_all_are(char *text, const char *choice)
@@ -101,6 +106,17 @@ static void measured__are_the_fastest_that_repeat(void **state)
     }
 }
 
+static void that_need_not_repeat__are_the_fastest(void **state)
+{
+    (void)state;
+    char *text = choices_of("", true, false, SH_F32);
+    assert_all_are(text, "e5");
+    assert_ok(sh_backend_cuda.set_choices(text, false, true)); /* and are refused where they must */
+    assert_int_equal(plan_net(SH_F32), SH_ERR_MISMATCH);
+    assert_non_null(strstr(sh_error_message(), "e5"));
+    free(text);
+}
+
 static void not_measured__are_the_best_guess(void **state)
 {
     (void)state;
@@ -125,7 +141,7 @@ static void one_that_cannot_be_used__is_refused(void **state)
     char *text = choices_with("", false, SH_F32);
     char *other = with_choice(text, "grad_x", "e2");
     assert_string_not_equal(text, other);
-    assert_ok(sh_backend_cuda.set_choices(other, true));
+    assert_ok(sh_backend_cuda.set_choices(other, true, true));
     assert_int_equal(plan_net(SH_F32), SH_ERR_MISMATCH);
     assert_non_null(strstr(sh_error_message(), "e2"));
     free(text);
@@ -147,7 +163,7 @@ static void those_of_another_library_or_no_choices__are_refused(void **state)
 
     (void)state;
     for (size_t i = 0; i < SH_COUNT(cases); i++)
-        assert_int_equal(sh_backend_cuda.set_choices(cases[i].text, false), cases[i].status);
+        assert_int_equal(sh_backend_cuda.set_choices(cases[i].text, false, true), cases[i].status);
 }
 
 static double distance(const float *a, const float *b, int64_t n)
@@ -194,7 +210,7 @@ static void every_choice__gives_the_gradients_of_ref(void **state)
         char *chosen = with_choice(text, cases[i].prefix, cases[i].choice), *after = NULL;
         float *ref = gradients_on(&sh_backend_ref, cases[i].dtype, &n);
 
-        assert_ok(sh_backend_cuda.set_choices(chosen, false));
+        assert_ok(sh_backend_cuda.set_choices(chosen, false, true));
         float *cuda = gradients_on(&sh_backend_cuda, cases[i].dtype, &n);
         print_message("%s %s: %.1e\n", cases[i].prefix, cases[i].choice, distance(cuda, ref, n));
         assert_true(distance(cuda, ref, n) < cases[i].bound);
@@ -211,13 +227,14 @@ static void every_choice__gives_the_gradients_of_ref(void **state)
 static int forget(void **state)
 {
     (void)state;
-    return sh_backend_cuda.set_choices("", false) == SH_OK ? 0 : -1;
+    return sh_backend_cuda.set_choices("", false, true) == SH_OK ? 0 : -1;
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_teardown(measured__are_the_fastest_that_repeat, forget),
+        cmocka_unit_test_teardown(that_need_not_repeat__are_the_fastest, forget),
         cmocka_unit_test_teardown(not_measured__are_the_best_guess, forget),
         cmocka_unit_test_teardown(stored__are_not_measured_again, forget),
         cmocka_unit_test_teardown(one_that_cannot_be_used__is_refused, forget),
