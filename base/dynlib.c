@@ -15,7 +15,7 @@
 #define PACKAGES "/lib{,64}/python3*/{site,dist}-packages/nvidia/*/lib"
 #define TOOLKIT "{/lib64,/lib}"
 
-enum origin { PROGRAM, ROOT, LOADER, FOLDER, VARIABLE };
+enum origin { PROGRAM, ROOT, NEAR, LOADER, FOLDER, VARIABLE };
 
 /** Folders as glob(7) has them with braces, below what they are said to be of. */
 static const struct place {
@@ -25,6 +25,7 @@ static const struct place {
 } places[] = {
     {PROGRAM, NULL, "{,/../lib}"},
     {ROOT, NULL, "{,/lib,/lib64}"},
+    {NEAR, NULL, "{,/../../*/lib}"},
     {LOADER, NULL, NULL},
     {VARIABLE, "LD_LIBRARY_PATH", ""},         /* the loader was there: for other versions */
     {FOLDER, "/usr", "/lib{64,/*-linux-gnu}"}, /* a bundle's loader may know other folders */
@@ -98,16 +99,24 @@ static bool serves(search *s, const char *file, void *handle)
     return false;
 }
 
-/** Where the library of a function is, without links; `file` where that cannot be told. */
+/** Where the library of a function is, in a folder without links; `file` where that cannot be told.
+ */
 static void locate(const search *s, const char *file)
 {
     void *function;
     Dl_info info = {0};
-    char path[PATH_MAX];
+    char given[SH_DYNLIB_PATH], folder[PATH_MAX];
 
     memcpy(&function, s->calls, sizeof(function));
-    bool known = dladdr(function, &info) != 0 && realpath(info.dli_fname, path) != NULL;
-    snprintf(s->found->path, sizeof(s->found->path), "%s", known ? path : file);
+    snprintf(s->found->path, sizeof(s->found->path), "%s", file);
+    if (dladdr(function, &info) == 0) return;
+    snprintf(given, sizeof(given), "%s", info.dli_fname);
+    char *slash = strrchr(given, '/');
+    if (slash == NULL) return;
+    *slash = '\0';
+    if (realpath(given, folder) == NULL ||
+        sh_path_join(folder, slash + 1, s->found->path, sizeof(s->found->path)) != SH_OK)
+        snprintf(s->found->path, sizeof(s->found->path), "%s", file);
 }
 
 /** Open a file by its path, or by its name alone as the loader finds it. */
@@ -175,19 +184,23 @@ static bool visit_folder(search *s, const char *folder, int n, const char *below
     return ended;
 }
 
+/** Characters of a file's folder. */
+static int folder_length(const char *path)
+{
+    return sh_path_name(path) == path ? 0 : (int)(sh_path_name(path) - path) - 1;
+}
+
 static bool visit_place(search *s, const struct place *p, const char *name, visit each)
 {
-    char program[SH_DYNLIB_PATH];
-    const char *variable = p->of == ROOT ? s->spec->root : p->name;
-    const char *value = NULL;
+    char program[SH_DYNLIB_PATH] = "";
+    const char *value = NULL, *file = p->of == PROGRAM ? program : s->spec->near;
 
-    if (p->of == PROGRAM) {
-        if (sh_path_program(program, sizeof(program)) == SH_OK) value = program;
-        int n = value != NULL ? (int)(sh_path_name(program) - program) - 1 : 0;
-        return visit_folder(s, program, n, p->folders, name, each);
-    }
+    if (p->of == PROGRAM && sh_path_program(program, sizeof(program)) != SH_OK) return false;
+    if (p->of == PROGRAM || p->of == NEAR)
+        return file != NULL && visit_folder(s, file, folder_length(file), p->folders, name, each);
     if (p->of == FOLDER)
         return visit_folder(s, p->name, (int)strlen(p->name), p->folders, name, each);
+    const char *variable = p->of == ROOT ? s->spec->root : p->name;
     if (variable != NULL) value = getenv(variable);
     while (value != NULL && *value != '\0') {
         int n = (int)strcspn(value, ":");
@@ -229,8 +242,7 @@ sh_status sh_dynlib_open(const sh_dynlib_spec *spec, void *calls, sh_dynlib *out
                 s.other[0] != '\0' ? " is another version" : "");
     }
     if (spec->needs != NULL)
-        (void)visit_folder(&s, found.path, (int)(sh_path_name(found.path) - found.path) - 1, "",
-                           spec->needs, open_needed);
+        (void)visit_folder(&s, found.path, folder_length(found.path), "", spec->needs, open_needed);
     snprintf(found.passed_over, sizeof(found.passed_over), "%s", s.refused);
     *out = found;
 out:

@@ -13,9 +13,10 @@
  *
  *   1. the program's own folder, and lib beside it
  *   2. the library's own variable, as $NCCL_ROOT, with its folders lib and lib64
- *   3. wherever the loader looks: $LD_LIBRARY_PATH, what the system has installed
- *   4. lib64 and lib of $CUDA_HOME, $CUDA_PATH and /usr/local/cuda
- *   5. Python's packages (site-packages/nvidia), of $VIRTUAL_ENV, of $CONDA_PREFIX, of the programs
+ *   3. the folder of a library that it comes with, and packages beside that one's (../../NAME/lib)
+ *   4. wherever the loader looks: $LD_LIBRARY_PATH, what the system has installed
+ *   5. lib64 and lib of $CUDA_HOME, $CUDA_PATH and /usr/local/cuda
+ *   6. Python's packages (site-packages/nvidia), of $VIRTUAL_ENV, of $CONDA_PREFIX, of the programs
  *      on $PATH, of the user
  */
 #ifndef SH_BASE_DYNLIB_H
@@ -31,6 +32,7 @@ typedef struct sh_dynlib_spec {
     const char *file;  /* its name with the major version: "libnccl.so.2" */
     const char *like;  /* other versions of it, as glob(7) has it, for messages: "libnccl.so.*" */
     const char *root;  /* the variable that may name its folder; NULL: none does */
+    const char *near;  /* the path of a library that it mostly comes with; NULL: none */
     const char *needs; /* files beside it that it opens while it runs, and finds only where the
                           loader looks, as glob(7) has it; NULL: none */
     const char *const *functions; /* names */

@@ -22,6 +22,24 @@ static const sh_dynlib_spec cudnn = {.file = "libcudnn_graph.so.9",
                                      .version = version_of,
                                      .least_version = 90800}; /* describes devices */
 
+/** What cuDNN, and what it opens, ask the loader for by name: what is loaded already is taken,
+ * wherever it came from. */
+static const struct companion {
+    const char *what, *library, *function;
+    const char *needs; /* see sh_dynlib_spec */
+    bool is_needed;    /* cuDNN ends the process without it */
+    const char *remedy;
+} companions[] = {
+    {"cublaslt", "libcublasLt", "cublasLtGetVersion", NULL, true,
+     "cuDNN cannot do without it: it is a part of CUDA (CUDA_HOME), and of Python's package "
+     "nvidia-cublas"},
+    {"nvrtc", "libnvrtc", "nvrtcVersion", "libnvrtc-builtins.so.*", false,
+     "cuDNN does without the engines that compile their kernels: it is a part of CUDA (CUDA_HOME), "
+     "and of Python's package nvidia-cuda-nvrtc"},
+};
+
+enum { N_PARTS = 1 + SH_COUNT(companions) }; /* cuDNN is the first */
+
 /** One file, or why there is none. */
 typedef struct part {
     sh_status status;
@@ -30,8 +48,7 @@ typedef struct part {
 } part;
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
-static part cudnn_part, nvrtc_part;
-static int cuda; /* major version of the CUDA that the found cuDNN is for */
+static part parts[N_PARTS];
 
 static void open_part(const sh_dynlib_spec *spec, void *calls, part *out)
 {
@@ -41,28 +58,29 @@ static void open_part(const sh_dynlib_spec *spec, void *calls, part *out)
     sh_error_clear();
 }
 
-/* cuDNN asks the loader for NVRTC by its name, and NVRTC so for its builtins: what is loaded
- * already is taken, wherever it came from. */
-static void open_nvrtc(void)
+/** That of the CUDA which the cuDNN that was found is for. */
+static void open_companion(const struct companion *c, part *out)
 {
-    static const char *const version = "nvrtcVersion";
-    static void *call;
-    char file[64];
+    char file[64], like[64];
+    void *call;
 
-    cuda = (int)(sh_cudnn_lib.GetCudartVersion() / 1000);
-    snprintf(file, sizeof(file), "libnvrtc.so.%d", cuda);
-    const sh_dynlib_spec nvrtc = {.file = file,
-                                  .like = "libnvrtc.so.*",
-                                  .needs = "libnvrtc-builtins.so.*",
-                                  .functions = &version,
-                                  .n_functions = 1};
-    open_part(&nvrtc, &call, &nvrtc_part);
+    snprintf(file, sizeof(file), "%s.so.%d", c->library,
+             (int)(sh_cudnn_lib.GetCudartVersion() / 1000));
+    snprintf(like, sizeof(like), "%s.so.*", c->library);
+    const sh_dynlib_spec spec = {.file = file,
+                                 .like = like,
+                                 .near = parts[0].library.path,
+                                 .needs = c->needs,
+                                 .functions = &c->function,
+                                 .n_functions = 1};
+    open_part(&spec, &call, out);
 }
 
 static void open_once(void)
 {
-    open_part(&cudnn, &sh_cudnn_lib, &cudnn_part);
-    if (cudnn_part.status == SH_OK) open_nvrtc();
+    open_part(&cudnn, &sh_cudnn_lib, &parts[0]);
+    for (int i = 1; i < N_PARTS && parts[0].status == SH_OK; i++)
+        open_companion(&companions[i - 1], &parts[i]);
 }
 
 sh_status sh_cudnn_library_open(void)
@@ -70,7 +88,11 @@ sh_status sh_cudnn_library_open(void)
     sh_status st = SH_OK;
 
     pthread_once(&once, open_once);
-    SH_CHECK(cudnn_part.status == SH_OK, cudnn_part.status, "cuDNN: %s", cudnn_part.error);
+    for (int i = 0; i < N_PARTS; i++) {
+        bool is_needed = i == 0 || companions[i - 1].is_needed;
+        SH_CHECK(!is_needed || parts[i].status == SH_OK, parts[i].status, "cuDNN: %s",
+                 parts[i].error);
+    }
 out:
     return st;
 }
@@ -85,26 +107,24 @@ static void describe_part(const part *p, sh_finding *out)
 
 int sh_cudnn_examine(sh_finding *out, int max)
 {
-    bool is_there = sh_cudnn_library_open() == SH_OK;
-    int n = is_there ? 2 : 1;
+    pthread_once(&once, open_once);
+    int n = parts[0].status == SH_OK ? N_PARTS : 1;
 
     if (max < n) return 0;
     out[0] = (sh_finding){.what = "cudnn", .is_needed = true};
-    describe_part(&cudnn_part, &out[0]);
-    if (!is_there) {
-        sh_error_clear();
+    describe_part(&parts[0], &out[0]);
+    if (n == 1)
         snprintf(out->remedy, sizeof(out->remedy),
                  "dense convolutions are cuDNN's (9.8 or later): name its folder in CUDNN_ROOT, "
                  "load the site's module, or pip install nvidia-cudnn-cu%d",
                  CUDART_VERSION / 1000);
-        return n;
+    for (int i = 1; i < n; i++) {
+        const struct companion *c = &companions[i - 1];
+
+        out[i] = (sh_finding){.what = c->what, .is_needed = c->is_needed};
+        describe_part(&parts[i], &out[i]);
+        if (parts[i].status != SH_OK)
+            snprintf(out[i].remedy, sizeof(out[i].remedy), "%s", c->remedy);
     }
-    out[1] = (sh_finding){.what = "nvrtc"};
-    describe_part(&nvrtc_part, &out[1]);
-    if (nvrtc_part.status != SH_OK)
-        snprintf(out[1].remedy, sizeof(out[1].remedy),
-                 "cuDNN does without the engines that compile their kernels: CUDA %d has it "
-                 "(CUDA_HOME), and so has Python's package nvidia-cuda-nvrtc",
-                 cuda);
     return n;
 }

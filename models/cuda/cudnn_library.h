@@ -35,11 +35,11 @@ typedef struct sh_cudnn_calls {
 /** Usable once it was opened. */
 extern sh_cudnn_calls sh_cudnn_lib;
 
-/** Look for cuDNN, and for the compiler (NVRTC) that some of its engines call; once. Thread-safe.
- *  SH_ERR_NOT_FOUND: there is no cuDNN that can be used. */
+/** Look for cuDNN, for cuBLASLt, which it needs, and for the compiler that some of its engines call
+ *  (NVRTC); once. Thread-safe. SH_ERR_NOT_FOUND: there is no cuDNN that can be used. */
 SH_MUST_CHECK sh_status sh_cudnn_library_open(void);
 
-/** See sh_cudnn_api.examine: "cudnn", which is needed, and "nvrtc". */
+/** See sh_cudnn_api.examine: "cudnn" and "cublaslt", which are needed, and "nvrtc". */
 int sh_cudnn_examine(sh_finding *out, int max);
 
 SH_C_END

@@ -180,7 +180,28 @@ static void dynlib_open__looks_beside_the_program_first(void **state)
     sh_status st = sh_dynlib_open(&spec, &fish, &library);
     snprintf(said, sizeof(said), "%s", st == SH_OK ? library.path : sh_error_message());
     unlink(path);
-    assert_string_equal(said, from); /* links are followed */
+    assert_string_equal(said, path);
+}
+
+/** As wheels have NVRTC: site-packages/nvidia/cu13/lib, beside site-packages/nvidia/cudnn/lib. */
+static void dynlib_open__looks_near_another(void **state)
+{
+    sh_dynlib library;
+    fish_calls fish = {0};
+    sh_dynlib_spec near = spec;
+    char other[8192], path[8192];
+
+    (void)state;
+    snprintf(other, sizeof(other), "%s", put("old", "site/nvidia/pond/lib", "libpond.so"));
+    snprintf(path, sizeof(path), "%s", put("good", "site/nvidia/fish/lib", file));
+    put("good", "home/lib", file);
+    name("CUDA_HOME", "home");
+    near.near = other;
+    assert_ok(sh_dynlib_open(&near, &fish, &library));
+    assert_string_equal(library.path, path);
+    snprintf(path, sizeof(path), "%s", put("good", "site/nvidia/pond/lib", file));
+    assert_ok(sh_dynlib_open(&near, &fish, &library));
+    assert_string_equal(library.path, path);
 }
 
 /** Several folders between colons; some are empty or not there. */
@@ -274,6 +295,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(dynlib_open__looks_in_order),
         TEST(dynlib_open__looks_beside_the_program_first),
+        TEST(dynlib_open__looks_near_another),
         TEST(dynlib_open__reads_lists_of_folders),
         TEST(dynlib_open__names_another_version),
         TEST(dynlib_open__says_why_files_cannot_be_used),
