@@ -5,6 +5,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include <cmocka.h>
@@ -269,6 +270,30 @@ static void backend_find__names_what_there_is(void **state)
     assert_null(backend->host_view);
 }
 
+static bool lacks_needed; /* of what the next one finds */
+
+static int find_missing(sh_finding *out, int max)
+{
+    assert_true(max >= 2);
+    out[0] = (sh_finding){.what = "fins", .found = "no fins", .remedy = "swim otherwise"};
+    out[1] = (sh_finding){.what = "gills", .found = "two", .is_needed = true};
+    if (lacks_needed) snprintf(out[1].remedy, sizeof(out[1].remedy), "come up for air");
+    return 2;
+}
+
+static void backend_check__refuses_what_lacks_something_needed(void **state)
+{
+    const sh_backend plain = {.name = "plain"}, fish = {.name = "fish", .examine = find_missing};
+
+    (void)state;
+    assert_int_equal(sh_backend_check(&plain), SH_OK);
+    lacks_needed = false;
+    assert_int_equal(sh_backend_check(&fish), SH_OK);
+    lacks_needed = true;
+    assert_int_equal(sh_backend_check(&fish), SH_ERR_UNSUPPORTED);
+    assert_string_equal(sh_error_message(), "gills: two: come up for air");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -281,6 +306,7 @@ int main(void)
         cmocka_unit_test(builder__remembers_the_first_failure),
         cmocka_unit_test(builder__refuses_what_cannot_be),
         cmocka_unit_test(backend_find__names_what_there_is),
+        cmocka_unit_test(backend_check__refuses_what_lacks_something_needed),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
