@@ -5,8 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/tree.h"
 #include "models/optim_kernels.h"
+#include "models/replay.h"
 #include "models/trained.h"
 
 /* A run of slots that are updated alike. */
@@ -24,9 +24,11 @@ struct sh_optim {
     sh_trained trained;
     segment *segments;
     int n_segments;
-    double *block_sums; /* [ceil(n_params / SH_NORM_BLOCK)] scratch of the norm */
     const sh_optim_kernels *kernels;
-    sh_buffer *device_sums; /* the same, where kernels do not write the host's memory; or NULL */
+    sh_replays replays;
+    sh_buffer *sums;            /* [ceil(n_params / SH_NORM_BLOCK)] f64, scratch of the norm */
+    sh_buffer *now;             /* one sh_optim_now */
+    sh_optim_rates *next_rates; /* of the next update; page-locked where the backend has a device */
     sh_buffer *arenas[SH_OPTIM_ARENA_COUNT];
 };
 
@@ -106,15 +108,18 @@ sh_status sh_optim_create(const sh_optim_config *config, sh_store *store, sh_opt
     o->backend = sh_store_backend(store);
     o->kernels = o->backend->optim != NULL ? o->backend->optim : &sh_optim_host;
     SH_TRY(sh_optim_refresh(o));
-    o->block_sums = calloc((size_t)n_blocks + 1, sizeof(*o->block_sums));
-    SH_CHECK(o->block_sums != NULL, SH_ERR_NO_MEMORY, "optimizer norm");
+    SH_TRY(o->backend->alloc((size_t)(n_blocks + 1) * sizeof(double), &o->sums));
+    SH_TRY(o->backend->alloc(sizeof(sh_optim_now), &o->now));
+    if (o->backend->device != NULL)
+        SH_TRY(o->backend->device->alloc_host(sizeof(*o->next_rates), (void **)&o->next_rates));
+    else
+        o->next_rates = calloc(1, sizeof(*o->next_rates));
+    SH_CHECK(o->next_rates != NULL, SH_ERR_NO_MEMORY, "optimizer");
     for (int a = 0; a < SH_OPTIM_ARENA_COUNT; a++) {
         int64_t n = arena_elems(o, (sh_optim_arena)a);
 
         if (n > 0) SH_TRY(o->backend->alloc((size_t)n * sizeof(float), &o->arenas[a]));
     }
-    if (o->backend->optim != NULL)
-        SH_TRY(o->backend->alloc((size_t)n_blocks * sizeof(double), &o->device_sums));
     *out = o;
     o = NULL;
 out:
@@ -128,8 +133,13 @@ void sh_optim_destroy(sh_optim **optim)
 
     if (o == NULL) return;
     for (int a = 0; a < SH_OPTIM_ARENA_COUNT; a++) o->backend->free(&o->arenas[a]);
-    o->backend->free(&o->device_sums);
-    free(o->block_sums);
+    o->backend->free(&o->sums);
+    o->backend->free(&o->now);
+    if (o->backend->device != NULL)
+        o->backend->device->free_host(o->next_rates);
+    else
+        free(o->next_rates);
+    sh_replays_clear(&o->replays, o->backend);
     free(o->segments);
     sh_trained_clear(&o->trained);
     free(o);
@@ -157,26 +167,11 @@ static void leave(const sh_optim *o)
     if (o->backend->leave != NULL) o->backend->leave();
 }
 
-sh_status sh_optim_norm(sh_optim *o, const float *reduce, double *norm)
-{
-    sh_status st = SH_OK;
-    int64_t n_blocks = n_norm_blocks(o->trained.n_params);
-
-    o->kernels->squares(reduce, o->trained.n_params,
-                        o->device_sums != NULL ? o->backend->device_ptr(o->device_sums, 0)
-                                               : o->block_sums);
-    if (o->device_sums != NULL)
-        SH_TRY(o->backend->copy_out(o->device_sums, 0, o->block_sums,
-                                    (size_t)n_blocks * sizeof(double)));
-    *norm = sqrt(sh_tree_sum(o->block_sums, n_blocks));
-out:
-    return st;
-}
-
 sh_status sh_optim_refresh(sh_optim *o)
 {
     sh_status st = SH_OK;
 
+    sh_replays_clear(&o->replays, o->backend);
     sh_trained_clear(&o->trained);
     SH_TRY(sh_trained_collect(o->store, &o->trained));
     SH_TRY(build_segments(o));
@@ -215,22 +210,22 @@ sh_status sh_optim_start_average(sh_optim *o)
     return SH_OK;
 }
 
-/* What one update needs, as plain numbers and pointers that kernels can follow. */
+/* What one update works on. Without gaps: it is the key of a recording. */
 typedef struct update {
     float *params, *states, *first, *second;
     const float *reduce; /* the packed vector */
-    float scale, learning_rate, step_size, root_correction;
+    sh_optim_now *now;
 } update;
 
 static void update_by_sgd(const sh_optim *o, const update *u, const segment *s)
 {
-    const sh_sgd c = {.scale = u->scale,
-                      .decay = s->decay ? o->config.weight_decay : 0.0f,
+    const sh_sgd c = {.decay = s->decay ? o->config.weight_decay : 0.0f,
                       .momentum = o->config.momentum,
-                      .learning_rate = u->learning_rate * s->lr_scale};
+                      .lr_scale = s->lr_scale};
     float *momentum = u->first != NULL ? u->first + s->begin : NULL;
 
-    o->kernels->sgd(u->params + s->begin, momentum, u->reduce + s->packed, s->end - s->begin, &c);
+    o->kernels->sgd(u->params + s->begin, momentum, u->reduce + s->packed, s->end - s->begin, &c,
+                    u->now);
 }
 
 static void update_by_adam(const sh_optim *o, const update *u, const segment *s)
@@ -238,18 +233,15 @@ static void update_by_adam(const sh_optim *o, const update *u, const segment *s)
     const sh_optim_config *config = &o->config;
     bool is_decoupled = config->kind == SH_OPTIM_ADAMW;
     float decay = s->decay ? config->weight_decay : 0.0f;
-    const sh_adam c = {.scale = u->scale,
-                       .l2 = is_decoupled ? 0.0f : decay,
-                       .shrink =
-                           is_decoupled ? 1.0f - u->learning_rate * s->lr_scale * decay : 1.0f,
+    const sh_adam c = {.l2 = is_decoupled ? 0.0f : decay,
+                       .decay = is_decoupled ? decay : 0.0f,
                        .beta1 = config->beta1,
                        .beta2 = config->beta2,
-                       .step_size = u->step_size * s->lr_scale,
-                       .root_correction = u->root_correction,
+                       .lr_scale = s->lr_scale,
                        .eps = config->eps};
 
     o->kernels->adam(u->params + s->begin, u->first + s->begin, u->second + s->begin,
-                     u->reduce + s->packed, s->end - s->begin, &c);
+                     u->reduce + s->packed, s->end - s->begin, &c, u->now);
 }
 
 static void update_states(const sh_optim *o, const update *u)
@@ -260,7 +252,7 @@ static void update_states(const sh_optim *o, const update *u)
         if (slot->kind != SH_SLOT_STATE || !slot->trainable) continue;
         o->kernels->blend(u->states + slot->offset,
                           u->reduce + sh_trained_place(&o->trained, o->store, i), slot->n_elems,
-                          slot->momentum);
+                          slot->momentum, u->now);
     }
 }
 
@@ -270,34 +262,89 @@ static void update_average(const sh_optim *o, const update *u)
 
     if (o->config.ema <= 0) return;
     o->kernels->approach(device(o, o->arenas[SH_OPTIM_EMA_PARAMS]), u->params,
-                         sh_store_n_params(o->store), share);
+                         sh_store_n_params(o->store), share, u->now);
     o->kernels->approach(device(o, o->arenas[SH_OPTIM_EMA_STATES]), u->states,
-                         sh_store_n_states(o->store), share);
+                         sh_store_n_states(o->store), share, u->now);
 }
 
-void sh_optim_update(sh_optim *o, const float *reduce, double norm, double learning_rate,
-                     int64_t step)
+typedef struct launch {
+    const sh_optim *optim;
+    update update;
+} launch;
+
+/* Nothing of it depends on the step but through u->now. */
+static sh_status launch_update(void *context)
 {
-    const sh_optim_config *c = &o->config;
-    double t = (double)(step + 1);
-    update u = {.params = device(o, sh_store_params(o->store)),
-                .states = device(o, sh_store_states(o->store)),
-                .first = device(o, o->arenas[SH_OPTIM_FIRST]),
-                .second = device(o, o->arenas[SH_OPTIM_SECOND]),
-                .reduce = reduce,
-                .scale = c->clip_norm > 0 && norm > c->clip_norm ? (float)(c->clip_norm / norm) : 1,
-                .learning_rate = (float)learning_rate,
-                .step_size = (float)(learning_rate / (1.0 - pow(c->beta1, t))),
-                .root_correction = (float)sqrt(1.0 - pow(c->beta2, t))};
+    const launch *l = context;
+    const sh_optim *o = l->optim;
+    const update *u = &l->update;
+    const sh_optim_limits limits = {o->config.clip_norm, o->config.bad_norm};
+    double *sums = o->backend->device_ptr(o->sums, 0);
 
     enter(o);
+    o->kernels->squares(u->reduce, o->trained.n_params, sums);
+    o->kernels->judge(sums, n_norm_blocks(o->trained.n_params), &limits, u->now);
     for (int i = 0; i < o->n_segments; i++) {
-        if (c->kind == SH_OPTIM_SGD)
-            update_by_sgd(o, &u, &o->segments[i]);
+        if (o->config.kind == SH_OPTIM_SGD)
+            update_by_sgd(o, u, &o->segments[i]);
         else
-            update_by_adam(o, &u, &o->segments[i]);
+            update_by_adam(o, u, &o->segments[i]);
     }
-    update_states(o, &u);
-    update_average(o, &u);
+    update_states(o, u);
+    update_average(o, u);
     leave(o);
+    return SH_OK;
+}
+
+/* Page-locked memory may be written again: whoever reads an update's outcome has waited for it. */
+static sh_status send_rates(sh_optim *o, double learning_rate, int64_t step)
+{
+    sh_status st = SH_OK;
+    double t = (double)(step + 1);
+    const sh_backend *backend = o->backend;
+
+    *o->next_rates =
+        (sh_optim_rates){.learning_rate = (float)learning_rate,
+                         .step_size = (float)(learning_rate / (1.0 - pow(o->config.beta1, t))),
+                         .root_correction = (float)sqrt(1.0 - pow(o->config.beta2, t))};
+    if (backend->device != NULL)
+        SH_TRY(backend->device->send(SH_QUEUE_COMPUTE, backend->device_ptr(o->now, 0),
+                                     o->next_rates, sizeof(*o->next_rates)));
+    else
+        SH_TRY(backend->copy_in(o->now, 0, o->next_rates, sizeof(*o->next_rates)));
+out:
+    return st;
+}
+
+sh_status sh_optim_update(sh_optim *o, const float *reduce, double learning_rate, int64_t step)
+{
+    sh_status st = SH_OK;
+    launch l = {o,
+                {.params = device(o, sh_store_params(o->store)),
+                 .states = device(o, sh_store_states(o->store)),
+                 .first = device(o, o->arenas[SH_OPTIM_FIRST]),
+                 .second = device(o, o->arenas[SH_OPTIM_SECOND]),
+                 .reduce = reduce,
+                 .now = o->backend->device_ptr(o->now, 0)}};
+
+    SH_TRY(send_rates(o, learning_rate, step));
+    if (o->config.recorded)
+        SH_TRY(sh_replays_run(&o->replays, o->backend, &l.update, sizeof(l.update), launch_update,
+                              &l));
+    else
+        SH_TRY(launch_update(&l));
+out:
+    return st;
+}
+
+sh_status sh_optim_read(sh_optim *o, double *norm, bool *good)
+{
+    sh_status st = SH_OK;
+    sh_optim_now now;
+
+    SH_TRY(o->backend->copy_out(o->now, 0, &now, sizeof(now)));
+    *norm = now.norm;
+    *good = now.good != 0;
+out:
+    return st;
 }

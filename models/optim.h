@@ -19,7 +19,9 @@ typedef struct sh_optim_config {
     float weight_decay; /* adam, sgd: added to the gradient; adamw: decoupled. Only slots with decay
                          */
     float clip_norm;    /* 0: off */
-    float ema;          /* decay of the moving average of params and states; 0: off */
+    double bad_norm; /* a gradient with a larger norm changes nothing; 0: any finite one is good */
+    bool recorded;   /* launched by recordings where the backend can (models/replay.h) */
+    float ema;       /* decay of the moving average of params and states; 0: off */
 } sh_optim_config;
 
 typedef struct sh_optim sh_optim; /* moments and moving average, in the backend's memory */
@@ -48,10 +50,6 @@ SH_MUST_CHECK sh_status sh_optim_start_average(sh_optim *optim);
 /** The buffer of an arena and its elements; NULL and 0 where this optimizer has none. */
 sh_buffer *sh_optim_arena_buffer(sh_optim *optim, sh_optim_arena arena, int64_t *n_elems);
 
-/** L2 norm of the gradient in `reduce` (as below): f64 sums of blocks of SH_NORM_BLOCK added by
- *  sh_tree_sum. Waits for the backend where it must. */
-SH_MUST_CHECK sh_status sh_optim_norm(sh_optim *optim, const float *reduce, double *norm);
-
 /** Read the slots' trainable and lr_scale flags anew, after they have changed: what is frozen now
  *  keeps its moments, which rest until it is trained again. */
 SH_MUST_CHECK sh_status sh_optim_refresh(sh_optim *optim);
@@ -60,16 +58,22 @@ SH_MUST_CHECK sh_status sh_optim_refresh(sh_optim *optim);
 SH_MUST_CHECK sh_status sh_optim_reset(sh_optim *optim);
 
 /**
- * One update: gradients scaled by
- * min(1, clip_norm / norm), then running statistics: new = (1 - momentum) old + momentum delta.
+ * One update: the gradient's norm, gradients scaled by min(1, clip_norm / norm), then running
+ * statistics: new = (1 - momentum) old + momentum delta. Does not wait for the backend. A bad
+ * gradient - its norm is not finite, or above bad_norm - changes nothing; sh_optim_read tells.
  *
  * reduce the packed vector of models/trained.h, as the reducer gives it: in the backend's memory
  *        where the backend has kernels of its own (sh_backend.optim), otherwise in the host's
  * step   counts from 0, at the last reset (bias corrections use step + 1)
- * Formulas: Kingma and Ba 2015 with PyTorch's placement of eps; Loshchilov and Hutter 2019.
+ * Norm: L2, f64 sums of blocks of SH_NORM_BLOCK added by the tree of base/tree.h. Formulas: Kingma
+ * and Ba 2015 with PyTorch's placement of eps; Loshchilov and Hutter 2019.
  */
-void sh_optim_update(sh_optim *optim, const float *reduce, double norm, double learning_rate,
-                     int64_t step);
+SH_MUST_CHECK sh_status sh_optim_update(sh_optim *optim, const float *reduce, double learning_rate,
+                                        int64_t step);
+
+/** The gradient's norm in the last update, before clipping, and whether it was good. Waits for the
+ *  backend. */
+SH_MUST_CHECK sh_status sh_optim_read(sh_optim *optim, double *norm, bool *good);
 
 SH_C_END
 

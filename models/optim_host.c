@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 /** The optimizer's loops in host memory. */
 #include <math.h>
+#include <stdbool.h>
 #include <string.h>
 
+#include "base/tree.h"
 #include "models/optim_kernels.h"
 
 enum { BLOCK = 16384 /* elements of one task */ };
@@ -19,24 +21,44 @@ static int64_t block_elems(int64_t begin, int64_t n)
     return n - begin < BLOCK ? n - begin : BLOCK;
 }
 
-static void sgd(float *p, float *m, const float *grad, int64_t n, const sh_sgd *c)
+static void judge(double *sums, int64_t n, const sh_optim_limits *limits, sh_optim_now *now)
 {
+    double norm = sqrt(sh_tree_sum(sums, n));
+    bool is_large = limits->bad_norm > 0 && norm > limits->bad_norm;
+    bool clips = limits->clip_norm > 0 && norm > limits->clip_norm;
+
+    now->norm = norm;
+    now->scale = clips ? (float)(limits->clip_norm / norm) : 1.0f;
+    now->good = isfinite(norm) && !is_large;
+}
+
+static void sgd(float *p, float *m, const float *grad, int64_t n, const sh_sgd *c,
+                const sh_optim_now *now)
+{
+    const float scale = now->scale, rate = now->rates.learning_rate * c->lr_scale;
+
+    if (!now->good) return;
 #pragma omp parallel for schedule(static)
     for (int64_t i = 0; i < n; i++) {
-        float g = grad[i] * c->scale + c->decay * p[i];
+        float g = grad[i] * scale + c->decay * p[i];
 
         if (m != NULL) g = m[i] = c->momentum * m[i] + g;
-        p[i] -= c->learning_rate * g;
+        p[i] -= rate * g;
     }
 }
+
+/* Of one step. */
+typedef struct adam_step {
+    float scale, l2, shrink, beta1, beta2, step_size, root_correction, eps;
+} adam_step;
 
 /* The same bits in every width: each operation rounds once, and none is contracted. Vectors need
  * the constants as a copy: what the pointers write could lie in the original. */
 EACH_WIDTH
 static void adam_block(float *restrict p, float *restrict m, float *restrict v,
-                       const float *restrict grad, int64_t n, const sh_adam constants)
+                       const float *restrict grad, int64_t n, const adam_step constants)
 {
-    const sh_adam c = constants;
+    const adam_step c = constants;
 
     for (int64_t i = 0; i < n; i++) {
         float g = grad[i] * c.scale + c.l2 * p[i];
@@ -47,20 +69,34 @@ static void adam_block(float *restrict p, float *restrict m, float *restrict v,
     }
 }
 
-static void adam(float *p, float *m, float *v, const float *grad, int64_t n, const sh_adam *c)
+static void adam(float *p, float *m, float *v, const float *grad, int64_t n, const sh_adam *c,
+                 const sh_optim_now *now)
 {
+    const sh_optim_rates *r = &now->rates;
+    const adam_step step = {.scale = now->scale,
+                            .l2 = c->l2,
+                            .shrink = 1.0f - r->learning_rate * c->lr_scale * c->decay,
+                            .beta1 = c->beta1,
+                            .beta2 = c->beta2,
+                            .step_size = r->step_size * c->lr_scale,
+                            .root_correction = r->root_correction,
+                            .eps = c->eps};
+
+    if (!now->good) return;
 #pragma omp parallel for schedule(static)
     for (int64_t at = 0; at < n; at += BLOCK)
-        adam_block(p + at, m + at, v + at, grad + at, block_elems(at, n), *c);
+        adam_block(p + at, m + at, v + at, grad + at, block_elems(at, n), step);
 }
 
-static void blend(float *x, const float *y, int64_t n, float share)
+static void blend(float *x, const float *y, int64_t n, float share, const sh_optim_now *now)
 {
+    if (!now->good) return;
     for (int64_t i = 0; i < n; i++) x[i] = (1.0f - share) * x[i] + share * y[i];
 }
 
-static void approach(float *x, const float *y, int64_t n, float share)
+static void approach(float *x, const float *y, int64_t n, float share, const sh_optim_now *now)
 {
+    if (!now->good) return;
 #pragma omp parallel for schedule(static)
     for (int64_t i = 0; i < n; i++) x[i] += share * (y[i] - x[i]);
 }
@@ -92,9 +128,10 @@ static void squares(const float *x, int64_t n, double *sums)
             block_squares(x + at, n - at < SH_NORM_BLOCK ? n - at : SH_NORM_BLOCK);
 }
 
-const sh_optim_kernels sh_optim_host = {.sgd = sgd,
+const sh_optim_kernels sh_optim_host = {.squares = squares,
+                                        .judge = judge,
+                                        .sgd = sgd,
                                         .adam = adam,
                                         .blend = blend,
                                         .approach = approach,
-                                        .copy = copy,
-                                        .squares = squares};
+                                        .copy = copy};

@@ -214,14 +214,12 @@ static sh_status check_gradient(sh_step *step, int64_t number, sh_step_input inp
 {
     sh_status st = SH_OK;
     char name[FAULT_BYTES];
-    double limit = step->config.bad_norm;
     int size = sh_comm_size(step->comm), rank = sh_comm_rank(step->comm);
 
-    stats->bad = !isfinite(stats->grad_norm) || (limit > 0 && stats->grad_norm > limit);
     if (!stats->bad) goto out;
     SH_CHECK(!isfinite(stats->grad_norm), SH_ERR_MISMATCH,
              "step %lld went bad: the norm of its gradient is %.4g, above bad_norm=%.4g",
-             (long long)number, stats->grad_norm, limit);
+             (long long)number, stats->grad_norm, step->config.optim.bad_norm);
     SH_TRY(sh_comm_agree_ok(step->comm, locate_bad_gradient(step, input, context, name)));
     int64_t found = name[0] != '\0' ? size - rank : 0; /* the maximum is the lowest rank's */
 
@@ -253,6 +251,7 @@ sh_status sh_step_run(sh_step *step, int64_t number, double learning_rate,
 {
     sh_status st = SH_OK;
     const float *total = NULL;
+    bool is_good;
     double t0 = sh_clock_seconds(), t1, t2;
 
     *stats = (sh_step_stats){.bad_slot = -1};
@@ -278,10 +277,11 @@ sh_status sh_step_run(sh_step *step, int64_t number, double learning_rate,
     t2 = sh_clock_seconds();
     stats->seconds_reduce = t2 - t1;
 
-    SH_TRY(sh_optim_norm(step->optim, total, &stats->grad_norm));
+    /* A bad gradient changes nothing, so that nobody waits for its norm before the update. */
+    SH_TRY(sh_optim_update(step->optim, total, learning_rate, number - step->optimizer_begin));
+    SH_TRY(sh_optim_read(step->optim, &stats->grad_norm, &is_good));
+    stats->bad = !is_good;
     SH_TRY(check_gradient(step, number, input, context, stats));
-    sh_optim_update(step->optim, total, stats->grad_norm, learning_rate,
-                    number - step->optimizer_begin);
     stats->seconds_update = sh_clock_seconds() - t2;
 out:
     return st;

@@ -39,7 +39,6 @@ typedef struct sh_step_config {
     sh_passes passes;
     bool repeatable; /* a device's kernels give the same bytes each time */
     bool graphs;     /* programs are run by recordings of them where the backend can */
-    double bad_norm; /* a larger gradient norm is bad; 0: any finite one is good */
     uint64_t seed;
     const char *freeze;   /* patterns of what is not trained (trainer/patterns.h), or NULL */
     const char *lr_scale; /* PATTERN=FACTOR lines, or NULL; both must outlive the step */

@@ -17,7 +17,6 @@ sh_status sh_step_configure(const sh_config *c, sh_step_config *out)
                         .passes = (sh_passes)c->passes,
                         .repeatable = c->deterministic,
                         .graphs = c->graphs,
-                        .bad_norm = c->bad_norm,
                         .seed = (uint64_t)c->seed,
                         .freeze = c->freeze,
                         .lr_scale = c->optimizer.lr_scale};
@@ -29,6 +28,8 @@ sh_status sh_step_configure(const sh_config *c, sh_step_config *out)
                                 .eps = (float)c->optimizer.eps,
                                 .weight_decay = (float)c->optimizer.weight_decay,
                                 .clip_norm = (float)c->optimizer.clip_norm,
+                                .bad_norm = c->bad_norm,
+                                .recorded = c->graphs,
                                 .ema = (float)c->optimizer.ema};
     SH_TRY(sh_net_find(c->net, &s.net));
     SH_TRY(sh_config_head(c, &s.head));

@@ -4,42 +4,46 @@
 #include "models/optim_kernels.h"
 
 __global__ void __launch_bounds__(SH_BLOCK)
-    update_sgd(float *p, float *m, const float *grad, int64_t n, sh_sgd c)
+    update_sgd(float *p, float *m, const float *grad, int64_t n, sh_sgd c, const sh_optim_now *now)
 {
     const int64_t i = item_index();
 
-    if (i >= n) return;
-    float g = grad[i] * c.scale + c.decay * p[i];
+    if (i >= n || !now->good) return;
+    float g = grad[i] * now->scale + c.decay * p[i];
     if (m != nullptr) g = m[i] = c.momentum * m[i] + g;
-    p[i] -= c.learning_rate * g;
+    p[i] -= now->rates.learning_rate * c.lr_scale * g;
 }
 
 __global__ void __launch_bounds__(SH_BLOCK)
-    update_adam(float *p, float *m, float *v, const float *grad, int64_t n, sh_adam c)
+    update_adam(float *p, float *m, float *v, const float *grad, int64_t n, sh_adam c,
+                const sh_optim_now *now)
 {
     const int64_t i = item_index();
 
-    if (i >= n) return;
-    const float g = grad[i] * c.scale + c.l2 * p[i];
+    if (i >= n || !now->good) return;
+    const sh_optim_rates r = now->rates;
+    const float shrink = 1.0f - r.learning_rate * c.lr_scale * c.decay;
+    const float step_size = r.step_size * c.lr_scale;
+    const float g = grad[i] * now->scale + c.l2 * p[i];
     const float first = m[i] = c.beta1 * m[i] + (1.0f - c.beta1) * g;
     const float second = v[i] = c.beta2 * v[i] + (1.0f - c.beta2) * (g * g);
-    p[i] = p[i] * c.shrink - c.step_size * first / (sqrtf(second) / c.root_correction + c.eps);
+    p[i] = p[i] * shrink - step_size * first / (sqrtf(second) / r.root_correction + c.eps);
 }
 
 __global__ void __launch_bounds__(SH_BLOCK)
-    update_blend(float *x, const float *y, int64_t n, float share)
+    update_blend(float *x, const float *y, int64_t n, float share, const sh_optim_now *now)
 {
     const int64_t i = item_index();
 
-    if (i < n) x[i] = (1.0f - share) * x[i] + share * y[i];
+    if (i < n && now->good) x[i] = (1.0f - share) * x[i] + share * y[i];
 }
 
 __global__ void __launch_bounds__(SH_BLOCK)
-    update_approach(float *x, const float *y, int64_t n, float share)
+    update_approach(float *x, const float *y, int64_t n, float share, const sh_optim_now *now)
 {
     const int64_t i = item_index();
 
-    if (i < n) x[i] += share * (y[i] - x[i]);
+    if (i < n && now->good) x[i] += share * (y[i] - x[i]);
 }
 
 __global__ void __launch_bounds__(SH_BLOCK) copy_elements(float *to, const float *from, int64_t n)
@@ -66,29 +70,49 @@ __global__ void __launch_bounds__(SH_BLOCK) sum_squares(const float *x, int64_t 
     if (threadIdx.x == 0) sums[blockIdx.x] = shared[0];
 }
 
-static void sgd(float *p, float *m, const float *grad, int64_t n, const sh_sgd *constants)
+/** One block: neighbours become pairs, pairs of pairs, ... as in base/tree.h. */
+__global__ void __launch_bounds__(SH_BLOCK)
+    judge_gradient(double *sums, int64_t n, sh_optim_limits limits, sh_optim_now *now)
+{
+    for (int64_t half = 1; half < n; half *= 2) {
+        for (int64_t i = (int64_t)threadIdx.x * 2 * half; i + half < n;
+             i += (int64_t)SH_BLOCK * 2 * half)
+            sums[i] += sums[i + half];
+        __syncthreads();
+    }
+    if (threadIdx.x > 0) return;
+    const double norm = n > 0 ? sqrt(sums[0]) : 0;
+    const bool is_large = limits.bad_norm > 0 && norm > limits.bad_norm;
+    now->norm = norm;
+    now->scale =
+        limits.clip_norm > 0 && norm > limits.clip_norm ? (float)(limits.clip_norm / norm) : 1.0f;
+    now->good = isfinite(norm) && !is_large;
+}
+
+static void sgd(float *p, float *m, const float *grad, int64_t n, const sh_sgd *constants,
+                const sh_optim_now *now)
 {
     const sh_sgd c = *constants;
 
-    if (n > 0) SH_LAUNCH(update_sgd, item_grid(n), dim3(SH_BLOCK), 0, p, m, grad, n, c);
+    if (n > 0) SH_LAUNCH(update_sgd, item_grid(n), dim3(SH_BLOCK), 0, p, m, grad, n, c, now);
 }
 
 static void adam(float *p, float *m, float *v, const float *grad, int64_t n,
-                 const sh_adam *constants)
+                 const sh_adam *constants, const sh_optim_now *now)
 {
     const sh_adam c = *constants;
 
-    if (n > 0) SH_LAUNCH(update_adam, item_grid(n), dim3(SH_BLOCK), 0, p, m, v, grad, n, c);
+    if (n > 0) SH_LAUNCH(update_adam, item_grid(n), dim3(SH_BLOCK), 0, p, m, v, grad, n, c, now);
 }
 
-static void blend(float *x, const float *y, int64_t n, float share)
+static void blend(float *x, const float *y, int64_t n, float share, const sh_optim_now *now)
 {
-    if (n > 0) SH_LAUNCH(update_blend, item_grid(n), dim3(SH_BLOCK), 0, x, y, n, share);
+    if (n > 0) SH_LAUNCH(update_blend, item_grid(n), dim3(SH_BLOCK), 0, x, y, n, share, now);
 }
 
-static void approach(float *x, const float *y, int64_t n, float share)
+static void approach(float *x, const float *y, int64_t n, float share, const sh_optim_now *now)
 {
-    if (n > 0) SH_LAUNCH(update_approach, item_grid(n), dim3(SH_BLOCK), 0, x, y, n, share);
+    if (n > 0) SH_LAUNCH(update_approach, item_grid(n), dim3(SH_BLOCK), 0, x, y, n, share, now);
 }
 
 static void copy(float *to, const float *from, int64_t n)
@@ -105,4 +129,9 @@ static void squares(const float *x, int64_t n, double *sums)
                   x, n, sums);
 }
 
-const sh_optim_kernels sh_cuda_optim = {sgd, adam, blend, approach, copy, squares};
+static void judge(double *sums, int64_t n, const sh_optim_limits *limits, sh_optim_now *now)
+{
+    SH_LAUNCH(judge_gradient, dim3(1), dim3(SH_BLOCK), 0, sums, n, *limits, now);
+}
+
+const sh_optim_kernels sh_cuda_optim = {squares, judge, sgd, adam, blend, approach, copy};

@@ -91,7 +91,7 @@ static void a_network__has_the_gradients_of_ref_and_the_same_bytes_in_every_orde
 
 /* ---- the optimizer ---- */
 
-enum { STEPS = 3 };
+enum { STEPS = 5, CLIPPED = 1, BAD = 3 };
 
 /** Everything that an optimizer changes, one arena after another. */
 typedef struct outcome {
@@ -108,8 +108,8 @@ static void take(outcome *o, const sh_backend *backend, sh_buffer *buffer, int64
     o->n += n;
 }
 
-/** Some steps with made-up gradients, one of which is clipped. */
-static outcome train(const sh_backend *backend, const sh_optim_config *config, double *norm)
+/** Some steps with made-up gradients, one of which is clipped and one bad. norms[STEPS] */
+static outcome train(const sh_backend *backend, const sh_optim_config *config, double *norms)
 {
     outcome o = {0};
     net t;
@@ -129,11 +129,15 @@ static outcome train(const sh_backend *backend, const sh_optim_config *config, d
         assert_int_equal(backend->alloc((size_t)n * sizeof(float), &device), SH_OK);
     const float *gradient = device != NULL ? backend->device_ptr(device, 0) : reduce;
     for (int step = 0; step < STEPS; step++) {
-        for (int64_t i = 0; i < n; i++) reduce[i] = sinf((float)(i + 31 * step));
+        for (int64_t i = 0; i < n; i++)
+            reduce[i] = (step == CLIPPED ? 1 : 1e-3f) * sinf((float)(i + 31 * step));
+        if (step == BAD) reduce[n / 3] = NAN;
         if (device != NULL)
             assert_int_equal(backend->copy_in(device, 0, reduce, (size_t)n * sizeof(float)), SH_OK);
-        assert_int_equal(sh_optim_norm(optim, gradient, norm), SH_OK);
-        sh_optim_update(optim, gradient, step == 1 ? 4 : 0.1, 0.01, step);
+        bool is_good;
+        assert_int_equal(sh_optim_update(optim, gradient, 0.01 * (step + 1), step), SH_OK);
+        assert_int_equal(sh_optim_read(optim, &norms[step], &is_good), SH_OK);
+        assert_true(is_good == (step != BAD));
     }
     backend->free(&device);
     take(&o, backend, sh_store_params(t.store), sh_store_n_params(t.store));
@@ -166,16 +170,25 @@ static void every_optimizer__has_the_bytes_of_the_host(void **state)
 
     (void)state;
     for (size_t i = 0; i < SH_COUNT(configs); i++) {
-        double host_norm = 0, device_norm = 0;
-        outcome host = train(&sh_backend_ref, &configs[i], &host_norm);
-        outcome device = train(&sh_backend_cuda, &configs[i], &device_norm);
-        assert_null(sh_emulator_fault());
-        assert_true(host_norm > 1);
-        assert_true(fabs(device_norm - host_norm) < 1e-12 * host_norm);
-        assert_int_equal(device.n, host.n);
-        assert_memory_equal(device.values, host.values, (size_t)host.n * sizeof(float));
+        double host_norms[STEPS], device_norms[STEPS];
+        outcome host = train(&sh_backend_ref, &configs[i], host_norms);
+        for (int recorded = 0; recorded <= 1; recorded++) {
+            sh_optim_config config = configs[i];
+            long before = sh_emulator_plays();
+            config.recorded = recorded;
+            outcome device = train(&sh_backend_cuda, &config, device_norms);
+            assert_null(sh_emulator_fault());
+            assert_int_equal(sh_emulator_plays() - before, recorded ? STEPS - 1 : 0);
+            for (int step = 0; step < STEPS; step++) {
+                if (step == BAD) continue;
+                assert_true((host_norms[step] > 1) == (step == CLIPPED));
+                assert_true(fabs(device_norms[step] - host_norms[step]) < 1e-12 * host_norms[step]);
+            }
+            assert_int_equal(device.n, host.n);
+            assert_memory_equal(device.values, host.values, (size_t)host.n * sizeof(float));
+            free(device.values);
+        }
         free(host.values);
-        free(device.values);
     }
 }
 
