@@ -124,6 +124,9 @@ typedef struct sh_backend {
      */
     const struct sh_loss_kernels *loss;
 
+    /** Losses of classification (models/loss/class_kernels.h), likewise. */
+    const struct sh_class_kernels *classes;
+
     /** Launches that repeat themselves (models/replay.h). NULL: they are launched one by one. */
     const sh_recorder *recorder;
 

@@ -8,8 +8,8 @@ struct sh_step_loss {
     const sh_step_config *config;
     sh_comm *comm;
     sh_loss *metric;          /* NULL: none over embeddings */
-    const sh_backend *memory; /* in which it works; NULL: the host's */
     sh_class_loss *classes;   /* NULL: no classification */
+    const sh_backend *memory; /* in which both work; NULL: the host's */
 
     int64_t row_begin, row_end;          /* own rows of the batch */
     int64_t dims[SH_STEP_N_OUTPUTS];     /* columns of each; 0: absent */
@@ -17,9 +17,9 @@ struct sh_step_loss {
     float *gradients[SH_STEP_N_OUTPUTS]; /* [own rows, dims] */
     uint8_t *choices;                    /* [batch] choices of all ranks */
     sh_class_row *class_rows;            /* [batch] of all ranks */
-    /* In `memory`: [batch] embeddings and choices of all ranks, and [own rows] the embeddings'
-     * gradient. What stands above is then what ranks exchange. */
-    sh_buffer *embeddings, *device_choices, *gradient;
+    /* In `memory`, the same. What stands above is then what ranks exchange. */
+    sh_buffer *kept_rows[SH_STEP_N_OUTPUTS], *kept_gradients[SH_STEP_N_OUTPUTS];
+    sh_buffer *kept_choices, *kept_class_rows;
     int32_t *labels, *fish;
     size_t *rows_of_rank, *bytes; /* per rank; bytes: of the gather under way */
 };
@@ -65,12 +65,6 @@ out:
     return st;
 }
 
-/* Does this output stay in the backend's memory? */
-static bool is_kept(const sh_step_loss *loss, int output)
-{
-    return output == SH_STEP_EMBEDDING && loss->memory != NULL;
-}
-
 /* Between a value of a shard's program and rows of the batch, from row `first` on. */
 static sh_status copy_kept(const sh_step_loss *loss, sh_program *program, sh_buffer *arena,
                            sh_value v, sh_buffer *rows, int64_t first, bool into_program)
@@ -96,8 +90,8 @@ sh_status sh_step_loss_read(sh_step_loss *loss, sh_program *program, const sh_st
         sh_value v = outputs->of[i];
 
         if (v == SH_NO_VALUE) continue;
-        if (is_kept(loss, i))
-            SH_TRY(copy_kept(loss, program, arena, v, loss->embeddings, first_slot, false));
+        if (loss->memory != NULL)
+            SH_TRY(copy_kept(loss, program, arena, v, loss->kept_rows[i], first_slot, false));
         else
             SH_TRY(sh_program_read(program, arena, v, loss->rows[i] + first_slot * loss->dims[i]));
     }
@@ -115,8 +109,8 @@ sh_status sh_step_loss_write(const sh_step_loss *loss, sh_program *program,
         sh_value v = outputs->cotangents[i];
 
         if (v == SH_NO_VALUE) continue;
-        if (is_kept(loss, i))
-            SH_TRY(copy_kept(loss, program, arena, v, loss->gradient, own_row, true));
+        if (loss->memory != NULL)
+            SH_TRY(copy_kept(loss, program, arena, v, loss->kept_gradients[i], own_row, true));
         else
             SH_TRY(
                 sh_program_write(program, arena, v, loss->gradients[i] + own_row * loss->dims[i]));
@@ -158,14 +152,32 @@ out:
 static sh_status reserve_kept(sh_step_loss *loss)
 {
     sh_status st = SH_OK;
-    size_t batch = (size_t)loss->config->batch, choice = sh_loss_choice_bytes(loss->metric);
-    size_t row = (size_t)loss->dims[SH_STEP_EMBEDDING] * sizeof(float);
+    size_t batch = (size_t)loss->config->batch;
 
-    SH_TRY(loss->memory->alloc(batch * row, &loss->embeddings));
-    SH_TRY(loss->memory->alloc(batch * choice, &loss->device_choices));
-    SH_TRY(loss->memory->alloc(batch * row, &loss->gradient));
+    for (int i = 0; i < SH_STEP_N_OUTPUTS; i++) {
+        size_t row = (size_t)loss->dims[i] * sizeof(float);
+
+        if (row == 0) continue;
+        SH_TRY(loss->memory->alloc(batch * row, &loss->kept_rows[i]));
+        SH_TRY(loss->memory->alloc(batch * row, &loss->kept_gradients[i]));
+    }
+    if (loss->metric != NULL)
+        SH_TRY(
+            loss->memory->alloc(batch * sh_loss_choice_bytes(loss->metric), &loss->kept_choices));
+    if (loss->classes != NULL)
+        SH_TRY(loss->memory->alloc(batch * sizeof(sh_class_row), &loss->kept_class_rows));
 out:
     return st;
+}
+
+/* Where the losses of a step work: all of them in the backend's memory, or all in the host's. */
+static const sh_backend *memory_of(const sh_step_config *config)
+{
+    const sh_backend *memory = config->backend;
+
+    if (!config->only_classes) memory = sh_loss_memory(&config->loss, memory);
+    if (config->classes.kind != SH_CLASS_NONE) memory = sh_class_loss_memory(memory);
+    return memory;
 }
 
 /* Which rows of the batch each rank's shards are. */
@@ -202,14 +214,13 @@ sh_status sh_step_loss_create(const sh_step_config *config, sh_comm *comm,
     for (int i = 0; i < SH_STEP_N_OUTPUTS; i++)
         if (outputs->of[i] != SH_NO_VALUE)
             loss->dims[i] = sh_program_desc(program, outputs->of[i]).dims[1];
-    if (!config->only_classes) {
-        SH_TRY(sh_loss_create(&config->loss, config->backend, config->batch,
+    loss->memory = memory_of(config);
+    if (!config->only_classes)
+        SH_TRY(sh_loss_create(&config->loss, loss->memory, config->batch,
                               loss->dims[SH_STEP_EMBEDDING], &loss->metric));
-        loss->memory = sh_loss_memory(&config->loss, config->backend);
-    }
     if (config->classes.kind != SH_CLASS_NONE)
-        SH_TRY(sh_class_loss_create(&config->classes, config->class_weights, config->class_fish,
-                                    config->batch, &loss->classes));
+        SH_TRY(sh_class_loss_create(&config->classes, loss->memory, config->class_weights,
+                                    config->class_fish, config->batch, &loss->classes));
     SH_TRY(reserve_batch(loss));
     if (loss->memory != NULL) SH_TRY(reserve_kept(loss));
     count_rows(loss);
@@ -225,10 +236,13 @@ void sh_step_loss_destroy(sh_step_loss **loss)
     sh_step_loss *l = *loss;
 
     if (l == NULL) return;
+    for (int i = 0; i < SH_STEP_N_OUTPUTS && l->memory != NULL; i++) {
+        l->memory->free(&l->kept_rows[i]);
+        l->memory->free(&l->kept_gradients[i]);
+    }
     if (l->memory != NULL) {
-        l->memory->free(&l->embeddings);
-        l->memory->free(&l->device_choices);
-        l->memory->free(&l->gradient);
+        l->memory->free(&l->kept_choices);
+        l->memory->free(&l->kept_class_rows);
     }
     sh_loss_destroy(&l->metric);
     sh_class_loss_destroy(&l->classes);
@@ -277,26 +291,32 @@ static void *place_of(const sh_step_loss *loss, sh_buffer *kept, void *rows)
     return kept != NULL ? loss->memory->device_ptr(kept, 0) : rows;
 }
 
+static float *gradient_of(const sh_step_loss *loss, int output)
+{
+    return place_of(loss, loss->kept_gradients[output], loss->gradients[output]);
+}
+
 /* Gather all embeddings, mine, and compute the gradient of the own rows. */
 static sh_status metric_loss(sh_step_loss *loss, int64_t number, sh_loss_stats *stats)
 {
     sh_status st = SH_OK;
     int64_t begin = loss->row_begin, end = loss->row_end, dim = loss->dims[SH_STEP_EMBEDDING];
-    float *rows = loss->rows[SH_STEP_EMBEDDING], *gradient = loss->gradients[SH_STEP_EMBEDDING];
+    sh_buffer *kept = loss->kept_rows[SH_STEP_EMBEDDING];
+    float *rows = loss->rows[SH_STEP_EMBEDDING];
     size_t choice = sh_loss_choice_bytes(loss->metric);
-    char *choices = place_of(loss, loss->device_choices, loss->choices);
-    sh_loss_batch batch = {.embeddings = place_of(loss, loss->embeddings, rows),
+    char *choices = place_of(loss, loss->kept_choices, loss->choices);
+    sh_loss_batch batch = {.embeddings = place_of(loss, kept, rows),
                            .labels = loss->labels,
                            .fish = loss->fish,
                            .n = loss->config->batch,
                            .dim = dim,
                            .step = (uint64_t)number};
 
-    SH_TRY(gather(loss, loss->embeddings, rows, (size_t)dim * sizeof(float)));
+    SH_TRY(gather(loss, kept, rows, (size_t)dim * sizeof(float)));
     SH_TRY(sh_loss_choose(loss->metric, &batch, begin, end, choices + (size_t)begin * choice));
-    if (choice > 0) SH_TRY(gather(loss, loss->device_choices, loss->choices, choice));
+    if (choice > 0) SH_TRY(gather(loss, loss->kept_choices, loss->choices, choice));
     SH_TRY(sh_loss_apply(loss->metric, &batch, choices, begin, end, stats,
-                         place_of(loss, loss->gradient, gradient)));
+                         gradient_of(loss, SH_STEP_EMBEDDING)));
 out:
     return st;
 }
@@ -306,16 +326,16 @@ static sh_status class_loss(sh_step_loss *loss, sh_class_stats *stats)
 {
     sh_status st = SH_OK;
     int64_t begin = loss->row_begin, end = loss->row_end, n = loss->config->batch;
-    int64_t dim = loss->dims[SH_STEP_LOGITS];
-    const float *logits = loss->rows[SH_STEP_LOGITS] + begin * dim;
-    float *gradient = loss->gradients[SH_STEP_LOGITS], weight = loss->config->classification;
+    const float *logits =
+        place_of(loss, loss->kept_rows[SH_STEP_LOGITS], loss->rows[SH_STEP_LOGITS]);
+    sh_class_row *rows = place_of(loss, loss->kept_class_rows, loss->class_rows);
 
-    SH_TRY(sh_class_loss_choose(loss->classes, loss->labels, n, logits, begin, end,
-                                loss->class_rows + begin));
-    SH_TRY(gather_rows(loss, loss->class_rows, sizeof(*loss->class_rows)));
-    SH_TRY(sh_class_loss_apply(loss->classes, loss->labels, n, loss->class_rows, logits, begin, end,
-                               stats, gradient));
-    for (int64_t i = 0; i < (end - begin) * dim; i++) gradient[i] *= weight;
+    logits += begin * loss->dims[SH_STEP_LOGITS];
+    SH_TRY(sh_class_loss_choose(loss->classes, loss->labels, n, logits, begin, end, rows + begin));
+    SH_TRY(gather(loss, loss->kept_class_rows, loss->class_rows, sizeof(*rows)));
+    SH_TRY(sh_class_loss_apply(loss->classes, loss->labels, n, rows, logits, begin, end,
+                               loss->config->classification, stats,
+                               gradient_of(loss, SH_STEP_LOGITS)));
 out:
     return st;
 }
@@ -330,7 +350,8 @@ static sh_status check_rows(const sh_step_loss *loss, int64_t number, sh_step_st
 
     if (isfinite(stats->loss.loss)) goto out;
     if (loss->memory != NULL)
-        SH_TRY(loss->memory->copy_out(loss->embeddings, 0, rows, (size_t)n * sizeof(float)));
+        SH_TRY(loss->memory->copy_out(loss->kept_rows[SH_STEP_EMBEDDING], 0, rows,
+                                      (size_t)n * sizeof(float)));
     while (bad < n && isfinite(rows[bad])) bad++;
     if (bad == n) goto out;
     stats->bad = true;

@@ -13,8 +13,9 @@
  * The loss over embeddings is defined on the whole batch, so embeddings are gathered from all
  * ranks; logits stay where they are, and only what each row costs is gathered.
  *
- * Where the backend has kernels for the loss over embeddings (sh_loss_memory), embeddings, choices
- * and their gradient stay in its memory; several ranks exchange the first two through the host's.
+ * Where the backend has kernels for the losses of a step (sh_loss_memory, sh_class_loss_memory),
+ * outputs, choices and gradients stay in its memory; several ranks exchange embeddings and choices
+ * through the host's.
  */
 #ifndef SH_TRAINER_STEP_LOSS_H
 #define SH_TRAINER_STEP_LOSS_H

@@ -80,6 +80,9 @@ extern const struct sh_optim_kernels sh_cuda_optim;
 /** Losses over embeddings: see models/loss/kernels.h. */
 extern const struct sh_loss_kernels sh_cuda_loss;
 
+/** Losses of classification: see models/loss/class_kernels.h. */
+extern const struct sh_class_kernels sh_cuda_classes;
+
 #define SH_CUDA_DECLARE(op, name) extern const sh_cuda_op sh_cuda_##name;
 SH_CUDA_KERNELS(SH_CUDA_DECLARE)
 

@@ -43,12 +43,7 @@ __global__ void __launch_bounds__(SH_BLOCK)
         counts[2] += r.active[row];
     }
     sum_counts<3>(shared, counts);
-    /* The tree of base/tree.h: neighbours, then neighbouring pairs; what has none is carried up. */
-    for (int64_t step = 1; step < n; step *= 2) {
-        for (int64_t i = threadIdx.x * 2 * step; i + step < n; i += SH_BLOCK * 2 * step)
-            r.loss[i] += r.loss[i + step];
-        __syncthreads();
-    }
+    sum_tree(r.loss, n);
     if (threadIdx.x > 0) return;
     const int64_t denominator = over == OVER_PAIRS      ? counts[0]
                                 : over == OVER_ROWS     ? (counts[0] > 0 ? n : 0)

@@ -119,6 +119,18 @@ template <int n> __device__ static inline void sum_counts(int64_t *shared, int64
     for (int i = 0; i < n; i++) counts[i] = shared[i * SH_BLOCK];
 }
 
+/** terms [n], in memory, become partial sums, the first of them that of all: by the tree of
+ *  base/tree.h, neighbours first, then neighbouring pairs; what has none is carried up. The threads
+ *  of one block call it, after a barrier; the first thread has the result. */
+__device__ static inline void sum_tree(double *terms, int64_t n)
+{
+    for (int64_t step = 1; step < n; step *= 2) {
+        for (int64_t i = threadIdx.x * 2 * step; i + step < n; i += SH_BLOCK * 2 * step)
+            terms[i] += terms[i + step];
+        __syncthreads();
+    }
+}
+
 /* ---- functions of one number: models/loss/internal.h ---- */
 
 __device__ static inline double softplus(double v)

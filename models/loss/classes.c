@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/tree.h"
+#include "models/loss/class_device.h"
 
 /* d cos(t + m) / d cos t = cos m + sin m cos t / sin t grows without bound towards t = 0. In f32 a
  * cosine near 1 says nothing of angles below about 3e-4, so there the slope rises no further. */
@@ -14,6 +15,7 @@
 
 struct sh_class_loss {
     sh_class_config config;
+    sh_class_device *device; /* NULL: in host memory, with all that follows below n_max */
     int64_t n_max;
     int n_threads;
     float *weights; /* [n_classes], or NULL: all 1 */
@@ -128,7 +130,7 @@ static double cost_of_row(const sh_class_loss *loss, int64_t label, const row_wo
 
 /* d cost / d z_c = p_c sum of targets - target_c. */
 static void gradient_of_row(const sh_class_loss *loss, int64_t label, const row_work *w,
-                            double scale, float *grad)
+                            double scale, float weight, float *grad)
 {
     const sh_class_config *config = &loss->config;
     double total = 0;
@@ -139,7 +141,7 @@ static void gradient_of_row(const sh_class_loss *loss, int64_t label, const row_
         double slope = exp(w->z[c] - w->log_sum) * total - target_of(loss, label, w, c);
 
         slope *= scale * (c == label ? w->slope : w->other);
-        grad[c * config->n_centres + w->centre[c]] = (float)slope;
+        grad[c * config->n_centres + w->centre[c]] = (float)slope * weight;
     }
 }
 
@@ -169,6 +171,10 @@ sh_status sh_class_loss_choose(sh_class_loss *loss, const int32_t *labels, int64
     int64_t columns = sh_class_columns(&loss->config);
 
     SH_TRY(check_batch(loss, labels, n, row_begin, row_end));
+    if (loss->device != NULL) {
+        SH_TRY(sh_class_device_choose(loss->device, labels, n, logits, row_begin, row_end, rows));
+        goto out;
+    }
 #pragma omp parallel for schedule(static) num_threads(loss->n_threads)
     for (int64_t i = row_begin; i < row_end; i++) {
         row_work w = work_of_thread(loss);
@@ -185,13 +191,18 @@ out:
 
 sh_status sh_class_loss_apply(sh_class_loss *loss, const int32_t *labels, int64_t n,
                               const sh_class_row *rows, const float *logits, int64_t row_begin,
-                              int64_t row_end, sh_class_stats *stats, float *grad)
+                              int64_t row_end, float weight, sh_class_stats *stats, float *grad)
 {
     sh_status st = SH_OK;
     int64_t columns = sh_class_columns(&loss->config);
     double total = 0;
 
     SH_TRY(check_batch(loss, labels, n, row_begin, row_end));
+    if (loss->device != NULL) {
+        SH_TRY(sh_class_device_apply(loss->device, labels, n, rows, logits, row_begin, row_end,
+                                     weight, stats, grad));
+        goto out;
+    }
     *stats = (sh_class_stats){0};
     for (int64_t i = 0; i < n; i++) {
         loss->costs[i] = rows[i].cost;
@@ -213,7 +224,7 @@ sh_status sh_class_loss_apply(sh_class_loss *loss, const int32_t *labels, int64_
             continue;
         }
         forward_row(loss, labels[i], logits + (i - row_begin) * columns, &w);
-        gradient_of_row(loss, labels[i], &w, scale, g);
+        gradient_of_row(loss, labels[i], &w, scale, weight, g);
     }
 out:
     return st;
@@ -259,12 +270,37 @@ out:
     return st;
 }
 
-sh_status sh_class_loss_create(const sh_class_config *config, const float *class_weights,
-                               const int32_t *class_fish, int64_t n_max, sh_class_loss **out)
+/* What the host's loops need of memory. */
+static sh_status reserve_host(sh_class_loss *loss, const float *class_weights,
+                              const int32_t *class_fish)
+{
+    sh_status st = SH_OK;
+    size_t n_classes = (size_t)loss->config.n_classes;
+    size_t n_work = (size_t)loss->n_threads * n_classes;
+
+    loss->costs = calloc((size_t)loss->n_max + 1, sizeof(double));
+    loss->scaled = calloc(n_work, sizeof(double));
+    loss->best = calloc(n_work, sizeof(int32_t));
+    SH_CHECK(loss->costs && loss->scaled && loss->best, SH_ERR_NO_MEMORY,
+             "classification: %lld rows of %zu classes", (long long)loss->n_max, n_classes);
+    SH_TRY(copy_of(class_weights, n_classes, sizeof(float), (void **)&loss->weights));
+    SH_TRY(copy_of(class_fish, n_classes, sizeof(int32_t), (void **)&loss->fish));
+out:
+    return st;
+}
+
+const sh_backend *sh_class_loss_memory(const sh_backend *backend)
+{
+    return backend != NULL && backend->classes != NULL ? backend : NULL;
+}
+
+sh_status sh_class_loss_create(const sh_class_config *config, const sh_backend *backend,
+                               const float *class_weights, const int32_t *class_fish, int64_t n_max,
+                               sh_class_loss **out)
 {
     sh_status st = SH_OK;
     sh_class_loss *loss = NULL;
-    size_t n_classes = (size_t)config->n_classes;
+    const sh_backend *memory = sh_class_loss_memory(backend);
 
     SH_TRY(check_config(config, class_weights));
     loss = calloc(1, sizeof(*loss));
@@ -272,15 +308,12 @@ sh_status sh_class_loss_create(const sh_class_config *config, const float *class
     loss->config = *config;
     loss->n_max = n_max;
     loss->n_threads = omp_get_max_threads();
-    size_t n_work = (size_t)loss->n_threads * n_classes;
-
-    loss->costs = calloc((size_t)n_max + 1, sizeof(double));
-    loss->scaled = calloc(n_work, sizeof(double));
-    loss->best = calloc(n_work, sizeof(int32_t));
-    SH_CHECK(loss->costs && loss->scaled && loss->best, SH_ERR_NO_MEMORY,
-             "classification: %lld rows of %zu classes", (long long)n_max, n_classes);
-    SH_TRY(copy_of(class_weights, n_classes, sizeof(float), (void **)&loss->weights));
-    SH_TRY(copy_of(class_fish, n_classes, sizeof(int32_t), (void **)&loss->fish));
+    if (memory != NULL) {
+        SH_TRY(sh_class_device_create(&loss->config, memory, class_weights, class_fish, n_max,
+                                      &loss->device));
+    } else {
+        SH_TRY(reserve_host(loss, class_weights, class_fish));
+    }
     *out = loss;
     loss = NULL;
 out:
@@ -293,6 +326,7 @@ void sh_class_loss_destroy(sh_class_loss **loss)
     sh_class_loss *l = *loss;
 
     if (l == NULL) return;
+    sh_class_device_destroy(&l->device);
     free(l->weights);
     free(l->fish);
     free(l->costs);

@@ -23,6 +23,10 @@
  * pytorch-metric-learning has it. With several centres to a class (Deng et al. 2020) its cosine is
  * the largest of theirs, the first of equals.
  *
+ * Where: in host memory, or in that of a backend with kernels for it (class_kernels.h), so that
+ * logits and their gradients need not leave it. Logits, gathered rows and gradients are in the one
+ * or the other; labels in the host's always.
+ *
  * Where the sides of a fish are classes of their own, a row is never held against the other side of
  * its fish: that class is left out of the row's softmax, and of C.
  */
@@ -70,11 +74,17 @@ typedef struct sh_class_row {
 
 typedef struct sh_class_loss sh_class_loss;
 
-/** class_weights and class_fish [n_classes], the individual that each class is of, are copied;
- * NULL: all weights 1, every class of another fish. The caller owns *out. */
+/** The backend in whose memory classifications work when `backend` (NULL: none) runs the network:
+ *  `backend`, or NULL for the host's memory, where it has no kernels for them. */
+const sh_backend *sh_class_loss_memory(const sh_backend *backend);
+
+/** In the memory that sh_class_loss_memory says. class_weights and class_fish [n_classes], the
+ * individual that each class is of, in host memory, are copied; NULL: all weights 1, every class of
+ * another fish. The caller owns *out. */
 SH_MUST_CHECK sh_status sh_class_loss_create(const sh_class_config *config,
-                                             const float *class_weights, const int32_t *class_fish,
-                                             int64_t n_max, sh_class_loss **out);
+                                             const sh_backend *backend, const float *class_weights,
+                                             const int32_t *class_fish, int64_t n_max,
+                                             sh_class_loss **out);
 void sh_class_loss_destroy(sh_class_loss **loss);
 
 /**
@@ -90,11 +100,12 @@ SH_MUST_CHECK sh_status sh_class_loss_choose(sh_class_loss *loss, const int32_t 
                                              int64_t row_end, sh_class_row *rows);
 
 /** From the rows [n] of the whole batch: its stats, the same on every rank, and the gradient of the
- *  owned logits, grad [row_end - row_begin, columns] (NULL: stats only). Without a label in the
- *  whole batch loss and gradient are 0. */
+ *  owned logits, multiplied by `weight` as the stats are not, grad [row_end - row_begin, columns]
+ *  (NULL: stats only). Waits for the stats. Without a label in the whole batch loss and gradient
+ * are 0. */
 SH_MUST_CHECK sh_status sh_class_loss_apply(sh_class_loss *loss, const int32_t *labels, int64_t n,
                                             const sh_class_row *rows, const float *logits,
-                                            int64_t row_begin, int64_t row_end,
+                                            int64_t row_begin, int64_t row_end, float weight,
                                             sh_class_stats *stats, float *grad);
 
 SH_C_END

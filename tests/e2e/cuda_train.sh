@@ -35,9 +35,19 @@ grep -q "cannot be repeated" free.log || fail "a run that cannot be repeated did
 grep -q "not deterministic" free/manifest.json || fail "its fingerprint does not either"
 grep -q "^forward f32 .*: e5" free/kernels.txt || fail "the fastest engine was not taken"
 
+# The losses of experiments/koi.yaml: over all pairs, and a classification behind a neck.
+koi=(loss.kind=multi_similarity loss.classification=0.5 embedding.bn_neck=true)
+train 1 koi_cpu device=cpu "${koi[@]}"
+for ranks in 1 2; do
+    mkdir koi_$ranks && cp one/kernels.txt koi_$ranks/
+    train $ranks koi_$ranks device=cuda "${koi[@]}"
+done
+same_model koi_1 koi_2
+
 losses() { sed -n 's/.*"loss":\([0-9.e-]*\).*/\1/p' "$1/metrics.jsonl"; }
-for run in one fast; do
-    paste <(losses cpu) <(losses $run) | awk '
+for pair in "cpu one" "cpu fast" "koi_cpu koi_1"; do
+    read -r host run <<< "$pair"
+    paste <(losses "$host") <(losses "$run") | awk '
         { if (($1 - $2) ^ 2 > (1e-4 * $1) ^ 2) { print "step " NR ": losses " $1 " and " $2; bad = 1 } }
         END { if (NR != 2) print NR " losses"; exit bad || NR != 2 }' || fail "the losses of $run differ"
 done

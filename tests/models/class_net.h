@@ -3,8 +3,8 @@
 #ifndef SH_TESTS_MODELS_CLASS_NET_H
 #define SH_TESTS_MODELS_CLASS_NET_H
 
+#include "models/class_step.h"
 #include "models/host_value.h"
-#include "models/loss/classes.h"
 
 typedef struct class_result {
     sh_class_stats stats;
@@ -28,13 +28,10 @@ static inline class_result class_run(const char *backend_name, const sh_class_co
     sh_store *store = NULL;
     sh_program *p = NULL;
     sh_buffer *arena = NULL, *reduce = NULL;
-    sh_class_loss *loss = NULL;
     sh_value dy, dx;
     class_result r = {0};
     int64_t columns = sh_class_columns(config);
     float *logits = malloc((size_t)(n * columns) * sizeof(float));
-    float *grad = malloc((size_t)(n * columns) * sizeof(float));
-    sh_class_row *rows = calloc((size_t)n, sizeof(*rows));
 
     assert_ok(sh_backend_find(backend_name, &backend));
     assert_ok(sh_store_create(backend, &store));
@@ -57,31 +54,27 @@ static inline class_result class_run(const char *backend_name, const sh_class_co
     write_value(p, arena, in, x);
     assert_ok(sh_program_run(p, SH_PHASE_FORWARD, &args));
     assert_ok(sh_program_read(p, arena, y, logits));
-    assert_ok(sh_class_loss_create(config, class_weights, class_fish, n, &loss));
-    for (int pass = 0; pass < 2; pass++)
-        for (int k = 0; k < n_ranks; k++) {
-            int64_t begin = n * k / n_ranks, end = n * (k + 1) / n_ranks;
-            const float *own = logits + begin * columns;
+    class_outcome o = run_class_step(backend,
+                                     &(class_inputs){.config = *config,
+                                                     .weights = class_weights,
+                                                     .fish = class_fish,
+                                                     .labels = labels,
+                                                     .logits = logits,
+                                                     .n = n,
+                                                     .weight = 1},
+                                     n_ranks);
 
-            if (pass == 0) {
-                assert_ok(sh_class_loss_choose(loss, labels, n, own, begin, end, rows + begin));
-            } else {
-                assert_ok(sh_class_loss_apply(loss, labels, n, rows, own, begin, end, &r.stats,
-                                              grad + begin * columns));
-            }
-        }
-    assert_ok(sh_program_write(p, arena, dy, grad));
+    r.stats = o.stats;
+    assert_ok(sh_program_write(p, arena, dy, o.grad));
     assert_ok(sh_program_run(p, SH_PHASE_BACKWARD, &args));
     r.grad = read_value(p, arena, dx);
     r.grad_weight = malloc((size_t)(columns * dim) * sizeof(float));
     assert_ok(backend->copy_out(reduce, 0, r.grad_weight, (size_t)(columns * dim) * sizeof(float)));
-    sh_class_loss_destroy(&loss);
+    class_outcome_free(&o);
     backend->free(&arena);
     backend->free(&reduce);
     sh_program_destroy(&p);
     sh_store_destroy(&store);
-    free(rows);
-    free(grad);
     free(logits);
     return r;
 }

@@ -3,8 +3,13 @@
 #ifndef SH_TESTS_MODELS_LOSS_STEP_H
 #define SH_TESTS_MODELS_LOSS_STEP_H
 
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include <cmocka.h>
 
 #include "models/loss/loss.h"
 

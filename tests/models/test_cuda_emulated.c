@@ -16,11 +16,11 @@
 #include <cmocka.h>
 
 #include "base/parcel.h"
+#include "models/class_step.h"
 #include "models/conformance.h"
 #include "models/cuda/cuda.h"
 #include "models/cuda/emulator/order.h"
 #include "models/loss_cases.h"
-#include "models/loss_step.h"
 #include "models/optim.h"
 #include "models/small_net.h"
 
@@ -291,6 +291,25 @@ static void losses__have_the_gradient_of_the_host(void **state)
     case_free(&c);
 }
 
+static void classifications__have_the_gradient_of_the_host(void **state)
+{
+    static const float logits[] = {0.5f, -1, 0.25f, 1, 2, -0.5f};
+    const class_inputs c = {
+        .config = {.kind = SH_CLASS_CROSS_ENTROPY, .n_classes = 3, .n_centres = 1},
+        .labels = (int32_t[]){1, 0},
+        .logits = logits,
+        .n = 2,
+        .weight = 1};
+    class_outcome host = run_class_step(NULL, &c, 1);
+    class_outcome device = run_class_step(&sh_backend_cuda, &c, 1);
+
+    (void)state;
+    assert_null(sh_emulator_fault());
+    assert_true(nmse(device.grad, host.grad, 6) < 1e-12);
+    class_outcome_free(&host);
+    class_outcome_free(&device);
+}
+
 /** After the tests above. */
 static void every_kernel_file__was_run(void **state)
 {
@@ -328,6 +347,7 @@ int main(void)
         cmocka_unit_test(tree_sum__adds_as_the_stack_says),
         cmocka_unit_test(render__takes_what_is_ready_as_it_is),
         cmocka_unit_test(losses__have_the_gradient_of_the_host),
+        cmocka_unit_test(classifications__have_the_gradient_of_the_host),
         cmocka_unit_test(every_kernel_file__was_run),
     };
 

@@ -9,14 +9,20 @@
 
 #include <cmocka.h>
 
+#include "models/classes_on_device.h"
 #include "models/cuda/cuda.h"
 #include "models/cuda/emulator/order.h"
-#include "models/loss_on_device.h"
 
 static void kernels__agree_with_the_host(void **state)
 {
     (void)state;
     check_losses_on_device();
+}
+
+static void classifications__agree_with_the_host(void **state)
+{
+    (void)state;
+    check_classes_on_device();
 }
 
 static void check_orders(const sh_loss_config *given)
@@ -49,6 +55,23 @@ static void orders_of_threads__do_not_show(void **state)
     for_each_config(check_orders);
 }
 
+static void orders_of_threads__do_not_show_in_classifications(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < SH_COUNT(class_configs); i++) {
+        class_data d;
+        class_inputs c = class_inputs_make(&d, &class_configs[i], 9, true, 2);
+
+        for (int order = SH_EMULATOR_REVERSED; order <= SH_EMULATOR_SHUFFLED; order++) {
+            sh_emulator_set_order((sh_emulator_order)order);
+            check_class_inputs(&c, 1);
+            assert_null(sh_emulator_fault());
+        }
+        sh_emulator_set_order(SH_EMULATOR_FORWARD);
+        free(d.logits);
+    }
+}
+
 static void other_losses__stay_in_host_memory(void **state)
 {
     (void)state;
@@ -67,6 +90,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(kernels__agree_with_the_host),
         cmocka_unit_test(orders_of_threads__do_not_show),
+        cmocka_unit_test(classifications__agree_with_the_host),
+        cmocka_unit_test(orders_of_threads__do_not_show_in_classifications),
         cmocka_unit_test(other_losses__stay_in_host_memory),
     };
 

@@ -238,9 +238,9 @@ static sh_class_stats run_row(const float logits[2], float grad[2])
     sh_class_stats stats;
     const int32_t label = 0;
 
-    assert_ok(sh_class_loss_create(&arcface, NULL, NULL, 1, &loss));
+    assert_ok(sh_class_loss_create(&arcface, NULL, NULL, NULL, 1, &loss));
     assert_ok(sh_class_loss_choose(loss, &label, 1, logits, 0, 1, &row));
-    assert_ok(sh_class_loss_apply(loss, &label, 1, &row, logits, 0, 1, &stats, grad));
+    assert_ok(sh_class_loss_apply(loss, &label, 1, &row, logits, 0, 1, 1, &stats, grad));
     sh_class_loss_destroy(&loss);
     return stats;
 }
@@ -294,9 +294,9 @@ static void loss__of_rows_without_labels_is_zero(void **state)
     float grad[4];
 
     (void)state;
-    assert_ok(sh_class_loss_create(&arcface, NULL, NULL, 2, &loss));
+    assert_ok(sh_class_loss_create(&arcface, NULL, NULL, NULL, 2, &loss));
     assert_ok(sh_class_loss_choose(loss, labels, 2, logits, 0, 2, rows));
-    assert_ok(sh_class_loss_apply(loss, labels, 2, rows, logits, 0, 2, &stats, grad));
+    assert_ok(sh_class_loss_apply(loss, labels, 2, rows, logits, 0, 2, 1, &stats, grad));
     assert_true(stats.loss == 0);
     assert_int_equal(stats.n_rows, 0);
     for (int i = 0; i < 4; i++) assert_true(grad[i] == 0);
@@ -316,9 +316,9 @@ static void sub_centres__leave_all_but_the_nearest_alone(void **state)
     (void)state;
     config.n_centres = 3;
     config.scale = 2;
-    assert_ok(sh_class_loss_create(&config, NULL, NULL, 1, &loss));
+    assert_ok(sh_class_loss_create(&config, NULL, NULL, NULL, 1, &loss));
     assert_ok(sh_class_loss_choose(loss, &label, 1, logits, 0, 1, &row));
-    assert_ok(sh_class_loss_apply(loss, &label, 1, &row, logits, 0, 1, &stats, grad));
+    assert_ok(sh_class_loss_apply(loss, &label, 1, &row, logits, 0, 1, 1, &stats, grad));
     for (int i = 0; i < 6; i++) assert_int_equal(grad[i] != 0, i == 1 || i == 5);
     sh_class_loss_destroy(&loss);
 }
@@ -340,12 +340,12 @@ static void create_and_choose__refuse_what_cannot_be(void **state)
 
     (void)state;
     for (size_t i = 0; i < SH_COUNT(wrong); i++) {
-        assert_int_equal(sh_class_loss_create(&wrong[i], NULL, NULL, 4, &loss), SH_ERR_USAGE);
+        assert_int_equal(sh_class_loss_create(&wrong[i], NULL, NULL, NULL, 4, &loss), SH_ERR_USAGE);
         assert_null(loss);
     }
-    assert_int_equal(sh_class_loss_create(&arcface, (float[2]){1, -1}, NULL, 4, &loss),
+    assert_int_equal(sh_class_loss_create(&arcface, NULL, (float[2]){1, -1}, NULL, 4, &loss),
                      SH_ERR_USAGE);
-    assert_ok(sh_class_loss_create(&arcface, NULL, NULL, 1, &loss));
+    assert_ok(sh_class_loss_create(&arcface, NULL, NULL, NULL, 1, &loss));
     assert_int_equal(sh_class_loss_choose(loss, &label, 1, logits, 0, 1, &row), SH_ERR_MISMATCH);
     sh_class_loss_destroy(&loss);
 }

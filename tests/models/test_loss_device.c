@@ -5,7 +5,7 @@
  */
 #include <stdlib.h>
 
-#include "models/loss_on_device.h"
+#include "models/classes_on_device.h"
 #include "models/usable.h"
 
 static void cuda__agrees_with_the_host(void **state)
@@ -14,6 +14,7 @@ static void cuda__agrees_with_the_host(void **state)
     device_backend = usable_backend("cuda");
     if (device_backend == NULL) skip();
     check_losses_on_device();
+    check_classes_on_device();
 }
 
 int main(void)

@@ -202,9 +202,10 @@ static void check_arcface(fixture *f, const char *entry)
     snprintf(name, sizeof(name), "%s/loss", entry);
     double expected = read_scalar(f->group, name);
 
-    for (int b = 0; b < 2; b++) {
-        class_result r = class_run(b == 0 ? "ref" : "cpu", &config, NULL, NULL, x, f->n, f->dim,
-                                   f->labels, parts[0], 3);
+    for (int b = 0; b < 3; b++) {
+        static const char *const backends[] = {"ref", "cpu", "cuda"};
+        class_result r =
+            class_run(backends[b], &config, NULL, NULL, x, f->n, f->dim, f->labels, parts[0], 3);
         float *grad = malloc((size_t)(f->n * f->dim) * sizeof(float));
 
         for (int64_t i = 0; i < f->n * f->dim; i++) grad[i] = (float)r.grad[i];
