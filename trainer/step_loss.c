@@ -153,6 +153,7 @@ static sh_status reserve_kept(sh_step_loss *loss)
 {
     sh_status st = SH_OK;
     size_t batch = (size_t)loss->config->batch;
+    size_t choice = loss->metric != NULL ? sh_loss_choice_bytes(loss->metric) : 0;
 
     for (int i = 0; i < SH_STEP_N_OUTPUTS; i++) {
         size_t row = (size_t)loss->dims[i] * sizeof(float);
@@ -161,9 +162,7 @@ static sh_status reserve_kept(sh_step_loss *loss)
         SH_TRY(loss->memory->alloc(batch * row, &loss->kept_rows[i]));
         SH_TRY(loss->memory->alloc(batch * row, &loss->kept_gradients[i]));
     }
-    if (loss->metric != NULL)
-        SH_TRY(
-            loss->memory->alloc(batch * sh_loss_choice_bytes(loss->metric), &loss->kept_choices));
+    if (choice > 0) SH_TRY(loss->memory->alloc(batch * choice, &loss->kept_choices));
     if (loss->classes != NULL)
         SH_TRY(loss->memory->alloc(batch * sizeof(sh_class_row), &loss->kept_class_rows));
 out:
@@ -175,7 +174,7 @@ static const sh_backend *memory_of(const sh_step_config *config)
 {
     const sh_backend *memory = config->backend;
 
-    if (!config->only_classes) memory = sh_loss_memory(&config->loss, memory);
+    if (!config->only_classes) memory = sh_loss_memory(memory);
     if (config->classes.kind != SH_CLASS_NONE) memory = sh_class_loss_memory(memory);
     return memory;
 }

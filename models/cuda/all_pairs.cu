@@ -446,4 +446,4 @@ static size_t scratch_bytes(const sh_loss_config *config, int64_t n, int64_t dim
     return carve.n_bytes;
 }
 
-const sh_loss_kernels sh_cuda_all_pairs = {nullptr, scratch_bytes, choose, apply};
+const sh_loss_kernels sh_cuda_all_pairs = {scratch_bytes, choose, apply};

@@ -86,6 +86,14 @@ __global__ void __launch_bounds__(SH_BLOCK)
         grad[k] = (float)((grad[k] - along * u[k]) * unit.inverse_norm[row_begin + i]);
 }
 
+void sh_cuda_unit_gradient(const sh_device_batch *batch, const unit_scratch &unit,
+                           int64_t row_begin, int64_t n_rows, float *grad)
+{
+    if (batch->config->distance == SH_COSINE)
+        SH_LAUNCH(unit_gradients, item_grid(n_rows), dim3(SH_BLOCK), 0, unit, row_begin, n_rows,
+                  batch->dim, grad);
+}
+
 void sh_cuda_finish_gradient(const sh_device_batch *batch, const unit_scratch &unit,
                              int64_t row_begin, int64_t n_rows, const sh_loss_sums *sums,
                              float *grad)
@@ -93,7 +101,5 @@ void sh_cuda_finish_gradient(const sh_device_batch *batch, const unit_scratch &u
     const int64_t n = n_rows * batch->dim;
 
     SH_LAUNCH(scale_gradient, item_grid(n), dim3(SH_BLOCK), 0, grad, n, sums);
-    if (batch->config->distance == SH_COSINE)
-        SH_LAUNCH(unit_gradients, item_grid(n_rows), dim3(SH_BLOCK), 0, unit, row_begin, n_rows,
-                  batch->dim, grad);
+    sh_cuda_unit_gradient(batch, unit, row_begin, n_rows, grad);
 }

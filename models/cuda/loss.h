@@ -94,6 +94,10 @@ void sh_cuda_finish_gradient(const sh_device_batch *batch, const unit_scratch &u
                              int64_t row_begin, int64_t n_rows, const sh_loss_sums *sums,
                              float *grad);
 
+/** Its last step alone: back from rows of length 1, if there are such. */
+void sh_cuda_unit_gradient(const sh_device_batch *batch, const unit_scratch &unit,
+                           int64_t row_begin, int64_t n_rows, float *grad);
+
 /** 0 where the row is finite, NaN where it is not; in all lanes of the warp that calls it. */
 __device__ static inline float row_fault(const float *x, int64_t row, int64_t n, int64_t dim)
 {

@@ -1,18 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-/* The losses over embeddings that have kernels here, and which. */
+/* Which kernels a loss over embeddings has. */
 #include "models/cuda/losses.h"
 #include "models/cuda/kernels.h"
 
 static const sh_loss_kernels *const kinds[SH_LOSS_KINDS] = {
     [SH_LOSS_SEMI_HARD] = &sh_cuda_triplets,  [SH_LOSS_BATCH_HARD] = &sh_cuda_triplets,
-    [SH_LOSS_ALGORITHM1] = &sh_cuda_triplets, [SH_LOSS_MULTI_SIMILARITY] = &sh_cuda_all_pairs,
+    [SH_LOSS_ALGORITHM1] = &sh_cuda_triplets, [SH_LOSS_BATCH_ALL] = &sh_cuda_dense,
+    [SH_LOSS_CONTRASTIVE] = &sh_cuda_siamese, [SH_LOSS_PML_SEMI_HARD] = &sh_cuda_dense,
+    [SH_LOSS_PML_HARD] = &sh_cuda_dense,      [SH_LOSS_MULTI_SIMILARITY] = &sh_cuda_all_pairs,
     [SH_LOSS_NT_XENT] = &sh_cuda_all_pairs,   [SH_LOSS_CONTRASTIVE_ALL] = &sh_cuda_all_pairs,
 };
-
-static const char *why_not(const sh_loss_config *config)
-{
-    return kinds[config->kind] != NULL ? NULL : "no kernels for this loss";
-}
 
 static size_t scratch_bytes(const sh_loss_config *config, int64_t n, int64_t dim, int64_t slots,
                             int64_t max_others)
@@ -33,4 +30,4 @@ static sh_status apply(const sh_device_batch *batch, const void *choices, int64_
 }
 
 const sh_loss_kernels sh_cuda_loss = {
-    .why_not = why_not, .scratch_bytes = scratch_bytes, .choose = choose, .apply = apply};
+    .scratch_bytes = scratch_bytes, .choose = choose, .apply = apply};

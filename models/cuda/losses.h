@@ -14,6 +14,12 @@ extern const sh_loss_kernels sh_cuda_triplets;
 /** Multi-similarity, NT-Xent, contrastive over all pairs: all_pairs.cu. */
 extern const sh_loss_kernels sh_cuda_all_pairs;
 
+/** Every triplet that fits a rule: dense.cu. */
+extern const sh_loss_kernels sh_cuda_dense;
+
+/** Contrastive pairs of neighbouring rows: siamese.cu. */
+extern const sh_loss_kernels sh_cuda_siamese;
+
 SH_C_END
 
 #endif

@@ -274,4 +274,4 @@ static size_t scratch_bytes(const sh_loss_config *config, int64_t n, int64_t dim
     return choosing.n_bytes > applying.n_bytes ? choosing.n_bytes : applying.n_bytes;
 }
 
-const sh_loss_kernels sh_cuda_triplets = {nullptr, scratch_bytes, sh_cuda_choose, apply};
+const sh_loss_kernels sh_cuda_triplets = {scratch_bytes, sh_cuda_choose, apply};

@@ -65,14 +65,12 @@ typedef struct sh_loss_sums {
 } sh_loss_sums;
 
 typedef struct sh_loss_kernels {
-    /** NULL: choose and apply do this loss. Otherwise the reason, a static string. */
-    const char *(*why_not)(const sh_loss_config *config);
-
     /** For batches of up to n rows, each with up to max_others positives. */
     size_t (*scratch_bytes)(const sh_loss_config *config, int64_t n, int64_t dim, int64_t slots,
                             int64_t max_others);
 
-    /** choices [row_end - row_begin, slots] of the anchors row_begin .. row_end - 1. */
+    /** Not called where there is nothing to choose. choices [row_end - row_begin, slots] of the
+     * anchors row_begin .. row_end - 1. */
     sh_status (*choose)(const sh_device_batch *batch, int64_t row_begin, int64_t row_end,
                         void *choices);
 

@@ -308,11 +308,9 @@ static bool reserve_all(sh_loss *loss)
     return !failed;
 }
 
-const sh_backend *sh_loss_memory(const sh_loss_config *config, const sh_backend *backend)
+const sh_backend *sh_loss_memory(const sh_backend *backend)
 {
-    bool has_kernels = backend != NULL && backend->loss != NULL;
-
-    return has_kernels && backend->loss->why_not(config) == NULL ? backend : NULL;
+    return backend != NULL && backend->loss != NULL ? backend : NULL;
 }
 
 /* What the host's loops need of memory. */
@@ -366,7 +364,7 @@ sh_status sh_loss_create(const sh_loss_config *config, const sh_backend *backend
              (long long)n_max, (long long)loss->max_positives);
     SH_TRY(sh_groups_create(n_max, &loss->labels));
 
-    const sh_backend *memory = sh_loss_memory(config, backend);
+    const sh_backend *memory = sh_loss_memory(backend);
 
     if (memory != NULL) {
         SH_TRY(sh_loss_device_create(loss, memory, &loss->device));

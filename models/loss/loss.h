@@ -13,7 +13,7 @@
  *
  * Memory: rows x columns is tiled, never stored; no list of all triplets.
  *
- * Where: in host memory, or in that of a backend with kernels for the loss (models/loss/kernels.h),
+ * Where: in host memory, or in that of a backend with kernels for losses (models/loss/kernels.h),
  * so that embeddings and gradients need not leave it. Embeddings, choices and gradients are in the
  * one or the other; labels and fish in the host's always.
  */
@@ -79,9 +79,9 @@ typedef struct sh_loss_stats {
 
 typedef struct sh_loss sh_loss; /* scratch for one batch size, reused from step to step */
 
-/** The backend in whose memory such a loss works when `backend` (NULL: none) runs the network:
- *  `backend`, or NULL for the host's memory, where it has no kernels for it. */
-const sh_backend *sh_loss_memory(const sh_loss_config *config, const sh_backend *backend);
+/** The backend in whose memory losses work when `backend` (NULL: none) runs the network: `backend`,
+ *  or NULL for the host's memory, where it has no kernels for them. */
+const sh_backend *sh_loss_memory(const sh_backend *backend);
 
 /** Allocate for batches of up to n_max rows of dim, in the memory that sh_loss_memory says. The
  *  caller owns *out. */

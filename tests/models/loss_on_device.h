@@ -16,10 +16,6 @@
 static const sh_backend *device_backend;
 static bool device_is_exact; /* it contracts no multiplications and additions */
 
-static const sh_loss_kind kinds[] = {SH_LOSS_SEMI_HARD,  SH_LOSS_BATCH_HARD,
-                                     SH_LOSS_ALGORITHM1, SH_LOSS_MULTI_SIMILARITY,
-                                     SH_LOSS_NT_XENT,    SH_LOSS_CONTRASTIVE_ALL};
-
 static inline void check_gradient(const loss_outcome *device, const loss_outcome *host, int64_t n)
 {
     double largest = 0;
@@ -57,7 +53,7 @@ static inline void check_nearly(const sh_loss_config *config, const loss_outcome
     if (config->kind >= SH_LOSS_MULTI_SIMILARITY)
         check_pair_sums((const sh_pair_sums *)device->choices, (const sh_pair_sums *)host->choices,
                         batch->n);
-    else
+    else if (config->kind <= SH_LOSS_ALGORITHM1)
         assert_memory_equal(device->choices, host->choices, host->choice_bytes);
     check_gradient(device, host, batch->n * batch->dim);
 }
@@ -73,7 +69,7 @@ static inline void check_against_host(const sh_loss_config *given, const sh_loss
     loss_outcome host = run_loss_step(NULL, config, batch, 1),
                  device = run_loss_step(device_backend, config, batch, n_ranks);
 
-    assert_ptr_equal(sh_loss_memory(config, device_backend), device_backend);
+    assert_ptr_equal(sh_loss_memory(device_backend), device_backend);
     if (device_is_exact) {
         assert_memory_equal(&device.stats, &host.stats, sizeof(host.stats));
         assert_memory_equal(device.choices, host.choices, host.choice_bytes);
@@ -89,14 +85,14 @@ typedef void config_visitor(const sh_loss_config *config);
 
 static inline void for_each_config(config_visitor *visit)
 {
-    for (size_t k = 0; k < SH_COUNT(kinds); k++)
+    for (int kind = 0; kind < SH_LOSS_KINDS; kind++)
         for (int distance = SH_EUCLIDEAN; distance <= SH_COSINE; distance++) {
-            bool cosine = kinds[k] == SH_LOSS_MULTI_SIMILARITY || kinds[k] == SH_LOSS_NT_XENT;
+            bool cosine = kind == SH_LOSS_MULTI_SIMILARITY || kind == SH_LOSS_NT_XENT;
 
             if (cosine && distance != SH_COSINE) continue;
-            visit(&(sh_loss_config){.kind = kinds[k],
+            visit(&(sh_loss_config){.kind = (sh_loss_kind)kind,
                                     .distance = (sh_distance)distance,
-                                    .soft = (k + (size_t)distance) % 2 == 1,
+                                    .soft = (kind + distance) % 2 == 1,
                                     .margin = 0.3f,
                                     .reduction = (sh_reduction)distance,
                                     .alpha = 2,

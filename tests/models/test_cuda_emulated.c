@@ -273,6 +273,8 @@ static void losses__have_the_gradient_of_the_host(void **state)
     static const sh_loss_config configs[] = {
         {.kind = SH_LOSS_SEMI_HARD, .margin = 1, .max_per_label = 3},
         {.kind = SH_LOSS_CONTRASTIVE_ALL, .margin = 1, .max_per_label = 3},
+        {.kind = SH_LOSS_BATCH_ALL, .margin = 1, .max_per_label = 3},
+        {.kind = SH_LOSS_CONTRASTIVE, .margin = 1, .max_per_label = 3},
     };
     loss_case c;
 

@@ -72,19 +72,6 @@ static void orders_of_threads__do_not_show_in_classifications(void **state)
     }
 }
 
-static void other_losses__stay_in_host_memory(void **state)
-{
-    (void)state;
-    for (int kind = 0; kind < SH_LOSS_KINDS; kind++) {
-        bool on_device = kind <= SH_LOSS_ALGORITHM1 || kind >= SH_LOSS_MULTI_SIMILARITY;
-        sh_loss_config config = {.kind = (sh_loss_kind)kind, .distance = SH_COSINE};
-
-        assert_ptr_equal(sh_loss_memory(&config, &sh_backend_cuda),
-                         on_device ? &sh_backend_cuda : NULL);
-        assert_null(sh_loss_memory(&config, NULL));
-    }
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -92,7 +79,6 @@ int main(void)
         cmocka_unit_test(orders_of_threads__do_not_show),
         cmocka_unit_test(classifications__agree_with_the_host),
         cmocka_unit_test(orders_of_threads__do_not_show_in_classifications),
-        cmocka_unit_test(other_losses__stay_in_host_memory),
     };
 
     device_backend = &sh_backend_cuda;
