@@ -77,6 +77,7 @@ typedef struct sh_device {
     sh_status (*mark_create)(sh_mark **out);
     void (*mark_destroy)(sh_mark **mark); /* NULL is fine */
     sh_status (*mark_put)(sh_mark *mark, sh_queue queue);
+    sh_status (*mark_wait)(const sh_mark *mark); /* waits for the queue to come past */
     sh_status (*mark_reached)(const sh_mark *mark, bool *reached);
 
     /** What is put into `queue` from now on waits for the mark, as it was put last. */

@@ -9,13 +9,11 @@
 
 struct sh_batches {
     sh_batches_config config;
-    const sh_device *device; /* that reads the input by itself; NULL: there is none */
-    int64_t size;            /* slots of a batch */
+    int64_t size; /* slots of a batch */
     int shard_begin, shard_end;
-    sh_loader *loader;                     /* NULL: features */
+    sh_feed *feed;                         /* of images: a place per batch and own shard, or NULL */
+    void **rows;                           /* of features: per own shard, or NULL */
     sh_slot_plan *plans[SH_BATCHES_AHEAD]; /* [size] of steps n, n + 1 */
-    uint8_t **input[SH_BATCHES_AHEAD];     /* per own shard */
-    int n_arrived[SH_BATCHES_AHEAD];       /* its first shards, whose images are there */
     int slot;                              /* which of the batches in memory was begun */
 };
 
@@ -24,45 +22,72 @@ static int slot_of(int64_t step)
     return (int)(step % SH_BATCHES_AHEAD);
 }
 
-static sh_status input_alloc(const sh_batches *b, size_t n_bytes, uint8_t **out)
+static int n_own(const sh_batches *b)
+{
+    return b->shard_end - b->shard_begin;
+}
+
+static int place_of(const sh_batches *b, int slot, int shard)
+{
+    return slot * n_own(b) + shard - b->shard_begin;
+}
+
+static const sh_device *device_of(const sh_batches *b)
+{
+    return sh_step_get_config(b->config.step)->backend->device;
+}
+
+static sh_status reserve_rows(sh_batches *b)
 {
     sh_status st = SH_OK;
-    void *memory = NULL;
+    const sh_device *device = device_of(b);
 
-    if (b->device != NULL)
-        SH_TRY(b->device->alloc_host(n_bytes, &memory));
-    else
-        memory = malloc(n_bytes);
-    SH_CHECK(memory != NULL, SH_ERR_NO_MEMORY, "a shard's images, %zu bytes", n_bytes);
-    *out = memory;
+    b->rows = calloc((size_t)n_own(b), sizeof(*b->rows));
+    SH_CHECK(b->rows != NULL, SH_ERR_NO_MEMORY, "features of %d shards", n_own(b));
+    for (int i = 0; i < n_own(b); i++) {
+        sh_tensor_desc desc = sh_step_input_desc(b->config.step, b->shard_begin + i);
+
+        if (device != NULL)
+            SH_TRY(device->alloc_host(sh_tensor_bytes(&desc), &b->rows[i]));
+        else
+            b->rows[i] = malloc(sh_tensor_bytes(&desc));
+        SH_CHECK(b->rows[i] != NULL, SH_ERR_NO_MEMORY, "a shard's features, %zu bytes",
+                 sh_tensor_bytes(&desc));
+    }
 out:
     return st;
 }
 
-static void input_free(const sh_batches *b, uint8_t *memory)
+static void free_rows(sh_batches *b)
 {
-    if (b->device != NULL)
-        b->device->free_host(memory);
-    else
-        free(memory);
+    const sh_device *device = device_of(b);
+
+    for (int i = 0; b->rows != NULL && i < n_own(b); i++) {
+        if (device != NULL)
+            device->free_host(b->rows[i]);
+        else
+            free(b->rows[i]);
+    }
+    free(b->rows);
 }
 
-static sh_status reserve(sh_batches *b)
+static sh_status open_feed(sh_batches *b)
 {
     sh_status st = SH_OK;
-    int n_shards = b->shard_end - b->shard_begin;
+    int n_places = SH_BATCHES_AHEAD * n_own(b);
+    sh_tensor_desc *blocks = calloc((size_t)n_places, sizeof(*blocks));
+    const sh_feed_config config = {.backend = sh_step_get_config(b->config.step)->backend,
+                                   .dataset = b->config.dataset,
+                                   .loader = b->config.loader,
+                                   .blocks = blocks,
+                                   .n_places = n_places};
 
-    for (int k = 0; k < SH_BATCHES_AHEAD; k++) {
-        b->plans[k] = calloc((size_t)b->size, sizeof(sh_slot_plan));
-        b->input[k] = calloc((size_t)n_shards, sizeof(uint8_t *));
-        SH_CHECK(b->plans[k] && b->input[k], SH_ERR_NO_MEMORY, "batch of %lld", (long long)b->size);
-        for (int i = 0; i < n_shards; i++) {
-            sh_tensor_desc desc = sh_step_input_desc(b->config.step, b->shard_begin + i);
-
-            SH_TRY(input_alloc(b, sh_tensor_bytes(&desc), &b->input[k][i]));
-        }
-    }
+    SH_CHECK(blocks != NULL, SH_ERR_NO_MEMORY, "batches of %d shards", n_own(b));
+    for (int i = 0; i < n_places; i++)
+        blocks[i] = sh_step_input_desc(b->config.step, b->shard_begin + i % n_own(b));
+    SH_TRY(sh_feed_create(&config, &b->feed));
 out:
+    free(blocks);
     return st;
 }
 
@@ -71,14 +96,12 @@ static sh_status request(sh_batches *b, int64_t step)
     sh_status st = SH_OK;
     int slot = slot_of(step);
 
-    b->n_arrived[slot] = 0;
     sh_sampler_plan(b->config.sampler, step, b->plans[slot]);
-    for (int shard = b->shard_begin; shard < b->shard_end && b->loader != NULL; shard++) {
+    for (int shard = b->shard_begin; shard < b->shard_end && b->feed != NULL; shard++) {
         int64_t begin, end;
 
         sh_step_slots_of_shard(b->config.step, shard, &begin, &end);
-        SH_TRY(sh_loader_request(b->loader, b->plans[slot] + begin, end - begin,
-                                 b->input[slot][shard - b->shard_begin]));
+        SH_TRY(sh_feed_request(b->feed, place_of(b, slot, shard), b->plans[slot] + begin));
     }
 out:
     return st;
@@ -91,17 +114,13 @@ sh_status sh_batches_create(const sh_batches_config *config, int64_t step, sh_ba
 
     SH_CHECK(b != NULL, SH_ERR_NO_MEMORY, "batches");
     b->config = *config;
-    b->device = sh_step_get_config(config->step)->backend->device;
     b->size = sh_step_get_config(config->step)->batch;
     sh_step_own_shards(config->step, &b->shard_begin, &b->shard_end);
-    SH_TRY(reserve(b));
-    if (config->features == NULL) {
-        sh_tensor_desc desc = sh_step_input_desc(config->step, b->shard_begin);
-
-        b->config.loader.dtype = desc.dtype;
-        b->config.loader.layout = desc.layout;
-        SH_TRY(sh_loader_create(&b->config.loader, config->dataset, &b->loader));
+    for (int k = 0; k < SH_BATCHES_AHEAD; k++) {
+        b->plans[k] = calloc((size_t)b->size, sizeof(sh_slot_plan));
+        SH_CHECK(b->plans[k] != NULL, SH_ERR_NO_MEMORY, "batch of %lld", (long long)b->size);
     }
+    SH_TRY(config->features != NULL ? reserve_rows(b) : open_feed(b));
     for (int64_t i = 0; i < SH_BATCHES_AHEAD; i++) SH_TRY(request(b, step + i));
     *out = b;
     b = NULL;
@@ -115,13 +134,9 @@ void sh_batches_destroy(sh_batches **batches)
     sh_batches *b = *batches;
 
     if (b == NULL) return;
-    sh_loader_destroy(&b->loader); /* its threads write into the memory below */
-    for (int k = 0; k < SH_BATCHES_AHEAD; k++) {
-        for (int i = 0; b->input[k] != NULL && i < b->shard_end - b->shard_begin; i++)
-            input_free(b, b->input[k][i]);
-        free(b->input[k]);
-        free(b->plans[k]);
-    }
+    sh_feed_destroy(&b->feed);
+    free_rows(b);
+    for (int k = 0; k < SH_BATCHES_AHEAD; k++) free(b->plans[k]);
     free(b);
     *batches = NULL;
 }
@@ -151,30 +166,20 @@ static void gather_rows(const sh_batches *b, int shard, uint8_t *rows)
     }
 }
 
-/* Requests complete in order: wait until the first n shards of a batch are there, those of older
- * batches being there already. A second pass finds them so. */
-static sh_status wait_for(sh_batches *b, int slot, int n)
-{
-    sh_status st = SH_OK;
-
-    for (; b->n_arrived[slot] < n; b->n_arrived[slot]++) SH_TRY(sh_loader_wait(b->loader));
-out:
-    return st;
-}
-
-sh_status sh_batches_input(void *batches, int shard, const void **input)
+sh_status sh_batches_input(void *batches, int shard, sh_input *input)
 {
     sh_status st = SH_OK;
     sh_batches *b = batches;
-    int index = shard - b->shard_begin;
 
     sh_position_enter(SH_AT_FILES, "input of shard %d", shard);
-
-    if (b->loader == NULL)
-        gather_rows(b, shard, b->input[b->slot][index]);
-    else
-        SH_TRY(wait_for(b, b->slot, index + 1));
-    *input = b->input[b->slot][index];
+    if (b->feed == NULL) {
+        *input = (sh_input){.host = b->rows[shard - b->shard_begin]};
+        gather_rows(b, shard, b->rows[shard - b->shard_begin]);
+        goto out;
+    }
+    SH_TRY(sh_feed_wait(b->feed, place_of(b, b->slot, shard), input));
+    /* The next batch travels while this one is computed. */
+    if (shard == b->shard_end - 1) SH_TRY(sh_feed_send(b->feed));
 out:
     sh_position_leave();
     return st;
@@ -189,12 +194,10 @@ sh_status sh_batches_settle(sh_batches *b, sh_loader_stats *stats)
 {
     sh_status st = SH_OK;
 
-    SH_CHECK(b->loader != NULL, SH_ERR_USAGE,
+    SH_CHECK(b->feed != NULL, SH_ERR_USAGE,
              "shallow training loads no images while it trains: shallow.views=0");
-    /* The oldest batch stands in the slot after that of the last one that was begun. */
-    for (int i = 1; i <= SH_BATCHES_AHEAD; i++)
-        SH_TRY(wait_for(b, (b->slot + i) % SH_BATCHES_AHEAD, b->shard_end - b->shard_begin));
-    sh_loader_get_stats(b->loader, stats);
+    SH_TRY(sh_feed_settle(b->feed));
+    sh_feed_get_stats(b->feed, stats);
 out:
     return st;
 }

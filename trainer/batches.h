@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
  * What the steps of a stage read, ahead of them: plans of slots, and either images on their way in
- * (dataio/loader.h) or, in shallow training, rows of stored features. Which of a crop's stored
+ * (trainer/feed.h) or, in shallow training, rows of stored features. Which of a crop's stored
  * views a slot takes is drawn under (seed, SH_RNG_AUGMENT, slot's draw, 1), beside the distortions
  * of a loaded image, which have 0 there.
  */
@@ -9,6 +9,7 @@
 #define SH_TRAINER_BATCHES_H
 
 #include "trainer/features.h"
+#include "trainer/feed.h"
 #include "trainer/step.h"
 
 enum { SH_BATCHES_AHEAD = 2 }; /* batches in memory: one computed, one loading */
@@ -19,7 +20,7 @@ typedef struct sh_batches_config {
     const sh_step *step;
     const sh_sampler *sampler;
     const sh_dataset *dataset;
-    sh_loader_config loader;     /* its dtype and layout are the step's to say */
+    sh_loader_config loader;     /* what of it the step decides is set here */
     const sh_features *features; /* NULL: images */
     int n_views;                 /* of the features */
 } sh_batches_config;
@@ -34,7 +35,7 @@ void sh_batches_destroy(sh_batches **batches);
 const sh_slot_plan *sh_batches_begin(sh_batches *batches, int64_t step);
 
 /** sh_step_input, with the batches as its context, for the batch that was begun last. */
-sh_status sh_batches_input(void *batches, int shard, const void **input);
+sh_status sh_batches_input(void *batches, int shard, sh_input *input);
 
 /** The batch of `step` is done: ask for the one that takes its place. */
 SH_MUST_CHECK sh_status sh_batches_end(sh_batches *batches, int64_t step);

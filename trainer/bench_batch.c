@@ -95,9 +95,9 @@ void sh_bench_batch_clear(sh_bench_batch *batch)
     *batch = (sh_bench_batch){0};
 }
 
-sh_status sh_bench_batch_pixels(void *batch, int shard, const void **pixels)
+sh_status sh_bench_batch_pixels(void *batch, int shard, sh_input *input)
 {
     (void)shard;
-    *pixels = ((sh_bench_batch *)batch)->pixels;
+    *input = (sh_input){.host = ((sh_bench_batch *)batch)->pixels};
     return SH_OK;
 }

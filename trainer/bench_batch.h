@@ -48,6 +48,6 @@ SH_MUST_CHECK sh_status sh_bench_batch_make(const sh_step *step, sh_bench_batch 
 void sh_bench_batch_clear(sh_bench_batch *batch);
 
 /** sh_step_input with a sh_bench_batch as its context: every shard sees the same images. */
-sh_status sh_bench_batch_pixels(void *batch, int shard, const void **pixels);
+sh_status sh_bench_batch_pixels(void *batch, int shard, sh_input *input);
 
 #endif

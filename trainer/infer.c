@@ -7,6 +7,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "trainer/feed.h"
 
 enum { BLOCKS_AHEAD = 2 }; /* blocks that the loader fills while one is computed */
 
@@ -19,8 +20,8 @@ struct sh_infer {
     sh_tensor_desc desc; /* of a block of images, or of features */
     int64_t dim, n_images;
     bool has_weights; /* the arena holds what is made of the store's weights */
-    uint8_t *pixels[BLOCKS_AHEAD];
-    float *block; /* [SH_INFER_BLOCK, dim] */
+    uint8_t *host;    /* a block of images or features that were made here, as desc says */
+    float *block;     /* [SH_INFER_BLOCK, dim] */
 };
 
 sh_status sh_infer_configure(const sh_config *config, int threads, sh_infer_config *out)
@@ -86,12 +87,8 @@ sh_status sh_infer_create(const sh_infer_config *config, sh_store *store, sh_inf
     SH_TRY(build_program(infer));
     if (sh_store_params(store) == NULL) SH_TRY(sh_store_allocate(store));
     SH_TRY(sh_store_backend(store)->alloc(sh_program_arena_bytes(infer->program), &infer->arena));
-    infer->config.loader.dtype = infer->desc.dtype;
-    infer->config.loader.layout = infer->desc.layout;
-    for (int i = 0; i < BLOCKS_AHEAD; i++) {
-        infer->pixels[i] = calloc(1, sh_tensor_bytes(&infer->desc));
-        SH_CHECK(infer->pixels[i] != NULL, SH_ERR_NO_MEMORY, "images for inference");
-    }
+    infer->host = calloc(1, sh_tensor_bytes(&infer->desc));
+    SH_CHECK(infer->host != NULL, SH_ERR_NO_MEMORY, "images for inference");
     infer->block = malloc((size_t)(SH_INFER_BLOCK * infer->dim) * sizeof(float));
     SH_CHECK(infer->block != NULL, SH_ERR_NO_MEMORY, "embeddings of a block");
     *out = infer;
@@ -108,7 +105,7 @@ void sh_infer_destroy(sh_infer **infer)
     if (i == NULL) return;
     if (i->arena != NULL) sh_store_backend(i->store)->free(&i->arena);
     sh_program_destroy(&i->program);
-    for (int k = 0; k < BLOCKS_AHEAD; k++) free(i->pixels[k]);
+    free(i->host);
     free(i->block);
     free(i);
     *infer = NULL;
@@ -141,12 +138,13 @@ int64_t sh_infer_n_images(const sh_infer *infer)
 }
 
 /* One block of images or features, [SH_INFER_BLOCK, ...], to infer->block; n of them count. */
-static sh_status run_block(sh_infer *infer, const void *input, int64_t n)
+static sh_status run_block(sh_infer *infer, const sh_input *input, int64_t n)
 {
     sh_status st = SH_OK;
     sh_run_args args = {.arena = infer->arena};
 
-    SH_TRY(sh_program_write(infer->program, infer->arena, infer->input, input));
+    SH_TRY(sh_input_put(input, sh_store_backend(infer->store), infer->program, infer->arena,
+                        infer->input));
     SH_TRY(sh_program_run(infer->program, SH_PHASE_FORWARD, &args));
     SH_TRY(sh_program_read(infer->program, infer->arena, infer->output, infer->block));
     if (infer->config.part != SH_INFER_HEAD) infer->n_images += n;
@@ -155,8 +153,7 @@ out:
 }
 
 /* Ask for block `b` of a view: its crops, the last one repeated to fill the block. */
-static sh_status request_block(sh_infer *infer, sh_loader *loader, int view, const int64_t *crops,
-                               int64_t n, int64_t b)
+static sh_status request_block(sh_feed *feed, int view, const int64_t *crops, int64_t n, int64_t b)
 {
     sh_slot_plan slots[SH_INFER_BLOCK] = {0};
 
@@ -166,7 +163,7 @@ static sh_status request_block(sh_infer *infer, sh_loader *loader, int view, con
         slots[i].crop = crops[k < n ? k : n - 1];
         slots[i].draw = (uint64_t)view << 40 | (uint64_t)slots[i].crop;
     }
-    return sh_loader_request(loader, slots, SH_INFER_BLOCK, infer->pixels[b % BLOCKS_AHEAD]);
+    return sh_feed_request(feed, (int)(b % BLOCKS_AHEAD), slots);
 }
 
 sh_status sh_infer_run_view(sh_infer *infer, const sh_dataset *dataset, const sh_augment *augment,
@@ -174,28 +171,35 @@ sh_status sh_infer_run_view(sh_infer *infer, const sh_dataset *dataset, const sh
                             void *context)
 {
     sh_status st = SH_OK;
-    sh_loader *loader = NULL;
-    sh_loader_config config = infer->config.loader;
+    sh_feed *feed = NULL;
+    const sh_tensor_desc blocks[BLOCKS_AHEAD] = {infer->desc, infer->desc};
+    sh_feed_config config = {.backend = sh_store_backend(infer->store),
+                             .dataset = dataset,
+                             .loader = infer->config.loader,
+                             .blocks = blocks,
+                             .n_places = BLOCKS_AHEAD};
     int64_t n_blocks = (n + SH_INFER_BLOCK - 1) / SH_INFER_BLOCK;
 
     if (n == 0) goto out;
     SH_TRY(take_weights(infer));
-    config.augment = *augment;
-    SH_TRY(sh_loader_create(&config, dataset, &loader));
+    config.loader.augment = *augment;
+    SH_TRY(sh_feed_create(&config, &feed));
     for (int64_t b = 0; b < n_blocks && b < BLOCKS_AHEAD; b++)
-        SH_TRY(request_block(infer, loader, view, crops, n, b));
+        SH_TRY(request_block(feed, view, crops, n, b));
     for (int64_t b = 0; b < n_blocks; b++) {
         int64_t first = b * SH_INFER_BLOCK;
         int64_t m = n - first < SH_INFER_BLOCK ? n - first : SH_INFER_BLOCK;
+        sh_input input;
 
-        SH_TRY(sh_loader_wait(loader));
-        SH_TRY(run_block(infer, infer->pixels[b % BLOCKS_AHEAD], m));
+        SH_TRY(sh_feed_wait(feed, (int)(b % BLOCKS_AHEAD), &input));
+        SH_TRY(sh_feed_send(feed));
+        SH_TRY(run_block(infer, &input, m));
         if (b + BLOCKS_AHEAD < n_blocks)
-            SH_TRY(request_block(infer, loader, view, crops, n, b + BLOCKS_AHEAD));
+            SH_TRY(request_block(feed, view, crops, n, b + BLOCKS_AHEAD));
         SH_TRY(sink(context, first, m, infer->block));
     }
 out:
-    sh_loader_destroy(&loader);
+    sh_feed_destroy(&feed);
     return st;
 }
 
@@ -272,6 +276,7 @@ sh_status sh_infer_run_rows(sh_infer *infer, int64_t n, sh_infer_row row, const 
 {
     sh_status st = SH_OK;
     size_t row_bytes = sh_tensor_bytes(&infer->desc) / SH_INFER_BLOCK;
+    const sh_input input = {.host = infer->host};
 
     SH_TRY(take_weights(infer));
     for (int view = 0; view < infer->config.views; view++) {
@@ -279,9 +284,9 @@ sh_status sh_infer_run_rows(sh_infer *infer, int64_t n, sh_infer_row row, const 
             int64_t m = n - first < SH_INFER_BLOCK ? n - first : SH_INFER_BLOCK;
 
             for (int64_t i = 0; i < m; i++)
-                memcpy(infer->pixels[0] + (size_t)i * row_bytes, row(context, first + i, view),
+                memcpy(infer->host + (size_t)i * row_bytes, row(context, first + i, view),
                        row_bytes);
-            SH_TRY(run_block(infer, infer->pixels[0], m));
+            SH_TRY(run_block(infer, &input, m));
             add_rows(infer, view, m, infer->block, out + first * infer->dim);
         }
     }
@@ -297,10 +302,13 @@ sh_status sh_infer_run_image(sh_infer *infer, const sh_image *image, float *out)
     SH_TRY(take_weights(infer));
     for (int view = 0; view < infer->config.views; view++) {
         sh_loader_config config = infer->config.loader;
+        const sh_input input = {.host = infer->host};
 
         config.augment = sh_infer_view(view);
-        SH_TRY(sh_loader_render(&config, image, 0, infer->pixels[0], SH_INFER_BLOCK, 0));
-        SH_TRY(run_block(infer, infer->pixels[0], 1));
+        config.dtype = infer->desc.dtype;
+        config.layout = infer->desc.layout;
+        SH_TRY(sh_loader_render(&config, image, 0, infer->host, SH_INFER_BLOCK, 0));
+        SH_TRY(run_block(infer, &input, 1));
         add_rows(infer, view, 1, infer->block, out);
     }
     finish_views(infer, 1, out);

@@ -11,24 +11,6 @@
 
 enum { FAULT_BYTES = 256 };
 
-/* A device fetches its input when its queue has come that far; the host goes on. */
-static sh_status put_input(sh_step *step, sh_sized_program *s, sh_buffer *arena, const void *data)
-{
-    sh_status st = SH_OK;
-    const sh_device *device = step->config.backend->device;
-    const sh_tensor_desc desc = sh_program_desc(s->program, s->input);
-    void *place = NULL;
-
-    if (device == NULL) {
-        SH_TRY(sh_program_write(s->program, arena, s->input, data));
-        goto out;
-    }
-    SH_TRY(sh_program_place(s->program, arena, s->input, &place));
-    SH_TRY(device->send(SH_QUEUE_COMPUTE, place, data, sh_tensor_bytes(&desc)));
-out:
-    return st;
-}
-
 static int64_t first_slot(const sh_step *step, int shard)
 {
     int64_t begin, end;
@@ -67,11 +49,11 @@ static sh_status forward_shard(sh_step *step, int shard, sh_step_input input, vo
     sh_status st = SH_OK;
     sh_sized_program *s = sh_step_program_of(step, shard);
     sh_run_args args = sh_step_run_args(step, shard);
-    const void *data = NULL;
+    sh_input data = {.host = NULL};
 
     sh_position_enter(SH_AT_COMPUTE, "forward of shard %d", shard);
     SH_TRY(input(context, shard, &data));
-    SH_TRY(put_input(step, s, args.arena, data));
+    SH_TRY(sh_input_put(&data, step->config.backend, s->program, args.arena, s->input));
     SH_TRY(sh_program_run(s->program, SH_PHASE_FORWARD, &args));
     if (!step->config.shallow) step->n_images += s->n_images;
     if (read_outputs)

@@ -16,6 +16,7 @@
 #include "models/program.h"
 #include "models/zoo/zoo.h"
 #include "trainer/config.h"
+#include "trainer/feed.h"
 
 typedef struct sh_step sh_step;
 
@@ -108,16 +109,15 @@ sh_program *sh_step_program(sh_step *step, int shard);
  * Run one step. Collective.
  *
  * slots   [batch] the whole plan: labels of all images
- * input   one pointer per own shard: its images or features, as sh_step_input_desc says; called
- *         for with `shard` when needed, so that loading may go on meanwhile. They stay as they are
- *         until the step has ended. In memory of the backend's device->alloc_host, where it has a
- *         device, no copy keeps the host waiting
+ * input   per own shard its images or features, as sh_step_input_desc says; called for with
+ *         `shard` when needed, so that loading may go on meanwhile. They stay as they are until the
+ *         step has ended
  * Weights, moments and running statistics are updated once. A bad step - loss, embeddings or
  * gradient are not finite, or the norm is too large - is SH_ERR_MISMATCH with stats->bad, on every
  * rank with the same message, which says in which shard, and on which rank, it began; before
  * anything was written, so that the next step may follow.
  */
-typedef sh_status (*sh_step_input)(void *context, int shard, const void **input);
+typedef sh_status (*sh_step_input)(void *context, int shard, sh_input *input);
 
 SH_MUST_CHECK sh_status sh_step_run(sh_step *step, int64_t number, double learning_rate,
                                     const sh_slot_plan *slots, sh_step_input input, void *context,

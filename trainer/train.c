@@ -323,7 +323,7 @@ out:
 static sh_status drop_batch(loop *l)
 {
     sh_status st = SH_OK;
-    const void *input = NULL;
+    sh_input input;
     int begin, end;
 
     sh_step_own_shards(l->s->step, &begin, &end);

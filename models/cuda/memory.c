@@ -340,6 +340,11 @@ static sh_status mark_put(sh_mark *mark, sh_queue queue)
     return check(cudaEventRecord(mark->event, sh_cuda_queue(queue)), "an event");
 }
 
+static sh_status mark_wait(const sh_mark *mark)
+{
+    return check(cudaEventSynchronize(mark->event), "an event");
+}
+
 static sh_status mark_reached(const sh_mark *mark, bool *reached)
 {
     cudaError_t error = cudaEventQuery(mark->event);
@@ -368,5 +373,6 @@ const sh_device sh_cuda_device = {.alloc = alloc_memory,
                                   .mark_create = mark_create,
                                   .mark_destroy = mark_destroy,
                                   .mark_put = mark_put,
+                                  .mark_wait = mark_wait,
                                   .mark_reached = mark_reached,
                                   .follow = follow};

@@ -188,6 +188,16 @@ static sh_status mark_put(sh_mark *mark, sh_queue queue)
     return SH_OK;
 }
 
+static sh_status mark_wait(const sh_mark *mark)
+{
+    sh_status st = SH_OK;
+
+    SH_TRY(sh_emulator_refuse("waiting"));
+    SH_CHECK(mark->put, SH_ERR_INTERNAL, "waiting for a mark that nobody has put");
+out:
+    return st;
+}
+
 static sh_status mark_reached(const sh_mark *mark, bool *reached)
 {
     sh_status st = SH_OK;
@@ -219,5 +229,6 @@ const sh_device sh_cuda_device = {.alloc = alloc_memory,
                                   .mark_create = mark_create,
                                   .mark_destroy = mark_destroy,
                                   .mark_put = mark_put,
+                                  .mark_wait = mark_wait,
                                   .mark_reached = mark_reached,
                                   .follow = follow};
