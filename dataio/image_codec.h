@@ -40,6 +40,10 @@ SH_MUST_CHECK sh_status sh_image_check_size(const sh_image_source *source, int64
  *  1 where it is absent or damaged: a picture without it is still a picture. */
 int sh_exif_orientation(const uint8_t *tiff, size_t n_bytes);
 
+/** By which of 8, 4, 2, 1 a JPEG is divided: the largest that leaves at least the wanted size; 1
+ * where none is wanted (0). */
+int sh_jpeg_denominator(int width, int height, int min_width, int min_height);
+
 /** Encoders: into malloc'd *data. */
 SH_MUST_CHECK sh_status sh_jpeg_encode(const sh_image *image, int quality, uint8_t **data,
                                        size_t *n_bytes);

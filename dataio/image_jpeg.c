@@ -165,19 +165,12 @@ out:
     return st;
 }
 
-/* The largest of 8, 4, 2, 1 that leaves at least the wanted size; 1 where none is wanted. */
-static int choose_denominator(const sh_image_info *info, int min_width, int min_height)
+int sh_jpeg_denominator(int width, int height, int min_width, int min_height)
 {
     int denominator = min_width > 0 && min_height > 0 ? 8 : 1;
 
-    if (info->orientation >= 5) { /* the caller's sizes are those of the turned image */
-        int swap = min_width;
-
-        min_width = min_height;
-        min_height = swap;
-    }
-    while (denominator > 1 && ((info->width + denominator - 1) / denominator < min_width ||
-                               (info->height + denominator - 1) / denominator < min_height))
+    while (denominator > 1 && ((width + denominator - 1) / denominator < min_width ||
+                               (height + denominator - 1) / denominator < min_height))
         denominator /= 2;
     return denominator;
 }
@@ -190,7 +183,10 @@ static sh_status decode(const sh_image_source *source, int channels, int min_wid
 
     SH_TRY(open_jpeg(&r, source, info));
     if (channels == 0) channels = info->channels;
-    int denominator = choose_denominator(info, min_width, min_height);
+    bool turned = info->orientation >= 5; /* the caller's sizes are those of the turned image */
+    int denominator =
+        sh_jpeg_denominator(info->width, info->height, turned ? min_height : min_width,
+                            turned ? min_width : min_height);
 
     SH_TRY(sh_image_reserve(image, (info->width + denominator - 1) / denominator,
                             (info->height + denominator - 1) / denominator, channels));

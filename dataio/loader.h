@@ -98,6 +98,7 @@ typedef struct sh_fit_counts {
     int64_t n_padded;    /* letterbox: more than a quarter of the input is padding */
     int64_t n_cut;       /* cover: more than a quarter of the crop is cut off */
     int64_t n_distorted; /* stretch: the aspect changes by more than 4 : 3 */
+    int64_t n_bytes;     /* of all these crops as the cache holds them */
 } sh_fit_counts;
 
 /** Count over the crops of `part`, and take those below config->min_side out of it (they become

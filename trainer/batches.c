@@ -190,14 +190,19 @@ sh_status sh_batches_end(sh_batches *b, int64_t step)
     return request(b, step + SH_BATCHES_AHEAD);
 }
 
-sh_status sh_batches_settle(sh_batches *b, sh_loader_stats *stats)
+sh_status sh_batches_settle(sh_batches *b)
 {
     sh_status st = SH_OK;
 
     SH_CHECK(b->feed != NULL, SH_ERR_USAGE,
              "shallow training loads no images while it trains: shallow.views=0");
     SH_TRY(sh_feed_settle(b->feed));
-    sh_feed_get_stats(b->feed, stats);
 out:
     return st;
+}
+
+void sh_batches_get_stats(const sh_batches *b, sh_loader_stats *out)
+{
+    *out = (sh_loader_stats){0};
+    if (b->feed != NULL) sh_feed_get_stats(b->feed, out);
 }

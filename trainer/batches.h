@@ -40,8 +40,11 @@ sh_status sh_batches_input(void *batches, int shard, sh_input *input);
 /** The batch of `step` is done: ask for the one that takes its place. */
 SH_MUST_CHECK sh_status sh_batches_end(sh_batches *batches, int64_t step);
 
-/** Wait for all batches that were asked for and say what loading has cost so far. SH_ERR_USAGE
- * where features are read and nothing is loaded. */
-SH_MUST_CHECK sh_status sh_batches_settle(sh_batches *batches, sh_loader_stats *stats);
+/** Wait for all batches that were asked for. SH_ERR_USAGE where features are read and nothing is
+ *  loaded. */
+SH_MUST_CHECK sh_status sh_batches_settle(sh_batches *batches);
+
+/** What loading has cost so far; all 0 where features are read. */
+void sh_batches_get_stats(const sh_batches *batches, sh_loader_stats *out);
 
 #endif

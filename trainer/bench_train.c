@@ -79,9 +79,13 @@ static sh_status measure_round(bench *b, const result *r, double *train_ms, doub
     sh_loader_stats before = {0}, after;
     double seconds = 0;
 
-    if (s->batches != NULL) SH_TRY(sh_batches_settle(s->batches, &before));
+    if (s->batches != NULL) {
+        SH_TRY(sh_batches_settle(s->batches));
+        sh_batches_get_stats(s->batches, &before);
+    }
     SH_TRY(sh_train_steps(s, b->steps, &seconds));
-    SH_TRY(sh_batches_settle(s->batches, &after));
+    SH_TRY(sh_batches_settle(s->batches));
+    sh_batches_get_stats(s->batches, &after);
     *train_ms = 1e3 * seconds / (double)r->batch;
     *load_core_ms =
         1e3 * (after.busy_seconds - before.busy_seconds) / (double)(after.n_crops - before.n_crops);
@@ -120,7 +124,8 @@ static sh_status measure(bench *b, result *r)
         SH_TRY(measure_round(b, r, &train_ms[k], &step_ms[k], &load_core_ms[k]));
         share[k] = (step_ms[k] + load_core_ms[k] / r->cores) / train_ms[k];
     }
-    SH_TRY(sh_batches_settle(b->session.batches, &loaded));
+    SH_TRY(sh_batches_settle(b->session.batches));
+    sh_batches_get_stats(b->session.batches, &loaded);
     r->cached = (double)loaded.n_cached / (double)loaded.n_crops;
     r->train_ms = sh_bench_median(train_ms, n);
     r->step_ms = sh_bench_median(step_ms, n);

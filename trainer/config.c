@@ -100,7 +100,7 @@ static const sh_option rows[] = {
     INT("sampling.images", sampling.images, "8", SH_FIXED, 1, 1e6, "images", "K: images per individual"),
     INT("sampling.batch", sampling.batch, "64", SH_FIXED, 2, 1e7, "images", "rows per batch where sampling.kind is pairs or epoch"),
     INT("loader.threads", loader.threads, "0", SH_FREE, 0, 4096, "threads per rank", "decoding threads; 0: as many as compute threads"),
-    INT("loader.cache_mb", loader.cache_mb, "1024", SH_FREE, 0, 1e7, "MB per rank", "decoded crops kept in memory"),
+    INT("loader.cache_mb", loader.cache_mb, "-1", SH_FREE, -1, 1e7, "MB per rank", "memory for decoded crops, which are kept until it is full; 0: none are kept; -1: a quarter of the host's memory, shared by its ranks"),
     PLAIN("loader.copy_to", SH_OPT_TEXT, loader.copy_to, "", SH_FREE, "folder on a disk of each node (/scratch, or $TMPDIR: a variable that the job has): packs are copied there, checked, and read from there while ranks of the node need them; none: read where they lie"),
     REAL("augment.rotate", augment.rotate, "10", SH_FIXED, 0, 180, "degrees", "random rotation, +-"),
     REAL("augment.shift", augment.shift, "0.05", SH_FIXED, 0, 1, "of the side", "random shift, +-"),
@@ -429,8 +429,7 @@ sh_status sh_config_loader(const sh_config *c, bool training, sh_loader_config *
     sh_loader_config loader = {.threads = 1,
                                .fit = (sh_fit)c->fit,
                                .min_side = (int)c->min_side,
-                               .seed = (uint64_t)c->seed,
-                               .cache_bytes = (size_t)c->loader.cache_mb << 20};
+                               .seed = (uint64_t)c->seed};
 
     SH_TRY(sh_net_find(c->net, &net));
     SH_TRY(sh_config_size(c, &loader.height, &loader.width));

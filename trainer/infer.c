@@ -33,8 +33,7 @@ sh_status sh_infer_configure(const sh_config *config, int threads, sh_infer_conf
     SH_TRY(sh_net_find(config->net, &out->net));
     SH_TRY(sh_config_head(config, &out->head));
     SH_TRY(sh_config_loader(config, false, &out->loader));
-    out->loader.threads = threads;
-    out->loader.cache_bytes = 0; /* every crop is read once */
+    out->loader.threads = threads; /* and no cache: every crop is read once */
 out:
     return st;
 }

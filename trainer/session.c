@@ -155,6 +155,12 @@ static sh_status make_sampler(sh_session *s)
 
     SH_TRY(sh_config_loader(&s->config, true, &fit));
     sh_loader_fit_part(&fit, s->dataset, SH_PART_TRAIN, &s->split, &counts);
+    s->supply = (sh_supply){.threads = (int)s->config.loader.threads,
+                            .cores = sh_comm_cores_per_rank(s->comm),
+                            .decoded_bytes = counts.n_bytes,
+                            .cache_bytes = sh_supply_cache_bytes(s->config.loader.cache_mb,
+                                                                 sh_comm_local_size(s->comm))};
+    if (!sh_config_is_shallow(&s->config, 0)) sh_supply_describe_cache(&s->supply);
     SH_TRY(sh_sampler_create(&config, s->dataset, &s->split, SH_PART_TRAIN, &s->sampler));
     sh_log_info("training: %lld crops of %d classes, %lld steps of %lld an epoch (%lld repeats)",
                 (long long)counts.n_crops, sh_sampler_n_classes(s->sampler),
@@ -247,6 +253,7 @@ static sh_status open_batches(sh_session *s, bool (*stop)(void))
     config.features = s->shallow.train;
     SH_TRY(sh_config_loader(&s->config, true, &config.loader));
     config.loader.threads = (int)s->config.loader.threads;
+    config.loader.cache_bytes = s->supply.cache_bytes;
     SH_TRY(sh_batches_create(&config, s->progress.step, &s->batches));
 out:
     return st;

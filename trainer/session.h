@@ -15,6 +15,7 @@
 #include "trainer/shallow.h"
 #include "trainer/skips.h"
 #include "trainer/step.h"
+#include "trainer/supply.h"
 
 typedef struct sh_session {
     sh_comm *comm; /* not owned */
@@ -32,6 +33,7 @@ typedef struct sh_session {
     char freeze[SH_FREEZE_TEXT]; /* what it freezes */
     sh_shallow shallow;          /* its features, where it is shallow */
     sh_batches *batches;         /* what its steps read */
+    sh_supply supply;            /* of their images */
     sh_infer *infer;             /* validation: an inference program over the step's store */
     sh_progress progress;
     int64_t first_step; /* where this start continued */

@@ -52,6 +52,7 @@ typedef struct loop {
     double step_seconds;   /* smoothed, for the progress line; 0: no step yet */
     sh_empty_steps empty;
     epoch_meter meter;
+    sh_supply_meter supply;
     struct {
         int64_t n_checkpoints;
         double checkpoint_seconds, agree_seconds;
@@ -156,6 +157,20 @@ static void show_epoch(loop *l)
                 (long long)(count_images(s) - m->n_images));
     m->start = now;
     m->n_images = count_images(s);
+}
+
+/* Say once that steps wait for images. */
+static void watch_supply(loop *l)
+{
+    const sh_session *s = l->s;
+    sh_loader_stats stats;
+    char text[SH_SUPPLY_TEXT];
+
+    if (!l->is_root) return;
+    sh_batches_get_stats(s->batches, &stats);
+    if (!sh_supply_look(&l->supply, &s->supply, sh_clock_seconds(), &stats, text)) return;
+    sh_log_progress_end();
+    sh_log_warning("step %lld: %s", (long long)s->progress.step, text);
 }
 
 /* ---- checkpoints and stops ---- */
@@ -364,6 +379,7 @@ static sh_status train_step(loop *l)
     l->step_seconds = l->step_seconds > 0 ? 0.95 * l->step_seconds + 0.05 * seconds : seconds;
     show_progress(l, &stats);
     show_epoch(l);
+    watch_supply(l);
 out:
     return st;
 }

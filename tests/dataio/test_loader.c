@@ -339,6 +339,7 @@ static void fit_part__takes_small_crops_out_of_the_part_alone(void **state)
     assert_int_equal(counts.n_small, 0);
     assert_int_equal(counts.n_crops, N_CROPS - 1);
     assert_int_equal(counts.n_enlarged, 0);
+    assert_int_equal(counts.n_bytes, (N_CROPS - 1) * 80 * 48 * 3); /* decoded at half size */
     config.min_side = 97;
     sh_loader_fit_part(&config, dataset, SH_PART_TRAIN, &split, &counts);
     assert_int_equal(counts.n_small, N_CROPS - 1);
