@@ -68,4 +68,7 @@ sed -i "s/: e1.*/: e2/" two/kernels.txt
 grep -q "retune=true" refused.log || fail "no remedy was named"
 train 2 two device=cuda steps=4 retune=true
 cmp one/kernels.txt two/kernels.txt || fail "kernels were not chosen anew"
+# Crops on their way to the device, outside of a training.
+"$SHOAL" bench data --data "$PACK" --crops 100 --size 32 --threads 1 --device cuda > bench.log || fail "shoal bench data"
+grep -Eq "from the cache to cuda +[1-9]" bench.log || fail "nothing was rendered on the device"
 echo "training on the emulator: ok"
