@@ -200,8 +200,8 @@ SH_MUST_CHECK sh_status sh_config_check_shallow(const sh_config *config);
 sh_split_config sh_config_split(const sh_config *config);
 sh_sampler_config sh_config_sampler(const sh_config *config);
 
-/** How images are prepared; augment only where `training`. Layout, dtype, threads (1 here) and cache
- *  (none) are left to the caller. */
+/** How images are prepared; augment only where `training`. Layout, dtype, threads (1 here) and
+ * cache (none) are left to the caller. */
 SH_MUST_CHECK sh_status sh_config_loader(const sh_config *config, bool training,
                                          sh_loader_config *out);
 
