@@ -50,6 +50,8 @@ sh_status sh_embedder_create(const char *run, bool untrained, int threads, sh_em
              run, run);
     SH_CHECK(!untrained || config->init[0] == '\0' || sh_file_exists(config->init),
              SH_ERR_NOT_FOUND, "%s started from %s, which is not there", run, config->init);
+    /* The training would not fall back to a CPU; its result is asked on any machine. */
+    if (config->device == SH_DEVICE_CUDA) config->device = SH_DEVICE_AUTO;
     SH_TRY(sh_device_choose(config, &backend));
     if (threads <= 0) threads = sh_cpu_cores_granted();
     omp_set_num_threads(threads);

@@ -13,6 +13,7 @@ small_config="net=mobilenet_v2 tap=features.3 size=32 embedding.dim=8 threads=1 
   split.val=0 split.test=0 watchdog.enabled=false"
 
 train 1 cpu device=cpu
+without_device=$SHOAL
 SHOAL=$SHOAL_BUILD/tests/shoal_emulated
 [ -x "$SHOAL" ] || { echo "skipped: $SHOAL is not built"; exit 77; }
 train 1 one device=cuda
@@ -29,6 +30,8 @@ mkdir plain && cp one/kernels.txt plain/
 train 1 plain device=cuda graphs=false
 same_model one plain
 cmp -s cpu/model.safetensors one/model.safetensors && fail "the CPU computed instead"
+# What was trained on a device answers on machines that have none.
+"$without_device" embed one --data "$PACK" -o one.h5 2> embed.log || fail "no embeddings without a device: $(cat embed.log)"
 
 train 1 free device=cuda deterministic=off steps=1
 grep -q "cannot be repeated" free.log || fail "a run that cannot be repeated did not say so"
