@@ -2,6 +2,8 @@
 /** The registry: the only place that knows which backends this build has. */
 #include "models/backend.h"
 
+#include <stdlib.h>
+
 #include "models/cpu/cpu.h"
 #include "models/cuda/cuda.h"
 #include "models/guard.h"
@@ -48,4 +50,33 @@ sh_status sh_backend_check(const sh_backend *backend)
     }
 out:
     return st;
+}
+
+sh_status sh_backend_alloc_host(const sh_backend *backend, size_t n_bytes, void **out)
+{
+    sh_status st = SH_OK;
+
+    if (backend->device != NULL) {
+        SH_TRY(backend->device->alloc_host(n_bytes, out));
+        goto out;
+    }
+    *out = malloc(n_bytes);
+    SH_CHECK(*out != NULL, SH_ERR_NO_MEMORY, "%zu bytes of the host's memory", n_bytes);
+out:
+    return st;
+}
+
+void sh_backend_free_host(const sh_backend *backend, void *memory)
+{
+    if (backend->device != NULL)
+        backend->device->free_host(memory);
+    else
+        free(memory);
+}
+
+sh_status sh_backend_send(const sh_backend *backend, sh_buffer *to, size_t offset, const void *host,
+                          size_t n_bytes)
+{
+    if (backend->device == NULL) return backend->copy_in(to, offset, host, n_bytes);
+    return backend->device->send(SH_QUEUE_COMPUTE, backend->device_ptr(to, offset), host, n_bytes);
 }

@@ -110,11 +110,7 @@ sh_status sh_optim_create(const sh_optim_config *config, sh_store *store, sh_opt
     SH_TRY(sh_optim_refresh(o));
     SH_TRY(o->backend->alloc((size_t)(n_blocks + 1) * sizeof(double), &o->sums));
     SH_TRY(o->backend->alloc(sizeof(sh_optim_now), &o->now));
-    if (o->backend->device != NULL)
-        SH_TRY(o->backend->device->alloc_host(sizeof(*o->next_rates), (void **)&o->next_rates));
-    else
-        o->next_rates = calloc(1, sizeof(*o->next_rates));
-    SH_CHECK(o->next_rates != NULL, SH_ERR_NO_MEMORY, "optimizer");
+    SH_TRY(sh_backend_alloc_host(o->backend, sizeof(*o->next_rates), (void **)&o->next_rates));
     for (int a = 0; a < SH_OPTIM_ARENA_COUNT; a++) {
         int64_t n = arena_elems(o, (sh_optim_arena)a);
 
@@ -135,10 +131,7 @@ void sh_optim_destroy(sh_optim **optim)
     for (int a = 0; a < SH_OPTIM_ARENA_COUNT; a++) o->backend->free(&o->arenas[a]);
     o->backend->free(&o->sums);
     o->backend->free(&o->now);
-    if (o->backend->device != NULL)
-        o->backend->device->free_host(o->next_rates);
-    else
-        free(o->next_rates);
+    sh_backend_free_host(o->backend, o->next_rates);
     sh_replays_clear(&o->replays, o->backend);
     free(o->segments);
     sh_trained_clear(&o->trained);
@@ -299,21 +292,13 @@ static sh_status launch_update(void *context)
 /* Page-locked memory may be written again: whoever reads an update's outcome has waited for it. */
 static sh_status send_rates(sh_optim *o, double learning_rate, int64_t step)
 {
-    sh_status st = SH_OK;
     double t = (double)(step + 1);
-    const sh_backend *backend = o->backend;
 
     *o->next_rates =
         (sh_optim_rates){.learning_rate = (float)learning_rate,
                          .step_size = (float)(learning_rate / (1.0 - pow(o->config.beta1, t))),
                          .root_correction = (float)sqrt(1.0 - pow(o->config.beta2, t))};
-    if (backend->device != NULL)
-        SH_TRY(backend->device->send(SH_QUEUE_COMPUTE, backend->device_ptr(o->now, 0),
-                                     o->next_rates, sizeof(*o->next_rates)));
-    else
-        SH_TRY(backend->copy_in(o->now, 0, o->next_rates, sizeof(*o->next_rates)));
-out:
-    return st;
+    return sh_backend_send(o->backend, o->now, 0, o->next_rates, sizeof(*o->next_rates));
 }
 
 sh_status sh_optim_update(sh_optim *o, const float *reduce, double learning_rate, int64_t step)

@@ -32,27 +32,21 @@ static int place_of(const sh_batches *b, int slot, int shard)
     return slot * n_own(b) + shard - b->shard_begin;
 }
 
-static const sh_device *device_of(const sh_batches *b)
+static const sh_backend *backend_of(const sh_batches *b)
 {
-    return sh_step_get_config(b->config.step)->backend->device;
+    return sh_step_get_config(b->config.step)->backend;
 }
 
 static sh_status reserve_rows(sh_batches *b)
 {
     sh_status st = SH_OK;
-    const sh_device *device = device_of(b);
 
     b->rows = calloc((size_t)n_own(b), sizeof(*b->rows));
     SH_CHECK(b->rows != NULL, SH_ERR_NO_MEMORY, "features of %d shards", n_own(b));
     for (int i = 0; i < n_own(b); i++) {
         sh_tensor_desc desc = sh_step_input_desc(b->config.step, b->shard_begin + i);
 
-        if (device != NULL)
-            SH_TRY(device->alloc_host(sh_tensor_bytes(&desc), &b->rows[i]));
-        else
-            b->rows[i] = malloc(sh_tensor_bytes(&desc));
-        SH_CHECK(b->rows[i] != NULL, SH_ERR_NO_MEMORY, "a shard's features, %zu bytes",
-                 sh_tensor_bytes(&desc));
+        SH_TRY(sh_backend_alloc_host(backend_of(b), sh_tensor_bytes(&desc), &b->rows[i]));
     }
 out:
     return st;
@@ -60,14 +54,8 @@ out:
 
 static void free_rows(sh_batches *b)
 {
-    const sh_device *device = device_of(b);
-
-    for (int i = 0; b->rows != NULL && i < n_own(b); i++) {
-        if (device != NULL)
-            device->free_host(b->rows[i]);
-        else
-            free(b->rows[i]);
-    }
+    for (int i = 0; b->rows != NULL && i < n_own(b); i++)
+        sh_backend_free_host(backend_of(b), b->rows[i]);
     free(b->rows);
 }
 
@@ -76,7 +64,7 @@ static sh_status open_feed(sh_batches *b)
     sh_status st = SH_OK;
     int n_places = SH_BATCHES_AHEAD * n_own(b);
     sh_tensor_desc *blocks = calloc((size_t)n_places, sizeof(*blocks));
-    const sh_feed_config config = {.backend = sh_step_get_config(b->config.step)->backend,
+    const sh_feed_config config = {.backend = backend_of(b),
                                    .dataset = b->config.dataset,
                                    .loader = b->config.loader,
                                    .blocks = blocks,

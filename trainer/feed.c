@@ -21,6 +21,7 @@ typedef struct place {
 } place;
 
 struct sh_feed {
+    const sh_backend *backend;
     const sh_device *device; /* that renders; NULL: the loader does */
     sh_mark *computing;      /* where the computing queue stood at the last request */
     sh_loader *loader;
@@ -58,14 +59,11 @@ static sh_status reserve_place(sh_feed *feed, const sh_loader_config *loader,
     const sh_device *device = feed->device;
 
     p->n_images = block->dims[0];
-    if (device == NULL) {
-        p->memory = malloc(sh_tensor_bytes(block));
-        SH_CHECK(p->memory != NULL, SH_ERR_NO_MEMORY, "images, %zu bytes", sh_tensor_bytes(block));
-        goto out;
-    }
-    size_t n_bytes = sh_loader_parcel_bytes(loader, p->n_images);
+    size_t n_bytes =
+        device != NULL ? sh_loader_parcel_bytes(loader, p->n_images) : sh_tensor_bytes(block);
 
-    SH_TRY(device->alloc_host(n_bytes, &p->memory));
+    SH_TRY(sh_backend_alloc_host(feed->backend, n_bytes, &p->memory));
+    if (device == NULL) goto out;
     SH_TRY(device->alloc(n_bytes, &p->parcel));
     SH_TRY(device->mark_create(&p->read));
 out:
@@ -74,12 +72,9 @@ out:
 
 static void free_place(const sh_feed *feed, place *p)
 {
-    if (feed->device == NULL) {
-        free(p->memory);
-        return;
-    }
+    sh_backend_free_host(feed->backend, p->memory);
+    if (feed->device == NULL) return;
     feed->device->free(p->parcel);
-    feed->device->free_host(p->memory);
     feed->device->mark_destroy(&p->read);
 }
 
@@ -90,7 +85,8 @@ sh_status sh_feed_create(const sh_feed_config *config, sh_feed **out)
     sh_loader_config loader = config->loader;
 
     SH_CHECK(feed != NULL, SH_ERR_NO_MEMORY, "a feed of images");
-    feed->device = config->backend->device;
+    feed->backend = config->backend;
+    feed->device = feed->backend->device;
     feed->n_places = config->n_places;
     feed->places = calloc((size_t)config->n_places, sizeof(*feed->places));
     feed->asked = calloc((size_t)config->n_places, sizeof(*feed->asked));

@@ -24,20 +24,15 @@ static int64_t first_slot(const sh_step *step, int shard)
 static sh_status send_scalars(sh_step *step, int64_t number)
 {
     sh_status st = SH_OK;
-    const sh_backend *backend = step->config.backend;
     int n = step->shard_end - step->shard_begin;
-    size_t n_bytes = (size_t)n * sizeof(*step->next_scalars);
 
     for (int i = 0; i < n; i++)
         step->next_scalars[i] =
             (sh_run_scalars){.seed = step->config.seed,
                              .step = (uint64_t)number,
                              .first_slot = first_slot(step, step->shard_begin + i)};
-    if (backend->device != NULL)
-        SH_TRY(backend->device->send(SH_QUEUE_COMPUTE, backend->device_ptr(step->scalars, 0),
-                                     step->next_scalars, n_bytes));
-    else
-        SH_TRY(backend->copy_in(step->scalars, 0, step->next_scalars, n_bytes));
+    SH_TRY(sh_backend_send(step->config.backend, step->scalars, 0, step->next_scalars,
+                           (size_t)n * sizeof(*step->next_scalars)));
 out:
     return st;
 }

@@ -203,24 +203,9 @@ static sh_status reserve_scalars(sh_step *step)
     size_t n_bytes = (size_t)(step->shard_end - step->shard_begin) * sizeof(*step->next_scalars);
 
     SH_TRY(backend->alloc(n_bytes, &step->scalars));
-    if (backend->device != NULL)
-        SH_TRY(backend->device->alloc_host(n_bytes, (void **)&step->next_scalars));
-    else
-        step->next_scalars = malloc(n_bytes);
-    SH_CHECK(step->next_scalars != NULL, SH_ERR_NO_MEMORY, "training step");
+    SH_TRY(sh_backend_alloc_host(backend, n_bytes, (void **)&step->next_scalars));
 out:
     return st;
-}
-
-static void free_scalars(sh_step *step)
-{
-    const sh_backend *backend = step->config.backend;
-
-    backend->free(&step->scalars);
-    if (backend->device != NULL)
-        backend->device->free_host(step->next_scalars);
-    else
-        free(step->next_scalars);
 }
 
 static sh_status reserve_store(sh_step *step)
@@ -288,7 +273,8 @@ void sh_step_destroy(sh_step **step)
 
     if (s == NULL) return;
     tear_down(s);
-    free_scalars(s);
+    sh_backend_free_host(s->config.backend, s->next_scalars);
+    s->config.backend->free(&s->scalars);
     s->config.backend->free(&s->reduce);
     s->config.backend->free(&s->sums);
     sh_optim_destroy(&s->optim);
