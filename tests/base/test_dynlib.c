@@ -147,7 +147,7 @@ static void dynlib_open__looks_in_order(void **state)
         {"VIRTUAL_ENV", "env", "env/lib64/python3.12/site-packages/nvidia/fish/lib"},
         {"CUDA_PATH", "path", "path/lib"},
         {"CUDA_HOME", "home", "home/lib64"},
-        {"FISH_ROOT", "root", "root/lib"},
+        {"FISH_ROOT", "named", "named/lib"},
     };
 
     (void)state;
@@ -167,7 +167,7 @@ static void dynlib_open__looks_in_order(void **state)
 static void dynlib_open__looks_beside_the_program_first(void **state)
 {
     char program[4096], path[4200], said[4096];
-    const char *from = put("good", "root", file);
+    const char *from = put("good", "named", file);
     sh_dynlib library;
     fish_calls fish = {0};
 
@@ -220,9 +220,9 @@ static void dynlib_open__reads_lists_of_folders(void **state)
 static void dynlib_open__names_another_version(void **state)
 {
     (void)state;
-    put("good", "root/lib64", "libshoal_fish.so.1");
-    name("FISH_ROOT", "root");
-    assert_missing("no libshoal_fish.so.2", "/root/lib64/libshoal_fish.so.1 is another version",
+    put("good", "named/lib64", "libshoal_fish.so.1");
+    name("FISH_ROOT", "named");
+    assert_missing("no libshoal_fish.so.2", "/named/lib64/libshoal_fish.so.1 is another version",
                    NULL);
     unsetenv("FISH_ROOT");
     put("good", "module", "libshoal_fish.so.1");
@@ -235,13 +235,13 @@ static void dynlib_open__says_why_files_cannot_be_used(void **state)
     char path[8192];
 
     (void)state;
-    put("old", "root", file);
-    put("poor", "root/lib", file);
-    snprintf(path, sizeof(path), "%s", put("good", "root/lib64", file));
+    put("old", "named", file);
+    put("poor", "named/lib", file);
+    snprintf(path, sizeof(path), "%s", put("good", "named/lib64", file));
     assert_ok(sh_file_put(path, "no library", 10));
-    name("FISH_ROOT", "root");
-    assert_missing("/root/libshoal_fish.so.2: version 2.1.0, and 2.2.0 is the oldest that will do",
-                   "/root/lib/libshoal_fish.so.2: lacks fish_count", "/root/lib64/", NULL);
+    name("FISH_ROOT", "named");
+    assert_missing("/named/libshoal_fish.so.2: version 2.1.0, and 2.2.0 is the oldest that will do",
+                   "/named/lib/libshoal_fish.so.2: lacks fish_count", "/named/lib64/", NULL);
 }
 
 static void dynlib_open__passes_over_what_cannot_be_used(void **state)
@@ -251,9 +251,9 @@ static void dynlib_open__passes_over_what_cannot_be_used(void **state)
     char text[8192];
 
     (void)state;
-    put("old", "root", file);
+    put("old", "named", file);
     put("good", "env/lib/python3.11/site-packages/nvidia/fish/lib", file);
-    name("FISH_ROOT", "root");
+    name("FISH_ROOT", "named");
     name("VIRTUAL_ENV", "env");
     assert_ok(sh_dynlib_open(&spec, &fish, &library));
     assert_non_null(strstr(library.path, "/env/lib/python3.11/"));
@@ -274,15 +274,15 @@ static void dynlib_open__opens_what_a_library_needs(void **state)
 
     (void)state;
     with.needs = "libfood.so.*";
-    put("good", "root", file);
-    put("poor", "root", "libfood.so.7");
-    name("FISH_ROOT", "root");
+    put("good", "named", file);
+    put("poor", "named", "libfood.so.7");
+    name("FISH_ROOT", "named");
     assert_ok(sh_dynlib_open(&with, &fish, &library));
     assert_string_equal(library.passed_over, "");
     FILE *f = fopen("/proc/self/maps", "r");
     assert_non_null(f);
     bool is_open = false;
-    while (getline(&text, &n_bytes, f) > 0) is_open |= strstr(text, "/root/libfood.so.7") != NULL;
+    while (getline(&text, &n_bytes, f) > 0) is_open |= strstr(text, "/named/libfood.so.7") != NULL;
     fclose(f);
     free(text);
     assert_true(is_open);

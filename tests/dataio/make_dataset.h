@@ -11,6 +11,7 @@
 #include "base/file.h"
 #include "dataio/pack.h"
 #include "dataio/split.h"
+#include "dataio/synth.h"
 
 /** n_images[f] images of fish f, round robin over n_recordings[f] recordings of its own. */
 typedef struct fish_set {
@@ -61,6 +62,21 @@ static inline sh_dataset *make_dataset(const fish_set *set)
         }
     MUST(sh_pack_writer_commit(writer));
     sh_pack_writer_destroy(&writer);
+    MUST(sh_dataset_open(paths, 1, &dataset));
+    MUST(sh_file_remove_tree(folder)); /* the dataset keeps its files open */
+    return dataset;
+}
+
+/** Fish as `shoal synth` draws them. */
+static inline sh_dataset *make_synth_dataset(const sh_synth_config *config)
+{
+    char folder[256], path[300];
+    const char *paths[] = {path};
+    sh_dataset *dataset = NULL;
+
+    make_temp_folder(folder);
+    snprintf(path, sizeof(path), "%s/synth.h5", folder);
+    MUST(sh_synth_write(config, path, NULL));
     MUST(sh_dataset_open(paths, 1, &dataset));
     MUST(sh_file_remove_tree(folder)); /* the dataset keeps its files open */
     return dataset;

@@ -13,35 +13,28 @@
 
 #include "base/rng.h"
 #include "dataio/loader.h"
-#include "dataio/synth.h"
 #include "tests/dataio/make_dataset.h"
 
 enum { N_CROPS = 48, HEIGHT = 40, WIDTH = 72, IMAGE_FLOATS = 3 * HEIGHT * WIDTH };
 
-static char folder[256];
 static sh_dataset *dataset;
 
 static int make_pack(void **state)
 {
     sh_synth_config config = {
         .individuals = 6, .images = 8, .recordings = 3, .width = 160, .height = 96, .threads = 1};
-    char path[300];
-    const char *paths[] = {path};
 
     (void)state;
-    make_temp_folder(folder);
-    snprintf(path, sizeof(path), "%s/synth.h5", folder);
-    MUST(sh_synth_write(&config, path, NULL));
-    MUST(sh_dataset_open(paths, 1, &dataset));
+    dataset = make_synth_dataset(&config);
     assert_int_equal(sh_dataset_n_crops(dataset), N_CROPS);
     return 0;
 }
 
-static int remove_pack(void **state)
+static int close_pack(void **state)
 {
     (void)state;
     sh_dataset_close(&dataset);
-    return sh_file_remove_tree(folder) == SH_OK ? 0 : -1;
+    return 0;
 }
 
 static sh_loader_config training(int threads)
@@ -296,7 +289,7 @@ static void wait__names_pack_and_crop_that_cannot_be_read(void **state)
     sh_loader_config config = training(2);
     sh_loader *loader = NULL;
     sh_dataset *damaged = NULL;
-    char path[300];
+    char folder[256], path[300];
     const char *paths[] = {path};
     sh_slot_plan slots[32];
     float *out = malloc((size_t)32 * IMAGE_FLOATS * sizeof(float));
@@ -304,6 +297,7 @@ static void wait__names_pack_and_crop_that_cannot_be_read(void **state)
 
     (void)state;
     assert_non_null(out);
+    make_temp_folder(folder);
     snprintf(path, sizeof(path), "%s/damaged.h5", folder);
     MUST(sh_synth_write(&synth, path, NULL));
     MUST(sh_dataset_open(paths, 1, &damaged));
@@ -323,6 +317,7 @@ static void wait__names_pack_and_crop_that_cannot_be_read(void **state)
     assert_non_null(strstr(sh_error_message(), sh_dataset_crop(damaged, failed)->name));
     sh_loader_destroy(&loader);
     sh_dataset_close(&damaged);
+    MUST(sh_file_remove_tree(folder));
     free(out);
 }
 
@@ -412,5 +407,5 @@ int main(void)
         cmocka_unit_test(load__copes_with_real_crops),
     };
 
-    return cmocka_run_group_tests(tests, make_pack, remove_pack);
+    return cmocka_run_group_tests(tests, make_pack, close_pack);
 }

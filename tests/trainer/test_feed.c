@@ -11,36 +11,29 @@
 #include <cmocka.h>
 
 #include "dataio/make_dataset.h"
-#include "dataio/synth.h"
 #include "models/cuda/cuda.h"
 #include "models/cuda/emulator/order.h"
 #include "trainer/feed.h"
 
 enum { N_CROPS = 12, SIDE = 24, N_PLACES = 3, MAX_IMAGES = 5, N_BLOCKS = 8 };
 
-static char folder[256];
 static sh_dataset *dataset;
 
 static int make_pack(void **state)
 {
     sh_synth_config config = {
         .individuals = 3, .images = 4, .recordings = 2, .width = 80, .height = 48, .threads = 1};
-    char path[300];
-    const char *paths[] = {path};
 
     (void)state;
-    make_temp_folder(folder);
-    snprintf(path, sizeof(path), "%s/synth.h5", folder);
-    MUST(sh_synth_write(&config, path, NULL));
-    MUST(sh_dataset_open(paths, 1, &dataset));
+    dataset = make_synth_dataset(&config);
     return 0;
 }
 
-static int remove_pack(void **state)
+static int close_pack(void **state)
 {
     (void)state;
     sh_dataset_close(&dataset);
-    return sh_file_remove_tree(folder) == SH_OK ? 0 : -1;
+    return 0;
 }
 
 /* Places of different sizes, as shards are. */
@@ -163,5 +156,5 @@ int main(void)
         cmocka_unit_test(feed__refuses_to_wait_for_what_nobody_asked_for),
     };
 
-    return cmocka_run_group_tests(tests, make_pack, remove_pack);
+    return cmocka_run_group_tests(tests, make_pack, close_pack);
 }
