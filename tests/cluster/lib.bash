@@ -52,13 +52,12 @@ until_true() {
     done
 }
 
-# What a failed test leaves to read.
+# What a failed test leaves to read. Whatever part of it is not there, the rest is shown.
 evidence() {
-    squeue -a -o '%i %T %r %N %M' 2>&1 | tail -5
-    sinfo -N -o '%N %T %E' 2>&1
-    tail -n 15 "$C"/log/slurm*.log 2> /dev/null
-    tail -n 30 "$scratch"/*/slurm-*.log 2> /dev/null
-    tail -n 20 "$scratch"/*/jobs.jsonl 2> /dev/null
+    squeue -a -o '%i %T %r %N %M' 2>&1 | tail -5 || true
+    sinfo -N -o '%N %T %E' 2>&1 || true
+    tail -n 15 "$C"/log/slurm*.log 2> /dev/null || true
+    find "$scratch" -path "$C" -prune -o \( -name 'slurm-*.log' -o -name jobs.jsonl \) -exec tail -v -n 30 {} +
 }
 
 # ---- nodes ----
