@@ -102,12 +102,12 @@ out:
     return st;
 }
 
-static sh_status note_start(const sh_job_config *c, const char *job)
+static sh_status note_start(const sh_job_config *c, int64_t step, const char *job)
 {
     const char *nodes = getenv("SLURM_JOB_NODELIST");
 
     return sh_journal_append(c->run, json_pack("{s:s, s:s, s:I, s:s, s:s}", "event", "start", "job",
-                                               job, "step", (json_int_t)c->step, "nodes",
+                                               job, "step", (json_int_t)step, "nodes",
                                                nodes ? nodes : "", "log", c->log ? c->log : ""));
 }
 
@@ -143,7 +143,7 @@ static sh_status ask_for_another_start(const char *job, bool *wanted)
 /* ---- the parts of a job ---- */
 
 /* Refuse to start a run that has got no further in several starts. */
-static sh_status check_progress(const sh_job_config *c)
+static sh_status check_progress(const sh_job_config *c, int64_t step)
 {
     sh_status st = SH_OK;
     json_t *events = NULL;
@@ -152,11 +152,11 @@ static sh_status check_progress(const sh_job_config *c)
     const json_t *end = sh_journal_last(events, "end");
     const char *why = json_string_value(json_object_get(end, "why"));
 
-    SH_CHECK(sh_journal_starts_at(events, c->step) < SH_JOB_STARTS, SH_ERR_MISMATCH,
+    SH_CHECK(sh_journal_starts_at(events, step) < SH_JOB_STARTS, SH_ERR_MISMATCH,
              "%s was restarted %d times without a newer checkpoint (step %lld) and is not started "
              "again; the last end: %s. Remove the cause, or checkpoint more often, and submit it "
              "again",
-             c->run, SH_JOB_STARTS - 1, (long long)(c->step < 0 ? 0 : c->step),
+             c->run, SH_JOB_STARTS - 1, (long long)(step < 0 ? 0 : step),
              why != NULL ? why : "unknown, its node failed or it was killed");
 out:
     json_decref(events);
@@ -167,6 +167,7 @@ out:
 static sh_status run_ranks(const sh_job_config *c, outcome *o, char why[WHY_BYTES])
 {
     sh_status st = SH_OK;
+    int64_t step = 0;
     int code = 0;
     bool done = false;
 
@@ -174,7 +175,7 @@ static sh_status run_ranks(const sh_job_config *c, outcome *o, char why[WHY_BYTE
     *o = interpret(code, why);
     if (code != 0) goto out;
     /* srun was seen to return 0 where a node did not answer when its ranks should have started. */
-    SH_TRY(c->is_done(c->run, &done));
+    SH_TRY(c->progress(c->run, &step, &done));
     if (!done) {
         *o = (outcome){code, true, SH_ERR_STOPPED, NULL};
         snprintf(why, WHY_BYTES, "the launcher ended well, but the run is not done");
@@ -187,6 +188,33 @@ static sh_status run_ranks(const sh_job_config *c, outcome *o, char why[WHY_BYTE
 
     snprintf(why + used, WHY_BYTES - used, ", after training, in %s %s", c->after[0], c->after[1]);
 out:
+    return st;
+}
+
+/* Let what is left of a start that got nowhere end: Slurm was seen to requeue a job in seconds
+ * while on a node that had answered all along a step still waited, for half a minute, for another
+ * one; each launch there failed at once, and all restarts were spent. A signal ends the wait. */
+static sh_status wait_for_leftovers(const sh_job_config *c, int64_t step, const char *job)
+{
+    sh_status st = SH_OK;
+    json_t *events = NULL;
+    int64_t newest = 0;
+    bool done = false;
+    double seconds = SH_JOB_WAIT_SECONDS;
+
+    SH_TRY(c->progress(c->run, &newest, &done));
+    if (newest > step) goto out;
+    SH_TRY(sh_journal_read(c->run, &events));
+    int n = sh_journal_starts_at(events, step);
+    if (n >= SH_JOB_STARTS) goto out; /* the next one only says why it does not start */
+    for (int i = 1; i < n; i++) seconds *= 3;
+    sh_log_info("job %s: no newer checkpoint since it was started: waiting %.0f s before it is "
+                "started again",
+                job, seconds);
+    double end = sh_clock_seconds() + seconds;
+    while (!signalled && sh_clock_seconds() < end) sh_clock_sleep(0.2);
+out:
+    json_decref(events);
     return st;
 }
 
@@ -227,16 +255,20 @@ sh_status sh_job_run(const sh_job_config *c)
     char job[SH_JOB_TEXT], successor[SH_JOB_TEXT] = "", why[WHY_BYTES] = "";
     const char *task = NULL;
     outcome o = {0};
+    int64_t step = 0;
+    bool done = false;
 
     sh_process_catch_stops(pass_on);
     SH_TRY(identify(job, &task));
-    SH_TRY(check_progress(c));
-    SH_TRY(note_start(c, job));
+    SH_TRY(c->progress(c->run, &step, &done));
+    SH_TRY(check_progress(c, step));
+    SH_TRY(note_start(c, step, job));
     if (c->chain != NULL && sh_queue_submit(c->chain, job, task, successor) != SH_OK) {
         sh_log_warning("job %s has no successor yet: %s", job, sh_error_message());
         sh_error_clear();
     }
     SH_TRY(run_ranks(c, &o, why));
+    if (o.again && wait_for_leftovers(c, step, job) != SH_OK) sh_error_clear();
     if (o.again) arrange_next(c, job, task, successor, &o, why);
     if (!o.again) cancel_successor(successor);
     SH_TRY(note_end(c, job, &o, why));

@@ -17,12 +17,13 @@ static void own_log(char path[SH_RUN_PATH])
     path[n > 0 ? n : 0] = '\0';
 }
 
-static sh_status is_done(const char *run, bool *done)
+static sh_status progress(const char *run, int64_t *step, bool *done)
 {
     sh_progress newest;
     int n_found = 0;
     sh_status st = sh_checkpoint_peek(run, &newest, 1, &n_found);
 
+    *step = n_found > 0 ? newest.step : -1;
     *done = n_found > 0 && newest.finished[0] != '\0';
     return st;
 }
@@ -32,8 +33,6 @@ sh_status sh_cmd_job(int argc, char **argv)
     sh_status st = SH_OK;
     sh_string_list command = {0};
     sh_job_config job = {0};
-    sh_progress newest;
-    int n_found = 0;
     bool helped = false;
     const char **start = NULL;
     char log[SH_RUN_PATH], shoal[SH_RUN_PATH];
@@ -59,17 +58,15 @@ sh_status sh_cmd_job(int argc, char **argv)
     start = calloc((size_t)command.n + 1, sizeof(*start));
     SH_CHECK(start != NULL, SH_ERR_NO_MEMORY, "arguments");
     for (int i = 0; i < command.n; i++) start[i] = command.items[i];
-    SH_TRY(sh_checkpoint_peek(job.run, &newest, 1, &n_found));
     SH_TRY(sh_path_program(shoal, sizeof(shoal)));
     own_log(log);
 
     const char *const evaluate[] = {shoal, "eval", job.run, NULL};
 
-    job.step = n_found > 0 ? newest.step : -1;
     job.log = log;
     job.start = start;
     job.after = evaluate;
-    job.is_done = is_done;
+    job.progress = progress;
     SH_TRY(sh_job_run(&job));
 out:
     free(start);

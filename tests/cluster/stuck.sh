@@ -14,10 +14,11 @@ ended() { [ "$(grep -c '"event":"end".*"code":137,"again":true' stuck/jobs.jsonl
 
 submit stuck $endless checkpoint.every_steps=1000000
 for start in 1 2 3 4; do
-    until_true 60 "start $start" started "$start"
+    until_true 120 "start $start" started "$start"
     until_true 60 "its ranks are killed" pkill -9 -f '^[^ ]*/shoal train .*stuck'
-    until_true 60 "end $start" ended "$start"
+    until_true 120 "end $start" ended "$start"
 done
+grep -q "waiting 45 s before it is started again" stuck/slurm-*.log || fail "no wait before the last start"
 until_true 60 "given up" is_state "$job" FAILED
 started 5 && fail "started once more"
 grep -q "was restarted 3 times without a newer checkpoint" stuck/slurm-*.log || fail "no reason given"
