@@ -15,19 +15,15 @@ struct pairs_scratch {
     float *nearest; /* [SH_MINE_PIECES, anchors] squared distances */
     double *scales; /* [2] what positives' and negatives' costs are multiplied by */
     row_sums sums;
+
+    void carve(carver *c, const sh_loss_config *config, int64_t n, int64_t dim, int64_t max_others)
+    {
+        tiles = sh_cuda_take_tiles(c, config, n, dim, max_others);
+        nearest = c->take<float>(SH_MINE_PIECES * n);
+        scales = c->take<double>(2);
+        sums = take_row_sums(c, n);
+    }
 };
-
-static pairs_scratch take_scratch(carver *c, const sh_loss_config *config, int64_t n, int64_t dim,
-                                  int64_t max_others)
-{
-    pairs_scratch s;
-
-    s.tiles = sh_cuda_take_tiles(c, config, n, dim, max_others);
-    s.nearest = c->take<float>(SH_MINE_PIECES * n);
-    s.scales = c->take<double>(2);
-    s.sums = take_row_sums(c, n);
-    return s;
-}
 
 /** Distances of one anchor to its positives. */
 struct positive_list {
@@ -293,9 +289,7 @@ struct prepared {
 static prepared prepare(const sh_device_batch *batch, const anchors &who, bool tiles)
 {
     const sh_loss_config *config = batch->config;
-    carver carve = {static_cast<char *>(batch->scratch), 0};
-    prepared r = {
-        take_scratch(&carve, config, batch->n, batch->dim, batch->most_others), nullptr, {}};
+    prepared r = {scratch_of<pairs_scratch>(batch), nullptr, {}};
 
     if (!tiles) return r;
     r.x = sh_cuda_rows(r.s.tiles.unit, batch);
@@ -437,13 +431,4 @@ static sh_status apply(const sh_device_batch *batch, const void *choices, int64_
     return sh_cuda_launched("losses over pairs");
 }
 
-static size_t scratch_bytes(const sh_loss_config *config, int64_t n, int64_t dim, int64_t,
-                            int64_t max_others)
-{
-    carver carve = {nullptr, 0};
-
-    take_scratch(&carve, config, n, dim, max_others);
-    return carve.n_bytes;
-}
-
-const sh_loss_kernels sh_cuda_all_pairs = {scratch_bytes, choose, apply};
+const sh_loss_kernels sh_cuda_all_pairs = {scratch_bytes_of<pairs_scratch>, choose, apply};

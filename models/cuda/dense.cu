@@ -14,17 +14,13 @@ enum { LANE_ROWS = TILE * SH_LANES / SH_BLOCK }; /* rows of which a thread is on
 struct dense_scratch {
     tile_scratch tiles;
     row_sums sums;
+
+    void carve(carver *c, const sh_loss_config *config, int64_t n, int64_t dim, int64_t max_others)
+    {
+        tiles = sh_cuda_take_tiles(c, config, n, dim, max_others);
+        sums = take_row_sums(c, n);
+    }
 };
-
-static dense_scratch take_scratch(carver *c, const sh_loss_config *config, int64_t n, int64_t dim,
-                                  int64_t max_others)
-{
-    dense_scratch s;
-
-    s.tiles = sh_cuda_take_tiles(c, config, n, dim, max_others);
-    s.sums = take_row_sums(c, n);
-    return s;
-}
 
 __device__ static inline bool fits(const sh_gap_rule &rule, float gap)
 {
@@ -98,10 +94,9 @@ static sh_status choose(const sh_device_batch *batch, int64_t row_begin, int64_t
 {
     const sh_loss_config *config = batch->config;
     const anchors who = {row_begin, row_end};
-    carver carve = {static_cast<char *>(batch->scratch), 0};
 
     if (row_begin == row_end || batch->slots == 0) return SH_OK;
-    const dense_scratch s = take_scratch(&carve, config, batch->n, batch->dim, batch->most_others);
+    const dense_scratch s = scratch_of<dense_scratch>(batch);
     const packed_rows p = sh_cuda_pack(s.tiles, batch, sh_cuda_rows(s.tiles.unit, batch));
 
     sh_cuda_positives(s.tiles, p, who, batch->most_others, false, config->distance);
@@ -182,8 +177,7 @@ static sh_status apply(const sh_device_batch *batch, const void *choices, int64_
     const sh_gap_sum *all = static_cast<const sh_gap_sum *>(choices);
     const int64_t n = batch->n;
     const anchors who = {row_begin, row_end};
-    carver carve = {static_cast<char *>(batch->scratch), 0};
-    const dense_scratch s = take_scratch(&carve, config, n, batch->dim, batch->most_others);
+    const dense_scratch s = scratch_of<dense_scratch>(batch);
 
     SH_LAUNCH(cost_gaps, dim3((unsigned)pieces_of(n, WARPS)), dim3(SH_BLOCK), 0, s.sums, all,
               batch->slots, batch->rows, batch->embeddings, n, batch->dim);
@@ -201,13 +195,4 @@ static sh_status apply(const sh_device_batch *batch, const void *choices, int64_
     return sh_cuda_launched("losses of all triplets");
 }
 
-static size_t scratch_bytes(const sh_loss_config *config, int64_t n, int64_t dim, int64_t,
-                            int64_t max_others)
-{
-    carver carve = {nullptr, 0};
-
-    take_scratch(&carve, config, n, dim, max_others);
-    return carve.n_bytes;
-}
-
-const sh_loss_kernels sh_cuda_dense = {scratch_bytes, choose, apply};
+const sh_loss_kernels sh_cuda_dense = {scratch_bytes_of<dense_scratch>, choose, apply};

@@ -38,6 +38,28 @@ struct carver {
     }
 };
 
+/** What Scratch.carve(carver, config, n, dim, max_others) takes of a batch's scratch. */
+template <class Scratch> static inline Scratch scratch_of(const sh_device_batch *batch)
+{
+    carver c = {static_cast<char *>(batch->scratch), 0};
+    Scratch s;
+
+    s.carve(&c, batch->config, batch->n, batch->dim, batch->most_others);
+    return s;
+}
+
+/** sh_loss_kernels.scratch_bytes of that. */
+template <class Scratch>
+static inline size_t scratch_bytes_of(const sh_loss_config *config, int64_t n, int64_t dim, int64_t,
+                                      int64_t max_others)
+{
+    carver c = {nullptr, 0};
+    Scratch s;
+
+    s.carve(&c, config, n, dim, max_others);
+    return c.n_bytes;
+}
+
 /** Rows of length 1, with cosine only; choose and apply both make them. */
 struct unit_scratch {
     float *rows;         /* [n, dim] */

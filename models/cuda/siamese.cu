@@ -10,18 +10,15 @@ struct siamese_scratch {
     unit_scratch unit;
     row_sums sums;
     double *distance, *derivative; /* [n] of the pair that a row begins: d cost / d distance */
+
+    void carve(carver *c, const sh_loss_config *config, int64_t n, int64_t dim, int64_t)
+    {
+        unit = take_unit(c, config, n, dim);
+        sums = take_row_sums(c, n);
+        distance = c->take<double>(n);
+        derivative = c->take<double>(n);
+    }
 };
-
-static siamese_scratch take_scratch(carver *c, const sh_loss_config *config, int64_t n, int64_t dim)
-{
-    siamese_scratch s;
-
-    s.unit = take_unit(c, config, n, dim);
-    s.sums = take_row_sums(c, n);
-    s.distance = c->take<double>(n);
-    s.derivative = c->take<double>(n);
-    return s;
-}
 
 /** A batch as the kernels see it. */
 struct pairing {
@@ -117,8 +114,7 @@ static sh_status apply(const sh_device_batch *batch, const void *, int64_t row_b
 {
     const sh_loss_config *config = batch->config;
     const int64_t n = batch->n, n_own = row_end - row_begin;
-    carver carve = {static_cast<char *>(batch->scratch), 0};
-    const siamese_scratch s = take_scratch(&carve, config, n, batch->dim);
+    const siamese_scratch s = scratch_of<siamese_scratch>(batch);
     const pairing p = {sh_cuda_rows(s.unit, batch),
                        batch->rows,
                        n,
@@ -139,12 +135,4 @@ static sh_status apply(const sh_device_batch *batch, const void *, int64_t row_b
     return sh_cuda_launched("contrastive pairs");
 }
 
-static size_t scratch_bytes(const sh_loss_config *config, int64_t n, int64_t dim, int64_t, int64_t)
-{
-    carver carve = {nullptr, 0};
-
-    take_scratch(&carve, config, n, dim);
-    return carve.n_bytes;
-}
-
-const sh_loss_kernels sh_cuda_siamese = {scratch_bytes, nullptr, apply};
+const sh_loss_kernels sh_cuda_siamese = {scratch_bytes_of<siamese_scratch>, nullptr, apply};
