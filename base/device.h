@@ -60,8 +60,9 @@ typedef struct sh_device {
      * too, but slowly, and waiting for it to be read.) */
     sh_status (*send)(sh_queue queue, void *to, const void *host, size_t n_bytes);
 
-    /** Images [N, C, H, W] (f32 or bf16, SH_NHWC or a single pixel each, 1 or 3 channels) out of a
-     *  parcel (base/parcel.h) that lies in the device's memory and holds N of them. */
+    /** Images [N, C, H, W] (f32 or bf16, SH_NHWC or a single pixel each, 1 or 3 channels; 3 of bf16
+     *  in SH_NHWC8 too) out of a parcel (base/parcel.h) that lies in the device's memory and holds
+     * N of them. */
     sh_status (*render)(sh_queue queue, const void *parcel, const sh_tensor_desc *images,
                         void *out);
 

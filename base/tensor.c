@@ -12,7 +12,7 @@ const char *sh_dtype_name(sh_dtype dtype)
 const char *sh_layout_name(sh_layout layout)
 {
     static const char *const names[] = {
-        [SH_NCHW] = "nchw", [SH_NHWC] = "nhwc", [SH_NCHW16C] = "nchw16c"};
+        [SH_NCHW] = "nchw", [SH_NHWC] = "nhwc", [SH_NHWC8] = "nhwc8", [SH_NCHW16C] = "nchw16c"};
 
     return names[layout];
 }

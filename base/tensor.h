@@ -19,6 +19,7 @@ typedef enum sh_dtype { SH_F32, SH_BF16, SH_U8, SH_I32 } sh_dtype;
 typedef enum sh_layout {
     SH_NCHW,    /* row-major; also every matrix and vector */
     SH_NHWC,    /* channels innermost */
+    SH_NHWC8,   /* [N, H, W, C rounded up to 8]; the padding channels are always zero */
     SH_NCHW16C, /* [N, ceil(C/16), H, W, 16]; the padding channels are always zero */
 } sh_layout;
 
@@ -39,13 +40,15 @@ static inline size_t sh_dtype_size(sh_dtype dtype)
 /** "f32", "bf16", "u8", "i32". */
 const char *sh_dtype_name(sh_dtype dtype);
 
-/** "nchw", "nhwc", "nchw16c". */
+/** "nchw", "nhwc", "nhwc8", "nchw16c". */
 const char *sh_layout_name(sh_layout layout);
 
-/** Channels as stored: C, rounded up to 16 in SH_NCHW16C. */
+/** Channels as stored: C, rounded up to 16 in SH_NCHW16C, to 8 in SH_NHWC8. */
 static inline int64_t sh_tensor_stored_channels(const sh_tensor_desc *d)
 {
-    return d->layout == SH_NCHW16C ? (d->dims[1] + 15) / 16 * 16 : d->dims[1];
+    const int64_t block = d->layout == SH_NCHW16C ? 16 : d->layout == SH_NHWC8 ? 8 : 1;
+
+    return (d->dims[1] + block - 1) / block * block;
 }
 
 /** Elements as stored, padding included. */
@@ -67,7 +70,8 @@ static inline int64_t sh_tensor_offset(const sh_tensor_desc *d, int64_t n, int64
     int64_t C = d->dims[1], H = d->dims[2], W = d->dims[3];
 
     switch (d->layout) {
-    case SH_NHWC: return ((n * H + h) * W + w) * C + c;
+    case SH_NHWC:
+    case SH_NHWC8: return ((n * H + h) * W + w) * sh_tensor_stored_channels(d) + c;
     case SH_NCHW16C: return (((n * ((C + 15) / 16) + c / 16) * H + h) * W + w) * 16 + c % 16;
     case SH_NCHW: break;
     }

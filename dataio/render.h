@@ -67,7 +67,7 @@ SH_MUST_CHECK sh_status render_pack_crop(renderer *r, const sh_loader_config *co
 void render_sum_channels(const sh_image *image, uint64_t sums[3]);
 
 /** Write a row of normalised planes (as resize.h) into row y of image `index`; padding channels of
- *  NCHW16C become zero. */
+ *  NCHW16C and NHWC8 become zero. */
 void render_store_row(const sh_loader_config *config, const float *planes, size_t stride, int y,
                       void *pixels, int64_t index);
 

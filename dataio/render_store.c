@@ -5,8 +5,8 @@
 #include "dataio/render.h"
 #include "dataio/simd.h"
 
-/* One pixel's 16 channels. Whole vectors are stored, so the padding is zero without a second pass.
- */
+/* One pixel's stored channels: all 16, or the first 8. Whole vectors or halves are stored, so the
+ * padding is zero without a second pass. */
 typedef float v16f __attribute__((vector_size(64), aligned(4)));
 typedef uint16_t v16u __attribute__((vector_size(32), aligned(2)));
 
@@ -62,7 +62,7 @@ static void store_nhwc(const sh_loader_config *c, const float *planes, size_t st
 }
 
 SH_SIMD_CLONES
-static void block_f32(const float *restrict in, size_t stride, int channels, int n,
+static void block_f32(const float *restrict in, size_t stride, int channels, int n, int stored,
                       float *restrict out)
 {
     const float *green = channels == 3 ? in + stride : NULL;
@@ -70,12 +70,15 @@ static void block_f32(const float *restrict in, size_t stride, int channels, int
     for (int x = 0; x < n; x++) {
         v16f v = {in[x], green != NULL ? green[x] : 0, green != NULL ? green[stride + x] : 0};
 
-        memcpy(out + 16 * (size_t)x, &v, sizeof(v));
+        if (stored == 16)
+            memcpy(out + 16 * (size_t)x, &v, sizeof(v));
+        else
+            memcpy(out + 8 * (size_t)x, &v, sizeof(v) / 2);
     }
 }
 
 SH_SIMD_CLONES
-static void block_bf16(const float *restrict in, size_t stride, int channels, int n,
+static void block_bf16(const float *restrict in, size_t stride, int channels, int n, int stored,
                        uint16_t *restrict out)
 {
     const float *green = channels == 3 ? in + stride : NULL;
@@ -84,19 +87,22 @@ static void block_bf16(const float *restrict in, size_t stride, int channels, in
         v16u v = {sh_bf16_from_f32(in[x]), green != NULL ? sh_bf16_from_f32(green[x]) : 0,
                   green != NULL ? sh_bf16_from_f32(green[stride + x]) : 0};
 
-        memcpy(out + 16 * (size_t)x, &v, sizeof(v));
+        if (stored == 16)
+            memcpy(out + 16 * (size_t)x, &v, sizeof(v));
+        else
+            memcpy(out + 8 * (size_t)x, &v, sizeof(v) / 2);
     }
 }
 
-static void store_nchw16c(const sh_loader_config *c, const float *planes, size_t stride, int y,
-                          void *image)
+static void store_blocks(const sh_loader_config *c, const float *planes, size_t stride, int y,
+                         int stored, void *image)
 {
-    size_t at = (size_t)y * (size_t)c->width * 16;
+    size_t at = (size_t)y * (size_t)c->width * (size_t)stored;
 
     if (c->dtype == SH_F32)
-        block_f32(planes, stride, c->channels, c->width, (float *)image + at);
+        block_f32(planes, stride, c->channels, c->width, stored, (float *)image + at);
     else
-        block_bf16(planes, stride, c->channels, c->width, (uint16_t *)image + at);
+        block_bf16(planes, stride, c->channels, c->width, stored, (uint16_t *)image + at);
 }
 
 void render_store_row(const sh_loader_config *config, const float *planes, size_t stride, int y,
@@ -107,8 +113,8 @@ void render_store_row(const sh_loader_config *config, const float *planes, size_
                           .dims = {1, config->channels, config->height, config->width}};
     void *image = (uint8_t *)pixels + (size_t)index * sh_tensor_bytes(&one);
 
-    if (config->layout == SH_NCHW16C)
-        store_nchw16c(config, planes, stride, y, image);
+    if (config->layout == SH_NCHW16C || config->layout == SH_NHWC8)
+        store_blocks(config, planes, stride, y, (int)sh_tensor_stored_channels(&one), image);
     else if (config->layout == SH_NHWC && config->channels == 3)
         store_nhwc(config, planes, stride, y, image);
     else /* one channel: NHWC is NCHW */

@@ -95,7 +95,8 @@ typedef struct sh_recorder {
 typedef struct sh_backend {
     const char *name; /* "ref", "cpu" */
 
-    /** The layout in which this backend keeps an activation of this shape.
+    /** The layout in which this backend keeps an activation of this shape. Only image inputs may be
+     *  SH_NHWC8: convolutions read them so, for other ops the builder casts them.
      *  Parameters, their gradients, vectors and matrices are always SH_NCHW f32 or as declared. */
     sh_layout (*layout_of)(sh_dtype dtype, const int64_t dims[4], bool is_image_input);
 

@@ -26,15 +26,34 @@ static bool gives_rows(sh_op op)
            op == SH_OP_GEM_POOL || op == SH_OP_TAKE_TOKEN;
 }
 
+/** x; a padded image input (see sh_backend.layout_of) as a map like any other. */
+static sh_value unpadded(sh_program *p, sh_value x)
+{
+    sh_tensor_desc desc = p->values[x].desc;
+
+    if (desc.layout != SH_NHWC8) return x;
+    desc.layout = p->config.backend->layout_of(desc.dtype, desc.dims, false);
+    sh_value y = sh_graph_value(p, &desc, p->values[x].label);
+    if (y == SH_NO_VALUE) return y;
+    sh_graph_fail(p, sh_graph_node(p, SH_OP_CAST, &sh_graph_plain_attrs, 1, &x, 1, &y));
+    return p->status == SH_OK ? y : SH_NO_VALUE;
+}
+
 sh_value sh_graph_emit(sh_program *p, sh_op op, const sh_op_attrs *attrs, int n_in,
                        const sh_value *in, const char *label)
 {
     sh_status st = SH_OK;
     sh_value y = SH_NO_VALUE;
+    sh_value taken[SH_NODE_INPUTS];
     const sh_tensor_desc *in_desc[SH_NODE_INPUTS] = {NULL};
 
     for (int i = 0; i < n_in; i++) {
-        if (in[i] != SH_NO_VALUE) in_desc[i] = &p->values[in[i]].desc;
+        bool may_be_padded = in[i] == SH_NO_VALUE || op == SH_OP_CONV;
+        taken[i] = may_be_padded ? in[i] : unpadded(p, in[i]);
+    }
+    if (p->status != SH_OK) return SH_NO_VALUE;
+    for (int i = 0; i < n_in; i++) {
+        if (taken[i] != SH_NO_VALUE) in_desc[i] = &p->values[taken[i]].desc;
     }
     sh_tensor_desc desc = *in_desc[0];
     SH_TRY(sh_op_table[op].infer(attrs, in_desc, desc.dims));
@@ -43,7 +62,7 @@ sh_value sh_graph_emit(sh_program *p, sh_op op, const sh_op_attrs *attrs, int n_
     else if (sh_op_table[op].in_place < 0)
         desc.layout = p->config.backend->layout_of(desc.dtype, desc.dims, false);
     y = sh_graph_value(p, &desc, label);
-    SH_TRY(sh_graph_node(p, op, attrs, n_in, in, 1, &y));
+    SH_TRY(sh_graph_node(p, op, attrs, n_in, taken, 1, &y));
 out:
     sh_graph_fail(p, st);
     return p->status == SH_OK ? y : SH_NO_VALUE;
@@ -195,7 +214,7 @@ sh_value sh_op_batch_norm(sh_program *p, sh_value x, const char *name, float eps
 {
     char full[SH_LABEL_SIZE];
 
-    if (!sh_graph_usable(p, x)) return SH_NO_VALUE;
+    if (!sh_graph_usable(p, x) || (x = unpadded(p, x)) == SH_NO_VALUE) return SH_NO_VALUE;
     int64_t dims[1] = {p->values[x].desc.dims[1]};
     sh_value gamma = sh_graph_named_param(p, name, "weight", 1, dims);
     sh_value beta = sh_graph_named_param(p, name, "bias", 1, dims);

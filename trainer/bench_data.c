@@ -356,8 +356,9 @@ static sh_status measure_device(const bench *b, result *r)
 
     SH_TRY(make_loader_config(b, &loader));
     loader.cache_bytes = SIZE_MAX / 2;
-    const sh_tensor_desc block = {
-        SH_BF16, SH_NHWC, {DEVICE_BLOCK, loader.channels, loader.height, loader.width}};
+    sh_tensor_desc block = {.dtype = SH_BF16,
+                            .dims = {DEVICE_BLOCK, loader.channels, loader.height, loader.width}};
+    block.layout = b->device->layout_of(block.dtype, block.dims, true);
     const sh_tensor_desc blocks[DEVICE_BLOCKS] = {block, block, block};
     const sh_feed_config config = {.backend = b->device,
                                    .dataset = b->dataset,

@@ -73,12 +73,15 @@ static const sh_kernel *const *kernels_of(sh_op op)
     return kernel_lists[op];
 }
 
-/* Channels innermost, images too: tensor cores and vector loads want them so. */
+/* Channels innermost: tensor cores and vector loads want them so. Tensor cores take 8 channels at a
+ * time (docs/decisions.md). Grey images stay as they are: their only network extends their borders
+ * first, and what does that would have to bring them out of the padding. */
 static sh_layout layout_of(sh_dtype dtype, const int64_t dims[4], bool is_image_input)
 {
     bool is_map = dims[2] * dims[3] > 1 && (dtype == SH_F32 || dtype == SH_BF16);
+    bool is_colour = is_image_input && dims[1] > 1 && dims[1] % 8 != 0;
 
-    (void)is_image_input;
+    if (is_map && is_colour && dtype == SH_BF16) return SH_NHWC8;
     return is_map ? SH_NHWC : SH_NCHW;
 }
 

@@ -9,7 +9,7 @@
 
 __device__ static inline int64_t x_at(const conv_shape &s, int64_t n, int64_t h, int64_t w)
 {
-    return ((n * s.H + h) * s.W + w) * s.C;
+    return ((n * s.H + h) * s.W + w) * s.x_pitch;
 }
 
 __device__ static inline int64_t y_at(const conv_shape &s, int64_t n, int64_t h, int64_t w)
@@ -60,14 +60,14 @@ __global__ void __launch_bounds__(SH_BLOCK)
 {
     const int64_t i = item_index();
 
-    if (i >= s.N * s.H * s.W * s.C) return;
-    const int64_t c = i % s.C, pixel = i / s.C, n = pixel / s.W / s.H;
+    if (i >= s.N * s.H * s.W * s.x_pitch) return;
+    const int64_t c = i % s.x_pitch, pixel = i / s.x_pitch, n = pixel / s.W / s.H;
     const int h = (int)(pixel / s.W % s.H), w = (int)(pixel % s.W);
     const int64_t o0 = c / s.in_group * s.out_group, taps = s.KH * s.KW;
     const float *own = weight + (o0 * s.in_group + c % s.in_group) * taps;
     float sum = 0;
 
-    for (int kh = 0; kh < s.KH; kh++) {
+    for (int kh = 0; kh < s.KH && c < s.C; kh++) {
         const int oh = output_at(h, s.pad[0], kh, s.dilation[0], s.stride[0], (int)s.OH);
         for (int kw = 0; kw < s.KW && oh >= 0; kw++) {
             const int ow = output_at(w, s.pad[1], kw, s.dilation[1], s.stride[1], (int)s.OW);
@@ -129,7 +129,7 @@ static const char *why_not_conv(const sh_node_desc *desc)
 {
     if (has_input(desc, SH_CONV_MEAN)) return "a batch norm on load";
     if (has_output(desc, SH_CONV_Y_MEAN)) return "statistics on store";
-    return is_rows(desc->in[0]) && is_rows(desc->out[0]) ? NULL : "maps are not rows of channels";
+    return is_image(desc->in[0]) && is_rows(desc->out[0]) ? NULL : "maps are not rows of channels";
 }
 
 struct run_conv_grad_x {
@@ -140,8 +140,9 @@ struct run_conv_grad_x {
     {
         const conv_shape s = conv_shape_of(desc->out[0], desc->in[1], desc->in[0], desc->attrs);
 
-        SH_LAUNCH(conv_plain_grad_x<T>, item_grid(elems_of(desc->out[0])), dim3(SH_BLOCK), 0,
-                  output<T>(args, 0), input<T>(args, 0), input<float>(args, 1), s);
+        SH_LAUNCH(conv_plain_grad_x<T>, item_grid(sh_tensor_stored_elems(desc->out[0])),
+                  dim3(SH_BLOCK), 0, output<T>(args, 0), input<T>(args, 0), input<float>(args, 1),
+                  s);
     }
 };
 
@@ -152,7 +153,7 @@ static void conv_grad_x(const sh_node_desc *desc, const sh_kernel_args *args)
 
 static const char *why_not_grad_x(const sh_node_desc *desc)
 {
-    return is_rows(desc->in[0]) && is_rows(desc->out[0]) ? NULL : "maps are not rows of channels";
+    return is_rows(desc->in[0]) && is_image(desc->out[0]) ? NULL : "maps are not rows of channels";
 }
 
 /** Pieces of the pixels of dy: about 64 pixels each, fewer where there are many weights. */
@@ -209,7 +210,7 @@ static size_t conv_grad_w_scratch(const sh_node_desc *desc)
 
 static const char *why_not_grad_w(const sh_node_desc *desc)
 {
-    return is_rows(desc->in[0]) && is_rows(desc->in[1]) ? NULL : "maps are not rows of channels";
+    return is_image(desc->in[0]) && is_rows(desc->in[1]) ? NULL : "maps are not rows of channels";
 }
 
 const sh_cuda_op sh_cuda_conv = {why_not_conv, NULL, conv};

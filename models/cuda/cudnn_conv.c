@@ -4,6 +4,8 @@
 #include <inttypes.h>
 #include <stdio.h>
 
+enum { MOST_PADDED_WEIGHTS = 1 << 19 };
+
 /** Which operands of an op are x and y of its convolution, and where the weights' shape is. */
 typedef struct role {
     bool is_output;
@@ -38,6 +40,16 @@ static bool is_map(const sh_tensor_desc *d)
     return is_float && (d->layout == SH_NHWC || d->dims[2] * d->dims[3] == 1);
 }
 
+/** Padding channels, with weights of zero for them, or x without them, at a pitch. Heuristics of
+ *  cuDNN 9 have no engine for gradients of about a million weights or more: those of patches. */
+static int64_t read_channels(const sh_tensor_desc *x, const sh_tensor_desc *w, sh_cudnn_kind kind)
+{
+    const int64_t stored = sh_tensor_stored_channels(x);
+    const int64_t n_weights = w->dims[0] * stored * w->dims[2] * w->dims[3];
+
+    return kind == SH_CUDNN_GRAD_W && n_weights > MOST_PADDED_WEIGHTS ? x->dims[1] : stored;
+}
+
 const char *sh_cudnn_conv_of(const sh_node_desc *desc, sh_cudnn_conv *out)
 {
     const sh_op_attrs *a = desc->attrs;
@@ -49,7 +61,9 @@ const char *sh_cudnn_conv_of(const sh_node_desc *desc, sh_cudnn_conv *out)
     const sh_tensor_desc *y = operand(desc, kinds[k].y);
 
     if (a->groups != 1) return "groups of channels";
-    if (!is_map(x) || !is_map(y) || x->dtype != y->dtype) return "maps are not rows of channels";
+    bool is_image = x->layout == SH_NHWC8 && x->dtype == SH_BF16;
+    if (!(is_map(x) || is_image) || !is_map(y) || x->dtype != y->dtype)
+        return "maps are not rows of channels";
     if (desc->op == SH_OP_CONV && has_input(desc, SH_CONV_MEAN)) return "a batch norm on load";
     if (desc->op == SH_OP_CONV && desc->n_outputs > SH_CONV_Y_MEAN &&
         desc->out[SH_CONV_Y_MEAN] != NULL)
@@ -65,6 +79,8 @@ const char *sh_cudnn_conv_of(const sh_node_desc *desc, sh_cudnn_conv *out)
     };
     memcpy(out->x, x->dims, sizeof(out->x));
     memcpy(out->y, y->dims, sizeof(out->y));
+    out->x[1] = read_channels(x, w, out->kind);
+    out->x_pitch = sh_tensor_stored_channels(x);
     return NULL;
 }
 
@@ -89,5 +105,6 @@ void sh_cudnn_key(const sh_cudnn_conv *conv, char key[SH_CUDNN_KEY_BYTES])
     n = append(key, n, "kernel", conv->kernel, 2);
     n = append(key, n, "stride", conv->stride, 2);
     n = append(key, n, "pad", conv->pad, 4);
-    append(key, n, "dilation", conv->dilation, 2);
+    n = append(key, n, "dilation", conv->dilation, 2);
+    if (conv->x_pitch != conv->x[1]) append(key, n, "pitch", &conv->x_pitch, 1);
 }

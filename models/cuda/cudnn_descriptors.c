@@ -105,10 +105,11 @@ sh_cudnn_attribute sh_cudnn_for_device(cudnnBackendAttributeName_t name)
                                 library.properties != NULL ? &library.properties : NULL};
 }
 
+/** pitch: elements from a pixel to the next. */
 static sh_status tensor(sh_cudnn_graph *g, int64_t uid, cudnnDataType_t type, const int64_t dims[4],
-                        bool is_virtual, sh_cudnn_descriptor *out)
+                        int64_t pitch, bool is_virtual, sh_cudnn_descriptor *out)
 {
-    const int64_t strides[4] = {dims[1] * dims[2] * dims[3], 1, dims[1] * dims[3], dims[1]};
+    const int64_t strides[4] = {pitch * dims[2] * dims[3], 1, pitch * dims[3], pitch};
     const int64_t alignment = ALIGNMENT_BYTES;
     const sh_cudnn_attribute table[] = {
         {CUDNN_ATTR_TENSOR_DATA_TYPE, CUDNN_TYPE_DATA_TYPE, 1, &type},
@@ -210,10 +211,10 @@ sh_status sh_cudnn_build_graph(const sh_cudnn_conv *c, sh_cudnn_graph *g)
     const float one = 1, zero = 0;
     sh_cudnn_descriptor x, w, y, sum, conv, all[2];
 
-    SH_TRY(tensor(g, SH_CUDNN_UID_X, maps, c->x, false, &x));
-    SH_TRY(tensor(g, SH_CUDNN_UID_W, weights, w_dims, false, &w));
-    SH_TRY(tensor(g, SH_CUDNN_UID_Y, maps, c->y, false, &y));
-    if (copies) SH_TRY(tensor(g, SH_CUDNN_UID_SUM, weights, w_dims, true, &sum));
+    SH_TRY(tensor(g, SH_CUDNN_UID_X, maps, c->x, c->x_pitch, false, &x));
+    SH_TRY(tensor(g, SH_CUDNN_UID_W, weights, w_dims, c->x[1], false, &w));
+    SH_TRY(tensor(g, SH_CUDNN_UID_Y, maps, c->y, c->y[1], false, &y));
+    if (copies) SH_TRY(tensor(g, SH_CUDNN_UID_SUM, weights, w_dims, c->x[1], true, &sum));
     SH_TRY(convolution(g, c, &conv));
     const sh_cudnn_attribute table[] = {
         {op->x, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &x},

@@ -26,6 +26,7 @@ typedef struct sh_cudnn_conv {
     sh_dtype dtype;     /* of the maps */
     sh_dtype dw;        /* GRAD_W: of its result; bf16 only where the maps are */
     int64_t x[4], y[4]; /* N, C, H, W of x or dx, of y or dy */
+    int64_t x_pitch;    /* elements from a pixel of x to the next: C, or more */
     int64_t kernel[2];
     int64_t stride[2], dilation[2];
     int64_t pad[4]; /* top, left, bottom, right */

@@ -19,7 +19,7 @@ typedef struct state {
     sh_cudnn_conv conv;
     sh_cudnn_plan *plan; /* NULL: the plain kernel */
     size_t dw_bytes, packed_bytes;
-    int64_t O, C, taps;
+    sh_packed_weights weights;
     char name[SH_CUDNN_KEY_BYTES];
 } state;
 
@@ -72,7 +72,7 @@ static size_t scratch_bytes_of(const sh_node_desc *desc, const state *s)
     if (s->plan == NULL) return plain->scratch_bytes != NULL ? plain->scratch_bytes(desc) : 0;
     size_t workspace = sh_cuda_cudnn()->workspace_bytes(s->plan);
     if (s->conv.kind == SH_CUDNN_GRAD_W && has_output(desc, 1))
-        sums = sh_cuda_sum_columns_bytes(rows_of(s->conv.y), s->O);
+        sums = sh_cuda_sum_columns_bytes(rows_of(s->conv.y), s->weights.O);
     return aligned(s->dw_bytes) + (workspace > sums ? workspace : sums);
 }
 
@@ -85,14 +85,15 @@ static sh_status prepare(const sh_node_desc *desc, void **out, size_t *scratch_b
     const char *reason = sh_cudnn_conv_of(desc, &s->conv);
     SH_CHECK(reason == NULL, SH_ERR_INTERNAL, "a convolution for cuDNN with %s", reason);
     SH_TRY(sh_cudnn_choose(&s->conv, &s->plan));
-    s->O = s->conv.y[1];
-    s->C = s->conv.x[1];
-    s->taps = s->conv.kernel[0] * s->conv.kernel[1];
-    size_t n_weights = (size_t)(s->O * s->C * s->taps);
-    if (s->plan != NULL && s->conv.kind == SH_CUDNN_GRAD_W)
-        s->dw_bytes = n_weights * sh_dtype_size(s->conv.dw);
-    else if (s->plan != NULL)
-        s->packed_bytes = n_weights * sh_dtype_size(s->conv.dtype);
+    bool is_grad_w = s->conv.kind == SH_CUDNN_GRAD_W;
+    const sh_packed_weights w = {.dtype = is_grad_w ? s->conv.dw : s->conv.dtype,
+                                 .O = s->conv.y[1],
+                                 .C = (is_grad_w ? desc->out[0] : desc->in[SH_CONV_W])->dims[1],
+                                 .taps = s->conv.kernel[0] * s->conv.kernel[1],
+                                 .stored = s->conv.x[1]};
+    size_t n_bytes = (size_t)(w.O * w.taps * w.stored) * sh_dtype_size(w.dtype);
+    s->weights = w;
+    if (s->plan != NULL) *(is_grad_w ? &s->dw_bytes : &s->packed_bytes) = n_bytes;
     snprintf(s->name, sizeof(s->name), "cuda:%s", s->plan != NULL ? "cudnn" : "conv (plain)");
     *scratch_bytes = scratch_bytes_of(desc, s);
     *out = s;
@@ -112,7 +113,7 @@ static sh_status pack(const sh_node_desc *desc, void *from, const sh_kernel_args
     const state *s = from;
 
     (void)desc;
-    sh_cuda_pack_weights(s->conv.dtype, args->packed, args->in[SH_CONV_W], s->O, s->C, s->taps);
+    sh_cuda_pack_weights(&s->weights, args->packed, args->in[SH_CONV_W]);
     return sh_cuda_launched("pack_weights");
 }
 
@@ -142,7 +143,7 @@ static sh_status run_conv(const sh_node_desc *desc, void *from, const sh_kernel_
     SH_TRY(sh_cuda_cudnn()->run(s->plan, &at));
     if (bias == NULL && residual == NULL && act == SH_ACT_NONE) goto out;
     sh_cuda_finish_conv(s->conv.dtype, args->out[SH_CONV_Y], bias, residual, rows_of(s->conv.y),
-                        s->O, act);
+                        s->weights.O, act);
     SH_TRY(sh_cuda_launched("finish_conv"));
 out:
     return st;
@@ -170,10 +171,11 @@ static sh_status run_grad_w(const sh_node_desc *desc, void *from, const sh_kerne
         goto out;
     }
     SH_TRY(sh_cuda_cudnn()->run(s->plan, &at));
-    sh_cuda_unpack_weights(s->conv.dw, args->out[0], args->scratch, s->O, s->C, s->taps);
+    sh_cuda_unpack_weights(&s->weights, args->out[0], args->scratch);
     SH_TRY(sh_cuda_launched("unpack_weights"));
     if (!has_output(desc, 1)) goto out;
-    sh_cuda_sum_columns(s->conv.dtype, args->in[1], rows_of(s->conv.y), s->O, rest, args->out[1]);
+    sh_cuda_sum_columns(s->conv.dtype, args->in[1], rows_of(s->conv.y), s->weights.O, rest,
+                        args->out[1]);
     SH_TRY(sh_cuda_launched("sum_columns"));
 out:
     return st;

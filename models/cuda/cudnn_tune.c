@@ -84,6 +84,11 @@ static size_t elems(const int64_t dims[4])
     return (size_t)(dims[0] * dims[1] * dims[2] * dims[3]);
 }
 
+static size_t x_elems(const sh_cudnn_conv *c)
+{
+    return elems(c->x) / (size_t)c->x[1] * (size_t)c->x_pitch;
+}
+
 static size_t n_weights(const sh_cudnn_conv *c)
 {
     return (size_t)(c->y[1] * c->x[1] * c->kernel[0] * c->kernel[1]);
@@ -102,7 +107,7 @@ static void fill(const bench *b, const sh_cudnn_conv *c, uint32_t seed)
 {
     sh_dtype w = c->kind == SH_CUDNN_GRAD_W ? SH_F32 : c->dtype;
 
-    sh_cuda_fill(c->dtype, sh_cuda_device_ptr(b->x, 0), (int64_t)elems(c->x),
+    sh_cuda_fill(c->dtype, sh_cuda_device_ptr(b->x, 0), (int64_t)x_elems(c),
                  c->kind == SH_CUDNN_GRAD_X ? seed : 1);
     sh_cuda_fill(c->dtype, sh_cuda_device_ptr(b->y, 0), (int64_t)elems(c->y),
                  c->kind == SH_CUDNN_FORWARD ? seed : 2);
@@ -114,7 +119,7 @@ static sh_status open_bench(const sh_cudnn_conv *c, bench *b)
 {
     sh_status st = SH_OK;
 
-    b->x_bytes = elems(c->x) * sh_dtype_size(c->dtype);
+    b->x_bytes = x_elems(c) * sh_dtype_size(c->dtype);
     b->y_bytes = elems(c->y) * sh_dtype_size(c->dtype);
     b->w_bytes = n_weights(c) * sizeof(float);
     SH_TRY(sh_cuda_alloc(b->x_bytes, &b->x));

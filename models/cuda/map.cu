@@ -38,7 +38,7 @@ __global__ void flat(T *y, const T *a, const T *b, int64_t n, Map map)
 template <class Map>
 static void launch_flat(const sh_node_desc *desc, const sh_kernel_args *args, const Map &map)
 {
-    int64_t n = elems_of(desc->in[0]);
+    int64_t n = sh_tensor_stored_elems(desc->in[0]);
     bool has_b = has_input(desc, 1);
 
     if (desc->in[0]->dtype == SH_BF16) {
@@ -50,7 +50,7 @@ static void launch_flat(const sh_node_desc *desc, const sh_kernel_args *args, co
     }
 }
 
-/** All operands are of one type and lie alike, in whatever order. */
+/** All operands are of one type and lie alike, in whatever order. Padding stays zero in sums. */
 static const char *why_not_alike(const sh_node_desc *desc)
 {
     const sh_tensor_desc *x = desc->in[0];
@@ -62,6 +62,7 @@ static const char *why_not_alike(const sh_node_desc *desc)
         bool is_same = d->layout == x->layout || pixels_of(d) == 1;
         if (d->dtype != x->dtype || !is_same || d->layout == SH_NCHW16C)
             return "operands differ in type or layout";
+        if (d->layout == SH_NHWC8 && desc->op != SH_OP_ADD) return "padding channels";
     }
     return NULL;
 }
@@ -153,50 +154,58 @@ static void path_drop(const sh_node_desc *desc, const sh_kernel_args *args)
 
 /* ---- copies ---- */
 
-/** A shape with the order in which its elements lie. */
+/** How the elements of an image lie: `stored` channels, of which C are there. */
 struct placed {
-    int64_t C, n_pixels;
+    int64_t stored, n_pixels;
     bool is_nhwc;
 };
 
 /** y[i] = x at the same logical place. Consecutive threads write consecutive elements. */
 template <typename From, typename To>
-__global__ void relayout(To *y, const From *x, int64_t n, placed to, bool from_nhwc)
+__global__ void relayout(To *y, const From *x, int64_t n, int64_t C, placed to, placed from)
 {
     const int64_t i = item_index();
 
     if (i >= n) return;
-    const int64_t n_elems = to.C * to.n_pixels, image = i / n_elems, at = i % n_elems;
-    const int64_t c = to.is_nhwc ? at % to.C : at / to.n_pixels;
-    const int64_t p = to.is_nhwc ? at / to.C : at % to.n_pixels;
-    const int64_t from = image * n_elems + (from_nhwc ? p * to.C + c : c * to.n_pixels + p);
-    y[i] = convert<To>::of(to_f32(x[from]));
+    const int64_t n_elems = to.stored * to.n_pixels, image = i / n_elems, at = i % n_elems;
+    const int64_t c = to.is_nhwc ? at % to.stored : at / to.n_pixels;
+    const int64_t p = to.is_nhwc ? at / to.stored : at % to.n_pixels;
+    const int64_t in_image = from.is_nhwc ? p * from.stored + c : c * from.n_pixels + p;
+    const float value = c < C ? to_f32(x[image * from.stored * from.n_pixels + in_image]) : 0.0f;
+    y[i] = convert<To>::of(value);
 }
 
 template <typename From, typename To>
-static void launch_relayout(const sh_kernel_args *args, int64_t n, placed to, bool from_nhwc)
+static void launch_relayout(const sh_kernel_args *args, int64_t n, int64_t C, placed to,
+                            placed from)
 {
     SH_LAUNCH((relayout<From, To>), item_grid(n), dim3(SH_BLOCK), 0, output<To>(args, 0),
-              input<From>(args, 0), n, to, from_nhwc);
+              input<From>(args, 0), n, C, to, from);
 }
 
 /* FLATTEN's rows are the images in the order (c, h, w), so the map tells both shapes. */
+static placed placed_as(const sh_tensor_desc *d, const sh_tensor_desc *map)
+{
+    const int64_t stored = d->layout == SH_NHWC8 ? sh_tensor_stored_channels(d) : map->dims[1];
+
+    return placed{stored, pixels_of(map), d->layout == SH_NHWC || d->layout == SH_NHWC8};
+}
+
 static void copy(const sh_node_desc *desc, const sh_kernel_args *args)
 {
     const sh_tensor_desc *x = desc->in[0], *y = desc->out[0];
     const sh_tensor_desc *map = pixels_of(x) > pixels_of(y) ? x : y;
-    const placed to = {map->dims[1], pixels_of(map), y->layout == SH_NHWC};
-    const bool from_nhwc = x->layout == SH_NHWC;
-    int64_t n = elems_of(x);
+    const placed to = placed_as(y, map), from = placed_as(x, map);
+    const int64_t n = sh_tensor_stored_elems(y), C = map->dims[1];
 
     if (x->dtype == SH_F32 && y->dtype == SH_F32)
-        launch_relayout<float, float>(args, n, to, from_nhwc);
+        launch_relayout<float, float>(args, n, C, to, from);
     else if (x->dtype == SH_F32)
-        launch_relayout<float, sh_bf16>(args, n, to, from_nhwc);
+        launch_relayout<float, sh_bf16>(args, n, C, to, from);
     else if (y->dtype == SH_F32)
-        launch_relayout<sh_bf16, float>(args, n, to, from_nhwc);
+        launch_relayout<sh_bf16, float>(args, n, C, to, from);
     else
-        launch_relayout<sh_bf16, sh_bf16>(args, n, to, from_nhwc);
+        launch_relayout<sh_bf16, sh_bf16>(args, n, C, to, from);
 }
 
 static const char *why_not_copy(const sh_node_desc *desc)

@@ -55,6 +55,12 @@ static inline bool is_rows(const sh_tensor_desc *d)
     return is_float && (d->layout == SH_NHWC || (d->layout == SH_NCHW && pixels_of(d) == 1));
 }
 
+/** Rows of channels, or an image input with padding channels? What a convolution reads. */
+static inline bool is_image(const sh_tensor_desc *d)
+{
+    return is_rows(d) || (d->dtype == SH_BF16 && d->layout == SH_NHWC8);
+}
+
 /** For ops of which every operand is rows of channels, or a vector. */
 static inline const char *why_not_rows(const sh_node_desc *desc)
 {

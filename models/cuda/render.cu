@@ -170,8 +170,8 @@ __device__ static void make(const sh_parcel &parcel, const sh_parcel_image &imag
             erased ? 0.0f : times(plus(p.v[c], -times(parcel.mean[c], p.cover)), parcel.scale[c]);
 }
 
-/** out [n_images, height, width, C] */
-template <typename T, int C>
+/** out [n_images, height, width, Stored], zero behind C */
+template <typename T, int C, int Stored>
 __global__ void __launch_bounds__(SH_BLOCK)
     render(T *out, const sh_parcel *parcel, int64_t n_images, int height, int width)
 {
@@ -182,21 +182,25 @@ __global__ void __launch_bounds__(SH_BLOCK)
     const sh_parcel_image *images = reinterpret_cast<const sh_parcel_image *>(parcel + 1);
     const place at = {reinterpret_cast<const unsigned char *>(parcel), width, at_pixel % width,
                       at_pixel / width};
-    float v[C];
+    float v[Stored] = {0};
 
     make<C>(*parcel, images[i / n_pixels], at, v);
+    if constexpr (Stored % 8 == 0) {
+        store<Stored>(out + i * Stored, v);
+    } else {
 #pragma unroll
-    for (int c = 0; c < C; c++) out[i * C + c] = convert<T>::of(v[c]);
+        for (int c = 0; c < C; c++) out[i * C + c] = convert<T>::of(v[c]);
+    }
 }
 
-template <typename T, int C>
+template <typename T, int C, int Stored>
 static void launch(sh_queue queue, const void *parcel, const sh_tensor_desc *d, void *out)
 {
     const int64_t n = d->dims[0] * d->dims[2] * d->dims[3];
 
-    SH_LAUNCH_ON(queue, (render<T, C>), item_grid(n), dim3(SH_BLOCK), 0, static_cast<T *>(out),
-                 static_cast<const sh_parcel *>(parcel), d->dims[0], (int)d->dims[2],
-                 (int)d->dims[3]);
+    SH_LAUNCH_ON(queue, (render<T, C, Stored>), item_grid(n), dim3(SH_BLOCK), 0,
+                 static_cast<T *>(out), static_cast<const sh_parcel *>(parcel), d->dims[0],
+                 (int)d->dims[2], (int)d->dims[3]);
 }
 
 extern "C" sh_status sh_cuda_render(sh_queue queue, const void *parcel,
@@ -204,9 +208,11 @@ extern "C" sh_status sh_cuda_render(sh_queue queue, const void *parcel,
 {
     const bool colours = images->dims[1] == 3;
 
-    if (images->dtype == SH_BF16)
-        (colours ? launch<sh_bf16, 3> : launch<sh_bf16, 1>)(queue, parcel, images, out);
+    if (images->layout == SH_NHWC8)
+        launch<sh_bf16, 3, 8>(queue, parcel, images, out);
+    else if (images->dtype == SH_BF16)
+        (colours ? launch<sh_bf16, 3, 3> : launch<sh_bf16, 1, 1>)(queue, parcel, images, out);
     else
-        (colours ? launch<float, 3> : launch<float, 1>)(queue, parcel, images, out);
+        (colours ? launch<float, 3, 3> : launch<float, 1, 1>)(queue, parcel, images, out);
     return sh_cuda_launched("render");
 }

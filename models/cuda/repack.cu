@@ -5,24 +5,24 @@
 
 template <typename T>
 __global__ void __launch_bounds__(SH_BLOCK)
-    pack_weights(T *packed, const float *w, int64_t n, int64_t C, int64_t taps)
+    pack_weights(T *packed, const float *w, sh_packed_weights as)
 {
     const int64_t i = item_index();
 
-    if (i >= n) return;
-    const int64_t c = i % C, tap = i / C % taps, o = i / C / taps;
-    packed[i] = convert<T>::of(w[(o * C + c) * taps + tap]);
+    if (i >= as.O * as.taps * as.stored) return;
+    const int64_t c = i % as.stored, tap = i / as.stored % as.taps, o = i / as.stored / as.taps;
+    packed[i] = convert<T>::of(c < as.C ? w[(o * as.C + c) * as.taps + tap] : 0.0f);
 }
 
 template <typename T>
 __global__ void __launch_bounds__(SH_BLOCK)
-    unpack_weights(float *dw, const T *packed, int64_t n, int64_t C, int64_t taps)
+    unpack_weights(float *dw, const T *packed, sh_packed_weights as)
 {
     const int64_t i = item_index();
 
-    if (i >= n) return;
-    const int64_t tap = i % taps, c = i / taps % C, o = i / taps / C;
-    dw[i] = to_f32(packed[(o * taps + tap) * C + c]);
+    if (i >= as.O * as.C * as.taps) return;
+    const int64_t tap = i % as.taps, c = i / as.taps % as.C, o = i / as.taps / as.C;
+    dw[i] = to_f32(packed[(o * as.taps + tap) * as.stored + c]);
 }
 
 /** A thread has V neighbouring channels of a row. */
@@ -60,26 +60,26 @@ __global__ void __launch_bounds__(SH_BLOCK) fill(T *x, int64_t n, uint32_t seed)
 }
 
 struct run_pack {
+    const sh_packed_weights &as;
     void *packed;
     const float *w;
-    int64_t n, C, taps;
 
     template <typename T, int V> void run() const
     {
-        SH_LAUNCH(pack_weights<T>, item_grid(n), dim3(SH_BLOCK), 0, static_cast<T *>(packed), w, n,
-                  C, taps);
+        SH_LAUNCH(pack_weights<T>, item_grid(as.O * as.taps * as.stored), dim3(SH_BLOCK), 0,
+                  static_cast<T *>(packed), w, as);
     }
 };
 
 struct run_unpack {
+    const sh_packed_weights &as;
     float *dw;
     const void *packed;
-    int64_t n, C, taps;
 
     template <typename T, int V> void run() const
     {
-        SH_LAUNCH(unpack_weights<T>, item_grid(n), dim3(SH_BLOCK), 0, dw,
-                  static_cast<const T *>(packed), n, C, taps);
+        SH_LAUNCH(unpack_weights<T>, item_grid(as.O * as.C * as.taps), dim3(SH_BLOCK), 0, dw,
+                  static_cast<const T *>(packed), as);
     }
 };
 
@@ -108,16 +108,14 @@ struct run_fill {
     }
 };
 
-void sh_cuda_pack_weights(sh_dtype dtype, void *packed, const float *w, int64_t O, int64_t C,
-                          int64_t taps)
+void sh_cuda_pack_weights(const sh_packed_weights *as, void *packed, const float *w)
 {
-    by_type(dtype, 1, run_pack{packed, w, O * C * taps, C, taps});
+    by_type(as->dtype, 1, run_pack{*as, packed, w});
 }
 
-void sh_cuda_unpack_weights(sh_dtype dtype, float *dw, const void *packed, int64_t O, int64_t C,
-                            int64_t taps)
+void sh_cuda_unpack_weights(const sh_packed_weights *as, float *dw, const void *packed)
 {
-    by_type(dtype, 1, run_unpack{dw, packed, O * C * taps, C, taps});
+    by_type(as->dtype, 1, run_unpack{*as, dw, packed});
 }
 
 void sh_cuda_finish_conv(sh_dtype dtype, void *y, const float *bias, const void *residual,

@@ -7,13 +7,17 @@
 
 SH_C_BEGIN
 
-/** packed[O][taps][C] of `dtype` = w[O][C][taps], f32. */
-void sh_cuda_pack_weights(sh_dtype dtype, void *packed, const float *w, int64_t O, int64_t C,
-                          int64_t taps);
+/** Weights w[O][C][taps] in f32, and packed[O][taps][stored] of `dtype`, stored >= C. */
+typedef struct sh_packed_weights {
+    sh_dtype dtype;
+    int64_t O, C, taps, stored;
+} sh_packed_weights;
 
-/** dw[O][C][taps], f32 = packed[O][taps][C] of `dtype`. */
-void sh_cuda_unpack_weights(sh_dtype dtype, float *dw, const void *packed, int64_t O, int64_t C,
-                            int64_t taps);
+/** packed = w; zero behind C. */
+void sh_cuda_pack_weights(const sh_packed_weights *as, void *packed, const float *w);
+
+/** dw = packed, without what is behind C. */
+void sh_cuda_unpack_weights(const sh_packed_weights *as, float *dw, const void *packed);
 
 /** y = act(y + bias + residual) of rows of channels; bias [channels] f32 and the residual, shaped
  * as y, may be NULL. */

@@ -91,7 +91,7 @@ static void store(void *data, sh_dtype dtype, int64_t i, float x)
 static int64_t pixel_stride(const sh_tensor_desc *d)
 {
     if (d->layout == SH_NCHW) return 1;
-    return d->layout == SH_NHWC ? d->dims[1] : 16;
+    return d->layout == SH_NCHW16C ? 16 : sh_tensor_stored_channels(d);
 }
 
 static void unpack(const sh_tensor_desc *d, const void *data, float *dense)

@@ -113,11 +113,14 @@ static void bf16__rounds_to_nearest_even(void **state)
 
 static void tensor__offsets_cover_the_memory_once(void **state)
 {
-    static const sh_layout layouts[] = {SH_NCHW, SH_NHWC, SH_NCHW16C};
+    static const struct {
+        sh_layout layout;
+        int64_t n_stored; /* channels, of 19 */
+    } layouts[] = {{SH_NCHW, 19}, {SH_NHWC, 19}, {SH_NHWC8, 24}, {SH_NCHW16C, 32}};
 
     (void)state;
     for (size_t l = 0; l < SH_COUNT(layouts); l++) {
-        sh_tensor_desc d = {SH_F32, layouts[l], {2, 19, 3, 5}};
+        sh_tensor_desc d = {SH_F32, layouts[l].layout, {2, 19, 3, 5}};
         uint8_t seen[2 * 32 * 3 * 5] = {0};
         int64_t n = 0;
 
@@ -134,7 +137,7 @@ static void tensor__offsets_cover_the_memory_once(void **state)
                         n++;
                     }
         assert_int_equal(n, 2 * 19 * 3 * 5);
-        assert_int_equal(sh_tensor_stored_channels(&d), layouts[l] == SH_NCHW16C ? 32 : 19);
+        assert_int_equal(sh_tensor_stored_channels(&d), layouts[l].n_stored);
     }
 }
 

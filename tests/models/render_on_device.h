@@ -97,9 +97,9 @@ static void render_there(const sh_parcel *parcel, const sh_tensor_desc *desc, vo
     device->free_host(sent);
 }
 
-static void check(sh_loader_config config, sh_dtype dtype)
+static void check(sh_loader_config config, sh_dtype dtype, sh_layout layout)
 {
-    sh_tensor_desc desc = {dtype, SH_NHWC, {N_IMAGES, config.channels, HEIGHT, WIDTH}};
+    sh_tensor_desc desc = {dtype, layout, {N_IMAGES, config.channels, HEIGHT, WIDTH}};
     size_t n_bytes = sh_tensor_bytes(&desc);
     uint8_t *expected = malloc(n_bytes), *got = malloc(n_bytes);
     sh_image images[N_IMAGES];
@@ -111,7 +111,7 @@ static void check(sh_loader_config config, sh_dtype dtype)
         sh_parcel *parcel = pack_all(&config, images, draw);
 
         config.dtype = dtype;
-        config.layout = SH_NHWC;
+        config.layout = layout;
         for (int i = 0; i < N_IMAGES; i++)
             assert_int_equal(render_crop(&r, &config, &images[i], draw + (uint64_t)i, expected, i),
                              SH_OK);
@@ -152,8 +152,9 @@ static void check_rendering(void)
                                            .augment = augments[a],
                                            .seed = 5};
 
-                check(config, a % 2 == 0 ? SH_F32 : SH_BF16);
-                if (channels == 3) check(config, a % 2 == 0 ? SH_BF16 : SH_F32);
+                check(config, a % 2 == 0 ? SH_F32 : SH_BF16, SH_NHWC);
+                if (channels == 3) check(config, a % 2 == 0 ? SH_BF16 : SH_F32, SH_NHWC);
+                if (channels == 3) check(config, SH_BF16, SH_NHWC8);
             }
     for (int kind = 0; kind < 3; kind++) assert_true(n_kinds[kind] > 10);
 }

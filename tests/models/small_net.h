@@ -48,7 +48,8 @@ static inline void build(net *t, bool training)
     }
 }
 
-static inline void open_net_on(net *t, const sh_backend *backend, sh_dtype dtype, bool training)
+static inline void open_built(net *t, const sh_backend *backend, sh_dtype dtype, bool training,
+                              void (*build_it)(net *t, bool training))
 {
     memset(t, 0, sizeof(*t));
     t->backend = backend;
@@ -60,13 +61,18 @@ static inline void open_net_on(net *t, const sh_backend *backend, sh_dtype dtype
                                       .share = 1,
                                       .prefix = ""};
     assert_int_equal(sh_program_create(&config, &t->program), SH_OK);
-    build(t, training);
+    build_it(t, training);
     assert_int_equal(sh_program_plan(t->program), SH_OK);
     assert_int_equal(sh_store_allocate(t->store), SH_OK);
     assert_int_equal(sh_store_init(t->store, 7), SH_OK);
     int64_t n = sh_store_n_params(t->store) + sh_store_n_states(t->store);
     assert_int_equal(t->backend->alloc(sh_program_arena_bytes(t->program), &t->arena), SH_OK);
     assert_int_equal(t->backend->alloc((size_t)n * sizeof(float), &t->reduce), SH_OK);
+}
+
+static inline void open_net_on(net *t, const sh_backend *backend, sh_dtype dtype, bool training)
+{
+    open_built(t, backend, dtype, training, build);
 }
 
 static inline void open_net(net *t, const char *name, sh_dtype dtype, bool training)

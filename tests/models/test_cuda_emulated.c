@@ -19,7 +19,9 @@
 #include "models/class_step.h"
 #include "models/conformance.h"
 #include "models/cuda/cuda.h"
+#include "models/cuda/cudnn_conv.h"
 #include "models/cuda/emulator/order.h"
+#include "models/host_value.h"
 #include "models/loss_cases.h"
 #include "models/optim.h"
 #include "models/small_net.h"
@@ -87,6 +89,103 @@ static void a_network__has_the_gradients_of_ref_and_the_same_bytes_in_every_orde
     }
     free(forward);
     free(ref);
+}
+
+/* ---- images with padding channels ---- */
+
+enum { N_PIXELS = 9 * 7, N_IMAGE = 2 * 3 * N_PIXELS, N_FEATURES = 2 * 8 };
+
+/** An image read by two convolutions and, through a batch norm, by what is no convolution. */
+static void build_on_image(net *t, bool training)
+{
+    sh_program *p = t->program;
+    const sh_conv_attrs small = {.out_channels = 8, .kernel = {3, 3}, .pad = {1, 1, 1, 1}};
+    const sh_conv_attrs large = {.out_channels = 8, .kernel = {5, 5}, .pad = {2, 2, 2, 2}};
+
+    (void)training;
+    t->x = sh_program_input(p, "image", (const int64_t[4]){2, 3, 9, 7});
+    sh_value y = sh_op_add(p, sh_op_conv(p, t->x, "a", &small), sh_op_conv(p, t->x, "b", &large));
+    sh_value normed = sh_op_batch_norm(p, t->x, "norm", 1e-5f, 0.1f);
+    y = sh_op_act(p, sh_op_add(p, y, sh_op_conv(p, normed, "c", &small)), SH_ACT_SILU);
+    t->y = sh_program_output(p, "y", sh_op_global_avg_pool(p, y));
+    assert_ok(sh_program_differentiate(p, t->y, t->x, &t->dy, &t->dx));
+}
+
+/** A step in bf16: y, the image's gradient and the parameters' in f32, malloc'd. */
+static float *image_step(const sh_backend *backend, sh_layout layout, int64_t *n)
+{
+    double image[N_IMAGE], cotangent[N_FEATURES];
+    net t;
+
+    open_built(&t, backend, SH_BF16, true, build_on_image);
+    assert_int_equal(sh_program_desc(t.program, t.x).layout, layout);
+    for (int i = 0; i < N_IMAGE; i++) image[i] = sin(17 * i);
+    for (int i = 0; i < N_FEATURES; i++) cotangent[i] = cos(i);
+    const sh_run_args args = {.arena = t.arena, .reduce = t.reduce};
+    assert_ok(sh_program_run(t.program, SH_PHASE_CONSTANTS, &args));
+    write_value(t.program, t.arena, t.x, image);
+    assert_ok(sh_program_run(t.program, SH_PHASE_FORWARD, &args));
+    double *y = read_value(t.program, t.arena, t.y);
+    write_value(t.program, t.arena, t.dy, cotangent);
+    assert_ok(sh_program_run(t.program, SH_PHASE_BACKWARD, &args));
+    double *dx = read_value(t.program, t.arena, t.dx);
+    float *reduced = read_reduce(&t);
+    int64_t n_params = sh_store_n_params(t.store);
+    float *all = malloc((size_t)(N_FEATURES + N_IMAGE + n_params) * sizeof(float));
+
+    assert_non_null(all);
+    for (int i = 0; i < N_FEATURES; i++) all[i] = (float)y[i];
+    for (int i = 0; i < N_IMAGE; i++) all[N_FEATURES + i] = (float)dx[i];
+    memcpy(all + N_FEATURES + N_IMAGE, reduced, (size_t)n_params * sizeof(float));
+    *n = n_params;
+    free(reduced);
+    free(dx);
+    free(y);
+    close_net(&t);
+    return all;
+}
+
+static void an_image_with_padding_channels__is_read_by_every_op(void **state)
+{
+    int64_t n = 0;
+    float *ref = image_step(&sh_backend_ref, SH_NCHW, &n);
+    float *device = image_step(&sh_backend_cuda, SH_NHWC8, &n);
+
+    (void)state;
+    assert_null(sh_emulator_fault());
+    assert_true(nmse(device, ref, N_FEATURES) < 1e-4);
+    assert_true(nmse(device + N_FEATURES, ref + N_FEATURES, N_IMAGE) < 1e-4);
+    assert_true(nmse(device + N_FEATURES + N_IMAGE, ref + N_FEATURES + N_IMAGE, n) < 1e-4);
+    free(device);
+    free(ref);
+}
+
+/** Patches have too many weights for cuDNN to pad them. */
+static void a_gradient_of_many_weights__reads_an_image_without_its_padding(void **state)
+{
+    const op_case c = {
+        .op = SH_OP_CONV_GRAD_W,
+        .attrs = {.stride = {16, 16}, .dilation = {1, 1}, .groups = 1, .share = 1},
+        .in = {{IMAGE, {1, 3, 32, 16}}, {ACTIVATION, {1, 264, 2, 1}}},
+        .out = {{WEIGHT, {264, 3, 16, 16}}},
+        .n_in = 2,
+        .n_out = 1,
+        .dtype = SH_BF16,
+    };
+    suite s = {.backend = &sh_backend_cuda};
+    sh_cudnn_conv conv;
+    op_run r;
+
+    (void)state;
+    assert_ok(op_run_open(&c, &sh_backend_cuda, false, &r));
+    assert_null(sh_cudnn_conv_of(&r.node, &conv));
+    op_run_close(&r);
+    assert_int_equal(conv.x[1], 3);
+    assert_int_equal(conv.x_pitch, 8);
+    check_case(&s, &c);
+    assert_int_equal(s.n_runs, 2); /* with cuDNN and plainly */
+    assert_int_equal(s.n_failed, 0);
+    assert_null(sh_emulator_fault());
 }
 
 /* ---- the optimizer ---- */
@@ -343,6 +442,8 @@ int main(void)
         cmocka_unit_test(kernels__agree_with_ref),
         cmocka_unit_test(kernels__agree_with_ref_with_threads_reversed),
         cmocka_unit_test(kernels__agree_with_ref_with_threads_shuffled),
+        cmocka_unit_test(an_image_with_padding_channels__is_read_by_every_op),
+        cmocka_unit_test(a_gradient_of_many_weights__reads_an_image_without_its_padding),
         cmocka_unit_test(a_network__has_the_gradients_of_ref_and_the_same_bytes_in_every_order),
         cmocka_unit_test(every_optimizer__has_the_bytes_of_the_host),
         cmocka_unit_test(add__has_the_bytes_of_the_host),

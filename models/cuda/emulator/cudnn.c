@@ -97,7 +97,7 @@ static void each_term(const sh_cudnn_conv *c, double *sums,
             int64_t h = pixel / OW % OH * c->stride[0] - c->pad[0] + tap / KW * c->dilation[0];
             int64_t w = pixel % OW * c->stride[1] - c->pad[1] + tap % KW * c->dilation[1];
             if (h < 0 || h >= H || w < 0 || w >= W) continue;
-            int64_t x = ((pixel / OW / OH * H + h) * W + w) * C;
+            int64_t x = ((pixel / OW / OH * H + h) * W + w) * c->x_pitch;
             for (int64_t o = 0; o < O; o++) {
                 for (int64_t k = 0; k < C; k++)
                     add(c, at, (term){x + k, (o * KH * KW + tap) * C + k, pixel * O + o}, sums);
