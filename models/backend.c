@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "models/cpu/cpu.h"
+#include "models/cpu/peaks.h"
 #include "models/cuda/cuda.h"
 #include "models/guard.h"
 #include "models/ref/ref.h"
@@ -50,6 +51,11 @@ sh_status sh_backend_check(const sh_backend *backend)
     }
 out:
     return st;
+}
+
+const sh_meter *sh_meter_of(const sh_backend *backend)
+{
+    return backend->meter != NULL ? backend->meter : &sh_cpu_meter;
 }
 
 sh_status sh_backend_alloc_host(const sh_backend *backend, size_t n_bytes, void **out)

@@ -131,6 +131,9 @@ typedef struct sh_backend {
     /** Launches that repeat themselves (models/replay.h). NULL: they are launched one by one. */
     const sh_recorder *recorder;
 
+    /** Measuring (models/meter.h). NULL: the host's. */
+    const struct sh_meter *meter;
+
     /** Optional. The device and the libraries that this backend uses, into out[max]; their number,
      *  at most max. It can be used where none that is needed has a remedy. */
     int (*examine)(sh_finding *out, int max);

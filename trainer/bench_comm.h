@@ -42,9 +42,11 @@ SH_MUST_CHECK sh_status sh_bench_comm_predict(sh_comm *comm, const sh_bench_rank
 SH_MUST_CHECK sh_status sh_bench_comm_sum(sh_comm *comm, int64_t n_elems, int64_t repeats,
                                           double *seconds, double *copied_bytes_per_s);
 
-/** Seconds of mining, semi-hard loss and gradient for one row with one column, on all threads of
- *  this rank (trainer/bench_mining.c). */
-SH_MUST_CHECK sh_status sh_bench_mining_pair(int64_t threads, int64_t dim, double *seconds);
+/** Seconds of mining, semi-hard loss and gradient for n_fish x n_images embeddings, on all threads
+ *  of this rank, or on a device, by its clock (trainer/bench_mining.c). device: NULL: none */
+SH_MUST_CHECK sh_status sh_bench_mining_seconds(const sh_backend *device, int64_t n_fish,
+                                                int64_t n_images, int64_t threads, int64_t dim,
+                                                double *seconds);
 
 /** Seconds of the slowest rank, in place. Collective. */
 SH_MUST_CHECK sh_status sh_bench_comm_slowest(sh_comm *comm, double *seconds);

@@ -8,7 +8,12 @@
 #include "trainer/bench_comm.h"
 #include "trainer/scaling.h"
 
-enum { SMALL_ELEMS = 1024, DIM = 128 }; /* DIM: what the head of a bench's step has */
+enum {
+    SMALL_ELEMS = 1024,
+    DIM = 128, /* what the head of a bench's step has */
+    MINED_FISH = 256,
+    MINED_IMAGES = 8,
+};
 
 /* The link and the latency, from a small and a large sum over hosts: what the large one
  * takes beyond the latency and its additions is the link. */
@@ -62,7 +67,9 @@ static sh_status measure_constants(sh_comm *comm, const sh_bench_ranks *c,
                         .load_seconds = c->load_rate > 0 ? 1.0 / (double)c->load_rate : 0,
                         .link_bytes_per_s = c->link_gbit * 1e9 / 8,
                         .latency_seconds = c->latency_us * 1e-6};
-    SH_TRY(sh_bench_mining_pair(c->options.threads, DIM, &out->pair_seconds));
+    SH_TRY(sh_bench_mining_seconds(NULL, MINED_FISH, MINED_IMAGES, c->options.threads, DIM,
+                                   &out->pair_seconds));
+    out->pair_seconds /= (double)(MINED_FISH * MINED_IMAGES) * (MINED_FISH * MINED_IMAGES);
     SH_TRY(sh_bench_comm_slowest(comm, &out->pair_seconds));
     SH_TRY(measure_network(comm, c->repeats, out));
 out:

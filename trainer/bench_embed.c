@@ -76,11 +76,12 @@ static sh_status print_nodes(const bench *b)
     sh_status st = SH_OK;
     const sh_run_args args = {.arena = b->arena};
     sh_bench_node *nodes = NULL;
-    sh_cpu_peaks peaks;
+    const sh_meter *meter = sh_meter_of(b->network.backend);
+    sh_peaks peaks;
 
-    SH_TRY(sh_cpu_measure_peaks(&peaks));
-    SH_TRY(
-        sh_bench_nodes(b->program, &args, &peaks, b->network.dtype, N_NODE_RUNS, N_COLD, &nodes));
+    SH_TRY(meter->peaks(&peaks));
+    SH_TRY(sh_bench_nodes(b->program, &args, meter, &peaks, b->network.dtype, N_NODE_RUNS, N_COLD,
+                          &nodes));
     printf("\n");
     sh_bench_print_node_head();
     printf("\n");

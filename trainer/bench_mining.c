@@ -12,6 +12,7 @@
 #include "base/clock.h"
 #include "base/cpu.h"
 #include "base/rng.h"
+#include "models/cpu/peaks.h"
 #include "models/loss/loss.h"
 #include "trainer/bench_comm.h"
 #include "trainer/commands.h"
@@ -178,19 +179,13 @@ static void operand_clear(operand *o)
         free(o->memory);
 }
 
-/* Until what was asked of the device is in the operand. */
-static sh_status wait_for(const operand *o)
-{
-    char byte;
-
-    return o->device == NULL ? SH_OK : o->device->copy_out(o->buffer, 0, &byte, 1);
-}
-
 static sh_status measure(bench *b, sh_loss_kind kind, result *out)
 {
     sh_status st = SH_OK;
     sh_loss *loss = NULL;
     operand embeddings = {0}, choices = {0}, grad = {0};
+    const sh_meter *meter = b->device != NULL ? sh_meter_of(b->device) : &sh_cpu_meter;
+    sh_watch *watch = NULL;
     bool cosine = kind == SH_LOSS_MULTI_SIMILARITY || kind == SH_LOSS_NT_XENT;
     sh_loss_config config = {.kind = kind,
                              .distance = cosine ? SH_COSINE : b->distance,
@@ -219,21 +214,21 @@ static sh_status measure(bench *b, sh_loss_kind kind, result *out)
                     .choose_ms = INFINITY,
                     .apply_ms = INFINITY,
                     .total_ms = INFINITY};
+    SH_TRY(meter->watch_create(3, &watch));
     for (int64_t repeat = 0; repeat <= b->repeats; repeat++) { /* the first warms up */
-        double start = sh_clock_seconds();
+        double choose = 0, apply = 0;
 
+        SH_TRY(meter->watch_put(watch, 0));
         SH_TRY(sh_loss_choose(loss, &batch, 0, b->n, choices.memory));
-        SH_TRY(wait_for(&choices));
-        double chosen = sh_clock_seconds();
-
+        SH_TRY(meter->watch_put(watch, 1));
         SH_TRY(sh_loss_apply(loss, &batch, choices.memory, 0, b->n, &out->stats, grad.memory));
-        SH_TRY(wait_for(&grad));
-        double done = sh_clock_seconds();
-
+        SH_TRY(meter->watch_put(watch, 2));
+        SH_TRY(meter->watch_read(watch, 0, 1, &choose));
+        SH_TRY(meter->watch_read(watch, 1, 2, &apply));
         if (repeat == 0) continue;
-        out->choose_ms = fmin(out->choose_ms, 1e3 * (chosen - start));
-        out->apply_ms = fmin(out->apply_ms, 1e3 * (done - chosen));
-        out->total_ms = fmin(out->total_ms, 1e3 * (done - start));
+        out->choose_ms = fmin(out->choose_ms, 1e3 * choose);
+        out->apply_ms = fmin(out->apply_ms, 1e3 * apply);
+        out->total_ms = fmin(out->total_ms, 1e3 * (choose + apply));
     }
     /* All distances once; embeddings and choices in, choices and gradient out. */
     out->gflop = 2e-9 * (double)b->n * (double)b->n * (double)b->dim;
@@ -243,6 +238,7 @@ static sh_status measure(bench *b, sh_loss_kind kind, result *out)
             fmax(out->limit_ms, 2e-6 * (double)(batch_bytes + choice_bytes) / b->copy_gb_per_s);
     out->held_mb = 1e-6 * (double)(sh_loss_bytes(loss) + choice_bytes + 2 * batch_bytes);
 out:
+    meter->watch_destroy(&watch);
     operand_clear(&embeddings);
     operand_clear(&choices);
     operand_clear(&grad);
@@ -317,16 +313,22 @@ static void clear_batch(bench *b)
     free(b->labels);
 }
 
-sh_status sh_bench_mining_pair(int64_t threads, int64_t dim, double *seconds)
+sh_status sh_bench_mining_seconds(const sh_backend *device, int64_t n_fish, int64_t n_images,
+                                  int64_t threads, int64_t dim, double *seconds)
 {
     sh_status st = SH_OK;
-    bench b = {.p = 256, .k = 8, .dim = dim, .threads = threads, .repeats = 3};
+    bench b = {.p = n_fish,
+               .k = n_images,
+               .dim = dim,
+               .threads = threads,
+               .repeats = 3,
+               .device = device,
+               .distance = SH_EUCLIDEAN};
     result r;
 
-    b.distance = SH_EUCLIDEAN;
     SH_TRY(make_batch(&b));
     SH_TRY(measure(&b, SH_LOSS_SEMI_HARD, &r));
-    *seconds = 1e-3 * r.total_ms / ((double)b.n * (double)b.n);
+    *seconds = 1e-3 * r.total_ms;
 out:
     clear_batch(&b);
     return st;

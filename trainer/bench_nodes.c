@@ -5,8 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/clock.h"
-
 static int compare_doubles(const void *a, const void *b)
 {
     double x = *(const double *)a, y = *(const double *)b;
@@ -51,6 +49,19 @@ void sh_bench_print_node(const sh_bench_node *node)
            100 * node->limit_seconds / node->seconds);
 }
 
+void sh_bench_print_node_json(const sh_bench_node *node)
+{
+    const sh_node_info *f = &node->info;
+
+    printf("{\"phase\": \"%s\", \"op\": \"%s\", \"of\": \"%s\", \"kernel\": \"%s\", \"input\": "
+           "[%lld, %lld, %lld, %lld], \"ms\": %.5f, \"cold_ms\": %.5f, \"limit_ms\": %.5f, "
+           "\"flops\": %.6g, \"bytes\": %.6g}",
+           f->phase == SH_PHASE_FORWARD ? "forward" : "backward", f->op, f->label, f->kernel,
+           (long long)f->in0.dims[0], (long long)f->in0.dims[1], (long long)f->in0.dims[2],
+           (long long)f->in0.dims[3], node->seconds * 1e3, node->cold_seconds * 1e3,
+           node->limit_seconds * 1e3, f->flops, f->bytes);
+}
+
 double sh_bench_roofline(const sh_program *program, sh_dtype dtype, double flops_per_second,
                          double bytes_per_second)
 {
@@ -63,68 +74,128 @@ double sh_bench_roofline(const sh_program *program, sh_dtype dtype, double flops
         if (info.phase != SH_PHASE_FORWARD || strcmp(info.op, "conv") != 0) continue;
         double bytes = tensor_bytes(&info.in0) + tensor_bytes(&info.out0);
         double memory = bytes > SH_BENCH_CACHED_BYTES ? bytes / bytes_per_second : 0;
-        bool is_image = info.in0.layout == SH_NCHW && info.in0.dims[1] <= 4;
+        bool is_image = info.in0.dims[1] <= 4;
         seconds += (is_image ? 2 : 3) * larger(info.flops / flops_per_second, memory);
     }
     return seconds;
 }
 
-/* Times of one run: the clock is read after every node. */
+/* Points of one run: one after every node, and one at the beginning of each phase. */
 typedef struct stamps {
-    double *seconds; /* [n_nodes] of this run */
-    double last;
+    const sh_meter *meter;
+    sh_watch *watch;
+    int *from; /* [n_nodes] the point before each node's own; -1: it has not run */
+    int last;
 } stamps;
 
 static sh_status stamp(void *context, int node)
 {
     stamps *s = context;
-    double now = sh_clock_seconds();
 
-    s->seconds[node] = now - s->last;
-    s->last = now;
-    return SH_OK;
+    s->from[node] = s->last;
+    s->last = node;
+    return s->meter->watch_put(s->watch, node);
 }
 
-static sh_status time_runs(sh_program *program, const sh_run_args *args, int n_runs,
-                           double *seconds)
+static sh_status run_phase(sh_program *program, sh_phase phase, const sh_run_args *args, stamps *s,
+                           int first)
 {
     sh_status st = SH_OK;
-    sh_run_args timed = *args;
-    stamps s;
 
-    timed.recorded = false; /* each node by itself */
-    timed.after_node = stamp;
-    timed.context = &s;
-    for (int r = 0; r < n_runs; r++) {
-        s.seconds = seconds + (ptrdiff_t)r * sh_program_n_nodes(program);
-        s.last = sh_clock_seconds();
-        SH_TRY(sh_program_run(program, SH_PHASE_FORWARD, &timed));
-        if (timed.reduce == NULL) continue; /* inference */
-        s.last = sh_clock_seconds();
-        SH_TRY(sh_program_run(program, SH_PHASE_BACKWARD, &timed));
-    }
+    s->last = first;
+    SH_TRY(s->meter->watch_put(s->watch, first));
+    SH_TRY(sh_program_run(program, phase, args));
 out:
     return st;
 }
 
-static sh_status time_cold(sh_program *program, const sh_run_args *args, int n_cold,
-                           double *seconds)
+/* One run; seconds [n_nodes] */
+static sh_status time_run(sh_program *program, const sh_run_args *args, stamps *s, double *seconds)
 {
     sh_status st = SH_OK;
     int n = sh_program_n_nodes(program);
-    sh_cpu_flush *flush = NULL;
 
-    SH_TRY(sh_cpu_flush_create(&flush));
+    for (int i = 0; i < n; i++) s->from[i] = -1;
+    SH_TRY(run_phase(program, SH_PHASE_FORWARD, args, s, n));
+    if (args->reduce != NULL) /* it trains */
+        SH_TRY(run_phase(program, SH_PHASE_BACKWARD, args, s, n + 1));
+    for (int i = 0; i < n; i++)
+        if (s->from[i] >= 0) SH_TRY(s->meter->watch_read(s->watch, s->from[i], i, &seconds[i]));
+out:
+    return st;
+}
+
+static sh_status time_runs(sh_program *program, const sh_run_args *args, const sh_meter *meter,
+                           int n_runs, double *seconds)
+{
+    sh_status st = SH_OK;
+    int n = sh_program_n_nodes(program);
+    stamps s = {.meter = meter, .from = calloc((size_t)n, sizeof(*s.from))};
+    sh_run_args timed = *args;
+
+    SH_CHECK(s.from != NULL, SH_ERR_NO_MEMORY, "times of %d nodes", n);
+    SH_TRY(meter->watch_create(n + 2, &s.watch));
+    timed.recorded = false; /* each node by itself */
+    timed.after_node = stamp;
+    timed.context = &s;
+    for (int r = 0; r < n_runs; r++)
+        SH_TRY(time_run(program, &timed, &s, seconds + (ptrdiff_t)r * n));
+out:
+    meter->watch_destroy(&s.watch);
+    free(s.from);
+    return st;
+}
+
+/* What is timed singly. */
+typedef struct single {
+    sh_program *program;
+    const sh_run_args *args;
+    const sh_meter *meter;
+    sh_flush *flush;
+    sh_watch *watch;
+} single;
+
+/* node: -1: nothing */
+static sh_status time_single(const single *s, int node, double *seconds)
+{
+    sh_status st = SH_OK;
+
+    SH_TRY(s->meter->flush_run(s->flush));
+    SH_TRY(s->meter->watch_put(s->watch, 0));
+    if (node >= 0) SH_TRY(sh_program_run_node(s->program, node, s->args));
+    SH_TRY(s->meter->watch_put(s->watch, 1));
+    SH_TRY(s->meter->watch_read(s->watch, 0, 1, seconds));
+out:
+    return st;
+}
+
+/* A device takes microseconds from one point to the next even when there is nothing between them,
+ * which would add up over the nodes: they are taken off. */
+static sh_status time_cold(sh_program *program, const sh_run_args *args, const sh_meter *meter,
+                           int n_cold, double *seconds)
+{
+    enum { N_EMPTY = 9 };
+    sh_status st = SH_OK;
+    int n = sh_program_n_nodes(program);
+    single s = {.program = program, .args = args, .meter = meter};
+    double empty[N_EMPTY];
+
+    SH_TRY(meter->flush_create(&s.flush));
+    SH_TRY(meter->watch_create(2, &s.watch));
+    for (int i = 0; i < N_EMPTY; i++) SH_TRY(time_single(&s, -1, &empty[i]));
+    double nothing = sh_bench_median(empty, N_EMPTY);
+
     for (int r = 0; r < n_cold; r++) {
         for (int i = 0; i < n; i++) {
-            sh_cpu_flush_run(flush);
-            double start = sh_clock_seconds();
-            SH_TRY(sh_program_run_node(program, i, args));
-            seconds[(ptrdiff_t)r * n + i] = sh_clock_seconds() - start;
+            double *at = &seconds[(ptrdiff_t)r * n + i];
+
+            SH_TRY(time_single(&s, i, at));
+            *at = larger(*at - nothing, 0);
         }
     }
 out:
-    sh_cpu_flush_destroy(&flush);
+    meter->watch_destroy(&s.watch);
+    meter->flush_destroy(&s.flush);
     return st;
 }
 
@@ -136,8 +207,9 @@ static double median_of_node(const double *seconds, int n_runs, int n_nodes, int
     return sh_bench_median(values, n_runs);
 }
 
-sh_status sh_bench_nodes(sh_program *program, const sh_run_args *args, const sh_cpu_peaks *peaks,
-                         sh_dtype dtype, int n_runs, int n_cold, sh_bench_node **out)
+sh_status sh_bench_nodes(sh_program *program, const sh_run_args *args, const sh_meter *meter,
+                         const sh_peaks *peaks, sh_dtype dtype, int n_runs, int n_cold,
+                         sh_bench_node **out)
 {
     sh_status st = SH_OK;
     int n = sh_program_n_nodes(program), n_most = n_runs > n_cold ? n_runs : n_cold;
@@ -148,15 +220,15 @@ sh_status sh_bench_nodes(sh_program *program, const sh_run_args *args, const sh_
     double *values = calloc((size_t)n_most, sizeof(*values));
 
     SH_CHECK(nodes && warm && cold && values, SH_ERR_NO_MEMORY, "times of %d nodes", n);
-    SH_TRY(time_runs(program, args, n_runs, warm));
-    SH_TRY(time_cold(program, args, n_cold, cold));
+    SH_TRY(time_runs(program, args, meter, n_runs, warm));
+    SH_TRY(time_cold(program, args, meter, n_cold, cold));
     for (int i = 0; i < n; i++) {
         sh_bench_node *node = &nodes[i];
         sh_program_node_info(program, i, &node->info);
         node->seconds = median_of_node(warm, n_runs, n, i, values);
         node->cold_seconds = median_of_node(cold, n_cold, n, i, values);
         double bytes = node->info.bytes > SH_BENCH_CACHED_BYTES ? node->info.bytes : 0;
-        node->limit_seconds = larger(node->info.flops / peak, bytes / peaks->bytes);
+        node->limit_seconds = larger(peak > 0 ? node->info.flops / peak : 0, bytes / peaks->bytes);
     }
     *out = nodes;
     nodes = NULL;

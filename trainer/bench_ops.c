@@ -24,7 +24,7 @@ typedef struct bench {
     sh_store *store;
     sh_program *program;
     sh_buffer *arena, *reduce, *scalars;
-    sh_cpu_peaks peaks;
+    sh_peaks peaks;
 } bench;
 
 static sh_status build(bench *b)
@@ -108,10 +108,11 @@ static sh_status measure(bench *b)
     sh_bench_node *nodes = NULL;
 
     SH_TRY(build(b));
-    SH_TRY(sh_cpu_measure_peaks(&b->peaks));
+    const sh_meter *meter = sh_meter_of(b->backend);
+    SH_TRY(meter->peaks(&b->peaks));
     const sh_run_args args = {
         .arena = b->arena, .reduce = b->reduce, .scalars = b->backend->device_ptr(b->scalars, 0)};
-    SH_TRY(sh_bench_nodes(b->program, &args, &b->peaks, b->dtype, N_RUNS, N_COLD, &nodes));
+    SH_TRY(sh_bench_nodes(b->program, &args, meter, &b->peaks, b->dtype, N_RUNS, N_COLD, &nodes));
     int n = sh_program_n_nodes(b->program);
     if (b->json) {
         printf("{\"bench\": \"ops\", \"net\": \"%s\", \"dtype\": \"%s\", \"ops\": [",

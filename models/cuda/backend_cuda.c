@@ -11,6 +11,7 @@
 #include "models/cuda/cudnn_kernels.h"
 #include "models/cuda/kernels.h"
 #include "models/cuda/memory.h"
+#include "models/cuda/meter.h"
 #include "models/cuda/record.h"
 
 static sh_status prepare(const sh_node_desc *desc, const sh_cuda_op *op, size_t *scratch_bytes)
@@ -122,6 +123,7 @@ const sh_backend sh_backend_cuda = {.name = "cuda",
                                     .loss = &sh_cuda_loss,
                                     .classes = &sh_cuda_classes,
                                     .recorder = &sh_cuda_recorder,
+                                    .meter = &sh_cuda_meter,
                                     .set_choices = sh_cuda_set_choices,
                                     .get_choices = sh_cuda_get_choices,
                                     .examine = examine};

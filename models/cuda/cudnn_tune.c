@@ -23,11 +23,12 @@ static const char plain[] = "plain", in_f32[] = " f32";
 typedef struct candidate {
     sh_cudnn_conv conv;
     char choice[SH_CHOICE_BYTES];
-    float ms;
+    double seconds;
 } candidate;
 
 /** Where operands lie: buffers of x, weights, y and the workspace. */
 typedef struct bench {
+    sh_watch *watch;
     sh_buffer *x, *w, *y, *workspace;
     size_t x_bytes, w_bytes, y_bytes;
 } bench;
@@ -96,6 +97,7 @@ static size_t n_weights(const sh_cudnn_conv *c)
 
 static void close_bench(bench *b)
 {
+    sh_cuda_watch_destroy(&b->watch);
     sh_cuda_free(&b->x);
     sh_cuda_free(&b->w);
     sh_cuda_free(&b->y);
@@ -122,6 +124,7 @@ static sh_status open_bench(const sh_cudnn_conv *c, bench *b)
     b->x_bytes = x_elems(c) * sh_dtype_size(c->dtype);
     b->y_bytes = elems(c->y) * sh_dtype_size(c->dtype);
     b->w_bytes = n_weights(c) * sizeof(float);
+    SH_TRY(sh_cuda_watch_create(2, &b->watch));
     SH_TRY(sh_cuda_alloc(b->x_bytes, &b->x));
     SH_TRY(sh_cuda_alloc(b->w_bytes, &b->w));
     SH_TRY(sh_cuda_alloc(b->y_bytes, &b->y));
@@ -158,16 +161,17 @@ static sh_status time_candidate(bench *b, candidate *c)
 {
     sh_status st = SH_OK;
     sh_cudnn_plan *plan = NULL;
-    float ms = 0;
+    double seconds = 0;
 
     SH_TRY(plan_choice(&c->conv, c->choice, &plan));
     SH_TRY(reserve_workspace(b, plan));
     SH_TRY(run_once(b, plan));
     for (int i = 0; i < N_RUNS; i++) {
-        SH_TRY(sh_cuda_clock_start());
+        SH_TRY(sh_cuda_watch_put(b->watch, 0));
         SH_TRY(run_once(b, plan));
-        SH_TRY(sh_cuda_clock_stop(&ms));
-        if (i == 0 || ms < c->ms) c->ms = ms;
+        SH_TRY(sh_cuda_watch_put(b->watch, 1));
+        SH_TRY(sh_cuda_watch_read(b->watch, 0, 1, &seconds));
+        if (i == 0 || seconds < c->seconds) c->seconds = seconds;
     }
 out:
     sh_cuda_cudnn()->release(&plan);
@@ -223,19 +227,18 @@ static int by_time(const void *a, const void *b)
 {
     const candidate *x = a, *y = b;
 
-    return (x->ms > y->ms) - (x->ms < y->ms);
+    return (x->seconds > y->seconds) - (x->seconds < y->seconds);
 }
 
-/** A choice that cannot be planned is no candidate; other failures are failures. */
-static sh_status measure(const sh_cudnn_conv *conv, candidate *all, int n, char *choice)
+/** The fastest first; *n becomes the number of those that were timed. A choice that cannot be
+ *  planned is no candidate; other failures are failures. */
+static sh_status time_all(bench *b, candidate *all, int *n)
 {
     sh_status st = SH_OK;
-    bench b = {0};
     int n_timed = 0;
 
-    SH_TRY(open_bench(conv, &b));
-    for (int i = 0; i < n; i++) {
-        st = time_candidate(&b, &all[i]);
+    for (int i = 0; i < *n; i++) {
+        st = time_candidate(b, &all[i]);
         if (st == SH_OK) {
             all[n_timed++] = all[i];
         } else if (st == SH_ERR_UNSUPPORTED) {
@@ -245,6 +248,18 @@ static sh_status measure(const sh_cudnn_conv *conv, candidate *all, int n, char 
         SH_TRY(st);
     }
     qsort(all, (size_t)n_timed, sizeof(*all), by_time);
+    *n = n_timed;
+out:
+    return st;
+}
+
+static sh_status measure(const sh_cudnn_conv *conv, candidate *all, int n_timed, char *choice)
+{
+    sh_status st = SH_OK;
+    bench b = {0};
+
+    SH_TRY(open_bench(conv, &b));
+    SH_TRY(time_all(&b, all, &n_timed));
     snprintf(choice, SH_CHOICE_BYTES, "%s", plain);
     for (int i = 0; i < n_timed; i++) {
         bool repeats = conv->may_vary;
@@ -314,5 +329,23 @@ sh_status sh_cudnn_choose(sh_cudnn_conv *conv, sh_cudnn_plan **plan)
         "anew (retune=true)",
         key, choice, reason);
 out:
+    return st;
+}
+
+sh_status sh_cudnn_fastest(const sh_cudnn_conv *conv, double *seconds)
+{
+    sh_status st = SH_OK;
+    bench b = {0};
+    candidate *all = calloc(MAX_CHOICES, sizeof(*all));
+    int n = 0;
+
+    SH_CHECK(all != NULL, SH_ERR_NO_MEMORY, "candidates for a measurement");
+    SH_TRY(add_form(conv, conv->dtype, all, &n));
+    SH_TRY(open_bench(conv, &b));
+    SH_TRY(time_all(&b, all, &n));
+    *seconds = n > 0 ? all[0].seconds : 0;
+out:
+    close_bench(&b);
+    free(all);
     return st;
 }

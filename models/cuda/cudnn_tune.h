@@ -14,6 +14,10 @@ SH_C_BEGIN
  *  the same bytes twice is taken. */
 SH_MUST_CHECK sh_status sh_cudnn_choose(sh_cudnn_conv *conv, sh_cudnn_plan **plan);
 
+/** What the fastest of cuDNN's best guesses takes, which is not remembered: for measuring a device.
+ *  0: no engine can do it. */
+SH_MUST_CHECK sh_status sh_cudnn_fastest(const sh_cudnn_conv *conv, double *seconds);
+
 SH_C_END
 
 #endif

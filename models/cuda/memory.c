@@ -10,6 +10,7 @@
 #include <stdlib.h>
 
 #include "models/cuda/cudnn_graph.h"
+#include "models/cuda/meter.h"
 #include "models/cuda/verdict.h"
 
 struct sh_buffer {
@@ -96,13 +97,16 @@ static sh_status alloc_memory(size_t n_bytes, void **memory)
              "CUDA device %d has no %zu bytes left: a smaller batch needs less, and nvidia-smi "
              "shows who else is there",
              device, n_bytes);
+    sh_cuda_count_alloc(*memory, n_bytes);
 out:
     return st;
 }
 
 static void free_memory(void *memory)
 {
-    if (memory != NULL && sh_cuda_enter() == SH_OK) (void)cudaFree(memory);
+    if (memory == NULL || sh_cuda_enter() != SH_OK) return;
+    sh_cuda_count_free(memory);
+    (void)cudaFree(memory);
 }
 
 sh_status sh_cuda_alloc(size_t n_bytes, sh_buffer **out)
@@ -207,32 +211,6 @@ void sh_cuda_examine(sh_finding *out)
     sh_cuda_verdict(&facts, out);
 }
 
-/* ---- sums and exchanges ---- */
-
-static cudaEvent_t clock_ends[2];
-
-sh_status sh_cuda_clock_start(void)
-{
-    sh_status st = SH_OK;
-
-    for (int i = 0; i < 2 && clock_ends[i] == NULL; i++)
-        SH_TRY(check(cudaEventCreate(&clock_ends[i]), "an event"));
-    SH_TRY(check(cudaEventRecord(clock_ends[0], sh_cuda_stream()), "an event"));
-out:
-    return st;
-}
-
-sh_status sh_cuda_clock_stop(float *ms)
-{
-    sh_status st = SH_OK;
-
-    SH_TRY(check(cudaEventRecord(clock_ends[1], sh_cuda_stream()), "an event"));
-    SH_TRY(check(cudaEventSynchronize(clock_ends[1]), "measuring"));
-    SH_TRY(check(cudaEventElapsedTime(ms, clock_ends[0], clock_ends[1]), "measuring"));
-out:
-    return st;
-}
-
 const sh_cudnn_api *sh_cuda_cudnn(void)
 {
 #if SHOAL_WITH_CUDNN
@@ -252,6 +230,78 @@ sh_status sh_cuda_launched(const char *kernel)
 out:
     return st;
 }
+
+/* ---- measuring ---- */
+
+struct sh_watch {
+    int n_points;
+    cudaEvent_t events[]; /* [n_points] */
+};
+
+void sh_cuda_watch_destroy(sh_watch **watch)
+{
+    if (*watch == NULL) return;
+    for (int i = 0; i < (*watch)->n_points; i++)
+        if ((*watch)->events[i] != NULL) (void)cudaEventDestroy((*watch)->events[i]);
+    free(*watch);
+    *watch = NULL;
+}
+
+sh_status sh_cuda_watch_create(int n_points, sh_watch **out)
+{
+    sh_status st = SH_OK;
+    sh_watch *watch = calloc(1, sizeof(*watch) + (size_t)n_points * sizeof(*watch->events));
+
+    SH_CHECK(watch != NULL, SH_ERR_NO_MEMORY, "a watch of %d points", n_points);
+    watch->n_points = n_points;
+    SH_TRY(sh_cuda_enter());
+    for (int i = 0; i < n_points; i++)
+        SH_TRY(check(cudaEventCreate(&watch->events[i]), "an event"));
+    *out = watch;
+    watch = NULL;
+out:
+    sh_cuda_watch_destroy(&watch);
+    return st;
+}
+
+sh_status sh_cuda_watch_put(sh_watch *watch, int point)
+{
+    return check(cudaEventRecord(watch->events[point], sh_cuda_stream()), "an event");
+}
+
+sh_status sh_cuda_watch_read(const sh_watch *watch, int from, int to, double *seconds)
+{
+    sh_status st = SH_OK;
+    float ms = 0;
+
+    SH_TRY(check(cudaEventSynchronize(watch->events[to]), "measuring"));
+    SH_TRY(check(cudaEventElapsedTime(&ms, watch->events[from], watch->events[to]), "measuring"));
+    *seconds = 1e-3 * (double)ms;
+out:
+    return st;
+}
+
+sh_status sh_cuda_get_sizes(sh_cuda_sizes *out)
+{
+    enum { MOST_STREAM_BYTES = 1 << 30, SHARE = 8 };
+    sh_status st = SH_OK;
+    size_t free_bytes = 0, all_bytes = 0;
+    int cache_bytes = 0;
+
+    SH_TRY(sh_cuda_enter());
+    SH_TRY(check(cudaMemGetInfo(&free_bytes, &all_bytes), "asking for its memory"));
+    SH_TRY(check(cudaDeviceGetAttribute(&cache_bytes, cudaDevAttrL2CacheSize, device),
+                 "asking for its cache"));
+    *out =
+        (sh_cuda_sizes){.cache_bytes = (size_t)cache_bytes,
+                        .stream_bytes = free_bytes / SHARE < MOST_STREAM_BYTES ? free_bytes / SHARE
+                                                                               : MOST_STREAM_BYTES,
+                        .product = {16384, 4096, 4096}};
+out:
+    return st;
+}
+
+/* ---- sums and exchanges ---- */
 
 struct sh_mark {
     cudaEvent_t event;

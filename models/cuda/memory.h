@@ -3,7 +3,7 @@
 #ifndef SH_MODELS_CUDA_MEMORY_H
 #define SH_MODELS_CUDA_MEMORY_H
 
-#include "models/backend.h"
+#include "models/meter.h"
 
 SH_C_BEGIN
 
@@ -43,9 +43,21 @@ static inline struct CUstream_st *sh_cuda_stream(void)
     return sh_cuda_queue(SH_QUEUE_COMPUTE);
 }
 
-/** Time between two points of what computes, for measuring kernels; stop waits. */
-SH_MUST_CHECK sh_status sh_cuda_clock_start(void);
-SH_MUST_CHECK sh_status sh_cuda_clock_stop(float *ms);
+/** The device's clock: see sh_meter. */
+SH_MUST_CHECK sh_status sh_cuda_watch_create(int n_points, sh_watch **out);
+void sh_cuda_watch_destroy(sh_watch **watch);
+SH_MUST_CHECK sh_status sh_cuda_watch_put(sh_watch *watch, int point);
+SH_MUST_CHECK sh_status sh_cuda_watch_read(const sh_watch *watch, int from, int to,
+                                           double *seconds);
+
+/** How much to measure with: enough to keep a device busy, little on the emulator. */
+typedef struct sh_cuda_sizes {
+    size_t cache_bytes;  /* of its last cache */
+    size_t stream_bytes; /* of a vector; three of them fit into its free memory */
+    int64_t product[3];  /* rows, columns, terms of a sum */
+} sh_cuda_sizes;
+
+SH_MUST_CHECK sh_status sh_cuda_get_sizes(sh_cuda_sizes *out);
 
 /** SH_OK if the launches since the last call were accepted. Does not wait for them. */
 SH_MUST_CHECK sh_status sh_cuda_launched(const char *kernel);

@@ -8,6 +8,7 @@
  * derivative, odd shapes, f32 and bf16, with threads and blocks in three orders.
  */
 #include <dirent.h>
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -21,6 +22,7 @@
 #include "models/cuda/cuda.h"
 #include "models/cuda/cudnn_conv.h"
 #include "models/cuda/emulator/order.h"
+#include "models/cuda/meter.h"
 #include "models/host_value.h"
 #include "models/loss_cases.h"
 #include "models/optim.h"
@@ -411,6 +413,66 @@ static void classifications__have_the_gradient_of_the_host(void **state)
     class_outcome_free(&device);
 }
 
+/* ---- measuring ---- */
+
+static void peaks__are_found_and_nothing_is_held_after_them(void **state)
+{
+    const sh_meter *meter = sh_meter_of(&sh_backend_cuda);
+    const size_t held = meter->held_bytes();
+    sh_peaks peaks = {0};
+
+    (void)state;
+    assert_int_equal(meter->peaks(&peaks), SH_OK);
+    assert_null(sh_emulator_fault());
+    assert_true(isfinite(peaks.f32_flops) && peaks.f32_flops > 0);
+    assert_true(isfinite(peaks.bf16_flops) && peaks.bf16_flops > 0);
+    assert_true(isfinite(peaks.read_bytes) && peaks.read_bytes > 0);
+    assert_true(isfinite(peaks.triad_bytes) && peaks.triad_bytes > peaks.read_bytes);
+    assert_true(peaks.bytes > peaks.read_bytes && peaks.bytes < peaks.triad_bytes);
+    assert_int_equal(meter->held_bytes(), held);
+}
+
+/** The streams read and write all that they say. */
+static void streams__cover_their_vectors(void **state)
+{
+    enum { N = 2 * SH_STREAM_PIECE, N_SUMS = N / SH_STREAM_SHARE };
+    float *a = malloc(N * sizeof(float)), *b = malloc(N * sizeof(float));
+    float *c = malloc(N * sizeof(float)), sums[N_SUMS];
+    double total = 0;
+
+    (void)state;
+    for (int i = 0; i < N; i++) a[i] = (float)(i % 7), b[i] = (float)(i % 5), c[i] = NAN;
+    assert_int_equal(sh_cuda_triad(c, a, b, 3, N), SH_OK);
+    for (int i = 0; i < N; i++) assert_true(c[i] == a[i] + 3 * b[i]);
+    assert_int_equal(sh_cuda_read_stream(a, N, sums), SH_OK);
+    for (int i = 0; i < N_SUMS; i++) total += (double)sums[i];
+    for (int i = 0; i < N; i++) total -= (double)a[i];
+    assert_true(total == 0);
+    assert_null(sh_emulator_fault());
+    free(a);
+    free(b);
+    free(c);
+}
+
+static void held_bytes__are_those_of_what_was_allocated(void **state)
+{
+    const sh_meter *meter = sh_meter_of(&sh_backend_cuda);
+    const size_t held = meter->held_bytes();
+    sh_buffer *buffer = NULL;
+    void *memory = NULL;
+
+    (void)state;
+    assert_int_equal(sh_backend_cuda.alloc(1000, &buffer), SH_OK);
+    assert_int_equal(sh_backend_cuda.device->alloc(500, &memory), SH_OK);
+    assert_int_equal(meter->held_bytes(), held + 1500);
+    sh_backend_cuda.free(&buffer);
+    sh_backend_cuda.free(&buffer);
+    assert_int_equal(meter->held_bytes(), held + 500);
+    sh_backend_cuda.device->free(memory);
+    sh_backend_cuda.device->free(NULL);
+    assert_int_equal(meter->held_bytes(), held);
+}
+
 /** After the tests above. */
 static void every_kernel_file__was_run(void **state)
 {
@@ -451,6 +513,9 @@ int main(void)
         cmocka_unit_test(render__takes_what_is_ready_as_it_is),
         cmocka_unit_test(losses__have_the_gradient_of_the_host),
         cmocka_unit_test(classifications__have_the_gradient_of_the_host),
+        cmocka_unit_test(peaks__are_found_and_nothing_is_held_after_them),
+        cmocka_unit_test(streams__cover_their_vectors),
+        cmocka_unit_test(held_bytes__are_those_of_what_was_allocated),
         cmocka_unit_test(every_kernel_file__was_run),
     };
 

@@ -297,12 +297,15 @@ struct alignas(max_align_t) queued {
     void (*body)(void *closure);
 };
 
+static const float launch_ms = 0.001f; /* by the device's clock */
+
 static void run_launch(void *from)
 {
     const queued *l = static_cast<const queued *>(from);
 
     if (E.is_faulty) return;
     count(l->file);
+    sh_emulator_pass(launch_ms);
     E.body = l->body;
     E.closure = static_cast<char *>(from) + sizeof(*l);
     E.n_threads = (int)(l->block.x * l->block.y * l->block.z);

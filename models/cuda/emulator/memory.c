@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "models/cuda/emulator/order.h"
+#include "models/cuda/meter.h"
 #include "models/host_memory.h"
 
 sh_status sh_cuda_alloc(size_t n_bytes, sh_buffer **out)
@@ -17,12 +18,14 @@ sh_status sh_cuda_alloc(size_t n_bytes, sh_buffer **out)
 
     SH_TRY(sh_emulator_refuse("an allocation"));
     SH_TRY(sh_host_memory_alloc(n_bytes, out));
+    sh_cuda_count_alloc(*out, n_bytes);
 out:
     return st;
 }
 
 void sh_cuda_free(sh_buffer **buffer)
 {
+    sh_cuda_count_free(*buffer);
     sh_host_memory_free(buffer);
 }
 
@@ -72,26 +75,60 @@ void sh_cuda_examine(sh_finding *out)
     *out = (sh_finding){.what = "cuda", .found = "an emulator, for tests", .is_needed = true};
 }
 
-static float passed_ms;
+/* ---- measuring ---- */
+
+static double passed_ms;
 
 void sh_emulator_pass(float ms)
 {
-    passed_ms += ms;
+    passed_ms += (double)ms;
 }
 
-sh_status sh_cuda_clock_start(void)
+struct sh_watch {
+    int n_points;
+    double ms[]; /* [n_points] */
+};
+
+sh_status sh_cuda_watch_create(int n_points, sh_watch **out)
 {
     sh_status st = SH_OK;
+    sh_watch *watch = calloc(1, sizeof(*watch) + (size_t)n_points * sizeof(*watch->ms));
 
-    SH_TRY(sh_emulator_refuse("a measurement"));
-    passed_ms = 0;
+    SH_CHECK(watch != NULL, SH_ERR_NO_MEMORY, "a watch of %d points", n_points);
+    watch->n_points = n_points;
+    *out = watch;
 out:
     return st;
 }
 
-sh_status sh_cuda_clock_stop(float *ms)
+void sh_cuda_watch_destroy(sh_watch **watch)
 {
-    *ms = passed_ms;
+    free(*watch);
+    *watch = NULL;
+}
+
+sh_status sh_cuda_watch_put(sh_watch *watch, int point)
+{
+    sh_status st = SH_OK;
+
+    SH_TRY(sh_emulator_refuse("a measurement"));
+    SH_CHECK(point >= 0 && point < watch->n_points, SH_ERR_INTERNAL, "point %d of %d", point,
+             watch->n_points);
+    watch->ms[point] = passed_ms;
+out:
+    return st;
+}
+
+sh_status sh_cuda_watch_read(const sh_watch *watch, int from, int to, double *seconds)
+{
+    *seconds = 1e-3 * (watch->ms[to] - watch->ms[from]);
+    return SH_OK;
+}
+
+sh_status sh_cuda_get_sizes(sh_cuda_sizes *out)
+{
+    *out =
+        (sh_cuda_sizes){.cache_bytes = 1 << 16, .stream_bytes = 1 << 16, .product = {64, 16, 16}};
     return SH_OK;
 }
 
@@ -122,6 +159,22 @@ static sh_status alloc_memory(size_t n_bytes, void **memory)
     memset(*memory, 0xFF, n_bytes); /* NaN: what is read was written before */
 out:
     return st;
+}
+
+static sh_status alloc_counted(size_t n_bytes, void **memory)
+{
+    sh_status st = SH_OK;
+
+    SH_TRY(alloc_memory(n_bytes, memory));
+    sh_cuda_count_alloc(*memory, n_bytes);
+out:
+    return st;
+}
+
+static void free_counted(void *memory)
+{
+    sh_cuda_count_free(memory);
+    free(memory);
 }
 
 static sh_status copy_in(void *to, const void *host, size_t n_bytes)
@@ -214,8 +267,8 @@ static sh_status follow(sh_queue queue, const sh_mark *mark)
     return SH_OK;
 }
 
-const sh_device sh_cuda_device = {.alloc = alloc_memory,
-                                  .free = free,
+const sh_device sh_cuda_device = {.alloc = alloc_counted,
+                                  .free = free_counted,
                                   .copy_in = copy_in,
                                   .add = sh_cuda_sum_add,
                                   .tree_sum = sh_cuda_sum_tree,

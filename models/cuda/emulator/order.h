@@ -26,8 +26,8 @@ const char *sh_emulator_fault(void);
 /** How often kernels of a source file (its base name, "norm.cu") were launched. */
 long sh_emulator_launches(const char *base_name);
 
-/** Let sh_cuda_clock_stop find that so much time has passed: what stands in for a library says how
- *  long it would have taken. */
+/** Let the device's clock go on by so much. A launch takes .001 ms of it; what stands in for a
+ *  library says how long it would have taken. */
 void sh_emulator_pass(float ms);
 
 /** Do body(closure) in its turn: now, or, while kernels are recorded, whenever that is played, with
