@@ -50,7 +50,7 @@ typedef struct sh_device {
                           int n_inputs, int depth, int64_t n);
 
     /* What follows is for working beside the host; the host's own table (comm/host.c) has none of
-     * it, and the first four are for those who bring data in, not for comm. */
+     * it, and the first five are for those who bring data in and out, not for comm. */
 
     /** Page-locked memory of the host, which the device reads by itself. */
     sh_status (*alloc_host)(size_t n_bytes, void **memory);
@@ -59,6 +59,9 @@ typedef struct sh_device {
     /** From such memory, which may not change until the queue has come past. (From other memory
      * too, but slowly, and waiting for it to be read.) */
     sh_status (*send)(sh_queue queue, void *to, const void *host, size_t n_bytes);
+
+    /** To such memory, where it is once the queue has been waited for. */
+    sh_status (*fetch)(sh_queue queue, void *host, const void *from, size_t n_bytes);
 
     /** Images [N, C, H, W] (f32 or bf16, SH_NHWC or a single pixel each, 1 or 3 channels; 3 of bf16
      *  in SH_NHWC8 too) out of a parcel (base/parcel.h) that lies in the device's memory and holds

@@ -86,3 +86,11 @@ sh_status sh_backend_send(const sh_backend *backend, sh_buffer *to, size_t offse
     if (backend->device == NULL) return backend->copy_in(to, offset, host, n_bytes);
     return backend->device->send(SH_QUEUE_COMPUTE, backend->device_ptr(to, offset), host, n_bytes);
 }
+
+sh_status sh_backend_fetch(const sh_backend *backend, sh_buffer *from, size_t offset, void *host,
+                           size_t n_bytes)
+{
+    if (backend->device == NULL) return backend->copy_out(from, offset, host, n_bytes);
+    return backend->device->fetch(SH_QUEUE_COMPUTE, host, backend->device_ptr(from, offset),
+                                  n_bytes);
+}

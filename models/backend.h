@@ -164,8 +164,9 @@ SH_MUST_CHECK sh_status sh_backend_find(const char *name, const sh_backend **out
 /** SH_ERR_UNSUPPORTED, with what is missing and the remedy, where a backend cannot be used here. */
 SH_MUST_CHECK sh_status sh_backend_check(const sh_backend *backend);
 
-/** Memory of the host that is sent to the backend's: page-locked where it has a device, and not
- *  zeroed. Free it with sh_backend_free_host (NULL is fine; waits for the device). */
+/** Memory of the host that is sent to the backend's, or fetched from it: page-locked where it has a
+ * device, and not zeroed. Free it with sh_backend_free_host (NULL is fine; waits for the device).
+ */
 SH_MUST_CHECK sh_status sh_backend_alloc_host(const sh_backend *backend, size_t n_bytes,
                                               void **out);
 void sh_backend_free_host(const sh_backend *backend, void *memory);
@@ -174,6 +175,11 @@ void sh_backend_free_host(const sh_backend *backend, void *memory);
  *  so that the memory stays as it is until the device has come that far. */
 SH_MUST_CHECK sh_status sh_backend_send(const sh_backend *backend, sh_buffer *to, size_t offset,
                                         const void *host, size_t n_bytes);
+
+/** Copy out of a buffer into such memory, once what computes has come that far; on a device without
+ *  waiting, so that it is there after the next sh_backend.copy_out. */
+SH_MUST_CHECK sh_status sh_backend_fetch(const sh_backend *backend, sh_buffer *from, size_t offset,
+                                         void *host, size_t n_bytes);
 
 SH_C_END
 

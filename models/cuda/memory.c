@@ -336,6 +336,12 @@ static sh_status send(sh_queue queue, void *to, const void *host, size_t n_bytes
                  "copying in");
 }
 
+static sh_status fetch(sh_queue queue, void *host, const void *from, size_t n_bytes)
+{
+    return check(cudaMemcpyAsync(host, from, n_bytes, cudaMemcpyDeviceToHost, sh_cuda_queue(queue)),
+                 "copying out");
+}
+
 static sh_status copy(sh_queue queue, float *to, const float *from, int64_t n)
 {
     return check(cudaMemcpyAsync(to, from, (size_t)n * sizeof(*to), cudaMemcpyDeviceToDevice,
@@ -416,6 +422,7 @@ const sh_device sh_cuda_device = {.alloc = alloc_memory,
                                   .alloc_host = alloc_host,
                                   .free_host = free_host,
                                   .send = send,
+                                  .fetch = fetch,
                                   .render = sh_cuda_render,
                                   .copy = copy,
                                   .identify = identify,

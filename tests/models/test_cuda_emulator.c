@@ -10,6 +10,7 @@
 
 #include <cmocka.h>
 
+#include "models/cuda/cuda.h"
 #include "models/cuda/emulator/samples.h"
 
 static const sh_emulator_order orders[] = {SH_EMULATOR_FORWARD, SH_EMULATOR_REVERSED,
@@ -89,6 +90,55 @@ static void faults__are_told_once_and_do_not_stay(void **state)
     }
 }
 
+/* ---- page-locked memory ---- */
+
+enum { N_LOCKED = 3 };
+
+static void locked_memory__may_be_written_again_only_after_waiting(void **state)
+{
+    const sh_backend *backend = &sh_backend_cuda;
+    sh_buffer *buffer = NULL;
+    float *sent = NULL, copy[N_LOCKED];
+
+    (void)state;
+    assert_int_equal(backend->alloc(sizeof(copy), &buffer), SH_OK);
+    assert_int_equal(sh_backend_alloc_host(backend, sizeof(copy), (void **)&sent), SH_OK);
+    for (int is_early = 0; is_early <= 1; is_early++) {
+        for (int i = 0; i < N_LOCKED; i++) sent[i] = (float)i;
+        assert_int_equal(sh_backend_send(backend, buffer, 0, sent, sizeof(copy)), SH_OK);
+        if (is_early) sent[1] = 7;
+        assert_int_equal(backend->copy_out(buffer, 0, copy, sizeof(copy)),
+                         is_early ? SH_ERR_INTERNAL : SH_OK);
+        assert_int_equal(backend->copy_out(buffer, 0, copy, sizeof(copy)), SH_OK); /* told once */
+        assert_true(copy[1] == 1);
+    }
+    sh_backend_free_host(backend, sent);
+    backend->free(&buffer);
+}
+
+static void what_is_fetched__is_there_after_waiting(void **state)
+{
+    const sh_backend *backend = &sh_backend_cuda;
+    const float values[N_LOCKED] = {1, 2, 3};
+    sh_buffer *buffer = NULL;
+    float *fetched = NULL, copy[N_LOCKED];
+
+    (void)state;
+    assert_int_equal(backend->alloc(sizeof(values), &buffer), SH_OK);
+    assert_int_equal(sh_backend_alloc_host(backend, sizeof(values), (void **)&fetched), SH_OK);
+    assert_int_equal(backend->copy_in(buffer, 0, values, sizeof(values)), SH_OK);
+    long before = sh_emulator_waits();
+    assert_int_equal(sh_backend_fetch(backend, buffer, 0, fetched, sizeof(values)), SH_OK);
+    assert_true(isnan(fetched[0]));
+    assert_int_equal(sh_emulator_waits(), before);
+    assert_int_equal(backend->copy_out(buffer, 0, copy, sizeof(copy)), SH_OK);
+    assert_int_equal(sh_emulator_waits(), before + 1);
+    assert_memory_equal(fetched, values, sizeof(values));
+    assert_int_equal(sh_backend_fetch(backend, buffer, 0, copy, sizeof(copy)), SH_ERR_INTERNAL);
+    sh_backend_free_host(backend, fetched);
+    backend->free(&buffer);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -96,6 +146,8 @@ int main(void)
         cmocka_unit_test(a_missing_barrier__gives_other_results_in_another_order),
         cmocka_unit_test(unwritten_shared_memory__is_nan),
         cmocka_unit_test(faults__are_told_once_and_do_not_stay),
+        cmocka_unit_test(locked_memory__may_be_written_again_only_after_waiting),
+        cmocka_unit_test(what_is_fetched__is_there_after_waiting),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -11,6 +11,7 @@
  * - A barrier that some threads of a block (a shuffle: of a warp) never reach is an error, also
  *   where they have returned.
  * - Waiting, copies and allocation while kernels are recorded (record.c).
+ * - Page-locked memory that is written, or read, before the host has waited (locked.c).
  * - Launches that a device would refuse: empty or huge grids, over 1024 threads, over 48 KB of
  *   shared memory (more must be asked for on a device).
  *

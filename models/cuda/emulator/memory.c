@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /* The host's memory in place of a device's. Kernels have run when their launch returns, so queues
- * are nothing but their order. */
+ * are nothing but their order; what nobody waits for is watched by locked.c. */
 #include "models/cuda/memory.h"
 
 #include <stdio.h>
@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "models/cuda/emulator/locked.h"
 #include "models/cuda/emulator/order.h"
 #include "models/cuda/meter.h"
 #include "models/host_memory.h"
@@ -16,7 +17,7 @@ sh_status sh_cuda_alloc(size_t n_bytes, sh_buffer **out)
 {
     sh_status st = SH_OK;
 
-    SH_TRY(sh_emulator_refuse("an allocation"));
+    SH_TRY(sh_emulator_wait("an allocation"));
     SH_TRY(sh_host_memory_alloc(n_bytes, out));
     sh_cuda_count_alloc(*out, n_bytes);
 out:
@@ -43,7 +44,7 @@ sh_status sh_cuda_copy_in(sh_buffer *to, size_t offset, const void *host, size_t
 {
     sh_status st = SH_OK;
 
-    SH_TRY(sh_emulator_refuse("a copy to the device"));
+    SH_TRY(sh_emulator_wait("a copy to the device"));
     SH_TRY(sh_host_memory_copy_in(to, offset, host, n_bytes));
 out:
     return st;
@@ -53,7 +54,7 @@ sh_status sh_cuda_copy_out(const sh_buffer *from, size_t offset, void *host, siz
 {
     sh_status st = SH_OK;
 
-    SH_TRY(sh_emulator_refuse("a copy from the device"));
+    SH_TRY(sh_emulator_wait("a copy from the device"));
     SH_TRY(sh_host_memory_copy_out(from, offset, host, n_bytes));
 out:
     return st;
@@ -146,6 +147,7 @@ out:
 
 struct sh_mark {
     bool put;
+    sh_queue queue;
 };
 
 static sh_status alloc_memory(size_t n_bytes, void **memory)
@@ -181,16 +183,10 @@ static sh_status copy_in(void *to, const void *host, size_t n_bytes)
 {
     sh_status st = SH_OK;
 
-    SH_TRY(sh_emulator_refuse("a copy to the device"));
+    SH_TRY(sh_emulator_wait("a copy to the device"));
     memcpy(to, host, n_bytes);
 out:
     return st;
-}
-
-static sh_status send(sh_queue queue, void *to, const void *host, size_t n_bytes)
-{
-    (void)queue;
-    return copy_in(to, host, n_bytes);
 }
 
 static sh_status copy(sh_queue queue, float *to, const float *from, int64_t n)
@@ -236,8 +232,8 @@ static void mark_destroy(sh_mark **mark)
 
 static sh_status mark_put(sh_mark *mark, sh_queue queue)
 {
-    (void)queue;
     mark->put = true;
+    mark->queue = queue;
     return SH_OK;
 }
 
@@ -247,6 +243,7 @@ static sh_status mark_wait(const sh_mark *mark)
 
     SH_TRY(sh_emulator_refuse("waiting"));
     SH_CHECK(mark->put, SH_ERR_INTERNAL, "waiting for a mark that nobody has put");
+    if (mark->queue == SH_QUEUE_COMPUTE) SH_TRY(sh_emulator_wait("waiting"));
 out:
     return st;
 }
@@ -272,9 +269,10 @@ const sh_device sh_cuda_device = {.alloc = alloc_counted,
                                   .copy_in = copy_in,
                                   .add = sh_cuda_sum_add,
                                   .tree_sum = sh_cuda_sum_tree,
-                                  .alloc_host = alloc_memory,
-                                  .free_host = free,
-                                  .send = send,
+                                  .alloc_host = sh_emulator_alloc_host,
+                                  .free_host = sh_emulator_free_host,
+                                  .send = sh_emulator_send,
+                                  .fetch = sh_emulator_fetch,
                                   .render = sh_cuda_render,
                                   .copy = copy,
                                   .identify = identify,

@@ -42,6 +42,9 @@ bool sh_emulator_is_recording(void);
 /** How often recordings were played so far. */
 long sh_emulator_plays(void);
 
+/** How often the host waited for what computes. */
+long sh_emulator_waits(void);
+
 SH_C_END
 
 #endif
