@@ -208,6 +208,7 @@ typedef struct update {
     float *params, *states, *first, *second;
     const float *reduce; /* the packed vector */
     sh_optim_now *now;
+    sh_optim_loss loss;
 } update;
 
 static void update_by_sgd(const sh_optim *o, const update *u, const segment *s)
@@ -276,7 +277,7 @@ static sh_status launch_update(void *context)
 
     enter(o);
     o->kernels->squares(u->reduce, o->trained.n_params, sums);
-    o->kernels->judge(sums, n_norm_blocks(o->trained.n_params), &limits, u->now);
+    o->kernels->judge(sums, n_norm_blocks(o->trained.n_params), &limits, &u->loss, u->now);
     for (int i = 0; i < o->n_segments; i++) {
         if (o->config.kind == SH_OPTIM_SGD)
             update_by_sgd(o, u, &o->segments[i]);
@@ -301,7 +302,8 @@ static sh_status send_rates(sh_optim *o, double learning_rate, int64_t step)
     return sh_backend_send(o->backend, o->now, 0, o->next_rates, sizeof(*o->next_rates));
 }
 
-sh_status sh_optim_update(sh_optim *o, const float *reduce, double learning_rate, int64_t step)
+sh_status sh_optim_update(sh_optim *o, const float *reduce, const sh_optim_loss *loss,
+                          double learning_rate, int64_t step)
 {
     sh_status st = SH_OK;
     launch l = {o,
@@ -312,6 +314,7 @@ sh_status sh_optim_update(sh_optim *o, const float *reduce, double learning_rate
                  .reduce = reduce,
                  .now = o->backend->device_ptr(o->now, 0)}};
 
+    if (loss != NULL) l.update.loss = *loss;
     SH_TRY(send_rates(o, learning_rate, step));
     if (o->config.recorded)
         SH_TRY(sh_replays_run(&o->replays, o->backend, &l.update, sizeof(l.update), launch_update,

@@ -6,6 +6,7 @@
 #ifndef SH_MODELS_OPTIM_H
 #define SH_MODELS_OPTIM_H
 
+#include "models/optim_kernels.h"
 #include "models/store.h"
 
 SH_C_BEGIN
@@ -59,20 +60,23 @@ SH_MUST_CHECK sh_status sh_optim_reset(sh_optim *optim);
 
 /**
  * One update: the gradient's norm, gradients scaled by min(1, clip_norm / norm), then running
- * statistics: new = (1 - momentum) old + momentum delta. Does not wait for the backend. A bad
- * gradient - its norm is not finite, or above bad_norm - changes nothing; sh_optim_read tells.
+ * statistics: new = (1 - momentum) old + momentum delta. Does not wait for the backend. A bad step
+ * - the norm or the loss are not finite, or the norm is above bad_norm - changes nothing;
+ * sh_optim_read tells.
  *
  * reduce the packed vector of models/trained.h, as the reducer gives it: in the backend's memory
  *        where the backend has kernels of its own (sh_backend.optim), otherwise in the host's
+ * loss   where the gradient's loss is, in the same memory; NULL: it is known to be finite
  * step   counts from 0, at the last reset (bias corrections use step + 1)
  * Norm: L2, f64 sums of blocks of SH_NORM_BLOCK added by the tree of base/tree.h. Formulas: Kingma
  * and Ba 2015 with PyTorch's placement of eps; Loshchilov and Hutter 2019.
  */
-SH_MUST_CHECK sh_status sh_optim_update(sh_optim *optim, const float *reduce, double learning_rate,
+SH_MUST_CHECK sh_status sh_optim_update(sh_optim *optim, const float *reduce,
+                                        const sh_optim_loss *loss, double learning_rate,
                                         int64_t step);
 
-/** The gradient's norm in the last update, before clipping, and whether it was good. Waits for the
- *  backend. */
+/** The gradient's norm in the last update, before clipping, and whether the step was good. Waits
+ *  for the backend: what was fetched from it before is there. */
 SH_MUST_CHECK sh_status sh_optim_read(sh_optim *optim, double *norm, bool *good);
 
 SH_C_END

@@ -21,7 +21,15 @@ static int64_t block_elems(int64_t begin, int64_t n)
     return n - begin < BLOCK ? n - begin : BLOCK;
 }
 
-static void judge(double *sums, int64_t n, const sh_optim_limits *limits, sh_optim_now *now)
+static double loss_of(const sh_optim_loss *l)
+{
+    double first = l->terms[0] != NULL ? *l->terms[0] : 0;
+
+    return l->terms[1] != NULL ? first + l->weight * *l->terms[1] : first;
+}
+
+static void judge(double *sums, int64_t n, const sh_optim_limits *limits, const sh_optim_loss *loss,
+                  sh_optim_now *now)
 {
     double norm = sqrt(sh_tree_sum(sums, n));
     bool is_large = limits->bad_norm > 0 && norm > limits->bad_norm;
@@ -29,7 +37,7 @@ static void judge(double *sums, int64_t n, const sh_optim_limits *limits, sh_opt
 
     now->norm = norm;
     now->scale = clips ? (float)(limits->clip_norm / norm) : 1.0f;
-    now->good = isfinite(norm) && !is_large;
+    now->good = isfinite(norm) && !is_large && isfinite(loss_of(loss));
 }
 
 static void sgd(float *p, float *m, const float *grad, int64_t n, const sh_sgd *c,

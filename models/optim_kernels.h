@@ -48,14 +48,23 @@ typedef struct sh_optim_limits {
     double clip_norm, bad_norm; /* 0: none */
 } sh_optim_limits;
 
+/** The loss that a gradient is of: terms[0] + weight terms[1], where the elements lie; a term may
+ * be NULL. Without gaps: it is part of a key. */
+typedef struct sh_optim_loss {
+    const double *terms[2];
+    double weight;
+} sh_optim_loss;
+
 typedef struct sh_optim_kernels {
     /** sums[b]: of the squares of elements [b SH_NORM_BLOCK, ...), in f64 and in an order that
      *  depends on nothing but n. sums lie where the elements lie. */
     void (*squares)(const float *x, int64_t n, double *sums);
 
     /** The norm from n such sums, which may be overwritten, by the tree of base/tree.h; scale =
-     *  min(1, clip_norm / norm). Good: the norm is finite and at most bad_norm. */
-    void (*judge)(double *sums, int64_t n, const sh_optim_limits *limits, sh_optim_now *now);
+     *  min(1, clip_norm / norm). Good: the norm is finite and at most bad_norm, and the loss is
+     *  finite. */
+    void (*judge)(double *sums, int64_t n, const sh_optim_limits *limits, const sh_optim_loss *loss,
+                  sh_optim_now *now);
 
     /** g = scale grad + decay p; where m is not NULL g = m = momentum m + g;
      *  p -= learning_rate lr_scale g. */

@@ -13,7 +13,7 @@
 
 SH_C_BEGIN
 
-enum { SH_REPLAY_KEY_BYTES = 64 };
+enum { SH_REPLAY_KEY_BYTES = 128 };
 
 /** One for each key that there has been. Begins as {0}. */
 typedef struct sh_replays {

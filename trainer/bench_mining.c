@@ -179,11 +179,18 @@ static void operand_clear(operand *o)
         free(o->memory);
 }
 
+static sh_status operand_read(const operand *o, size_t n_bytes, void *content)
+{
+    if (o->device != NULL) return o->device->copy_out(o->buffer, 0, content, n_bytes);
+    memcpy(content, o->memory, n_bytes);
+    return SH_OK;
+}
+
 static sh_status measure(bench *b, sh_loss_kind kind, result *out)
 {
     sh_status st = SH_OK;
     sh_loss *loss = NULL;
-    operand embeddings = {0}, choices = {0}, grad = {0};
+    operand embeddings = {0}, choices = {0}, stats = {0}, grad = {0};
     const sh_meter *meter = b->device != NULL ? sh_meter_of(b->device) : &sh_cpu_meter;
     sh_watch *watch = NULL;
     bool cosine = kind == SH_LOSS_MULTI_SIMILARITY || kind == SH_LOSS_NT_XENT;
@@ -203,6 +210,7 @@ static sh_status measure(bench *b, sh_loss_kind kind, result *out)
 
     SH_TRY(operand_make(b, b->embeddings, batch_bytes, &embeddings));
     SH_TRY(operand_make(b, NULL, choice_bytes, &choices));
+    SH_TRY(operand_make(b, NULL, sizeof(out->stats), &stats));
     SH_TRY(operand_make(b, NULL, batch_bytes, &grad));
     sh_loss_batch batch = {.embeddings = embeddings.memory,
                            .labels = b->labels,
@@ -219,10 +227,12 @@ static sh_status measure(bench *b, sh_loss_kind kind, result *out)
         double choose = 0, apply = 0;
 
         SH_TRY(meter->watch_put(watch, 0));
+        SH_TRY(sh_loss_begin(loss, &batch));
         SH_TRY(sh_loss_choose(loss, &batch, 0, b->n, choices.memory));
         SH_TRY(meter->watch_put(watch, 1));
-        SH_TRY(sh_loss_apply(loss, &batch, choices.memory, 0, b->n, &out->stats, grad.memory));
+        SH_TRY(sh_loss_apply(loss, &batch, choices.memory, 0, b->n, stats.memory, grad.memory));
         SH_TRY(meter->watch_put(watch, 2));
+        SH_TRY(operand_read(&stats, sizeof(out->stats), &out->stats));
         SH_TRY(meter->watch_read(watch, 0, 1, &choose));
         SH_TRY(meter->watch_read(watch, 1, 2, &apply));
         if (repeat == 0) continue;
@@ -241,6 +251,7 @@ out:
     meter->watch_destroy(&watch);
     operand_clear(&embeddings);
     operand_clear(&choices);
+    operand_clear(&stats);
     operand_clear(&grad);
     sh_loss_destroy(&loss);
     return st;

@@ -140,7 +140,7 @@ static sh_status time_loss_and_update(bench *b, result *r)
         const float *gradient = c->backend->device_ptr(args.reduce, 0);
 
         SH_TRY(b->meter->watch_put(watch, 0));
-        SH_TRY(sh_optim_update(sh_step_optim(b->step), gradient, 1e-4, i));
+        SH_TRY(sh_optim_update(sh_step_optim(b->step), gradient, NULL, 1e-4, i));
         SH_TRY(b->meter->watch_put(watch, 1));
         SH_TRY(sh_optim_read(sh_step_optim(b->step), &norm, &is_good));
         SH_TRY(b->meter->watch_read(watch, 0, 1, &seconds[i]));

@@ -228,16 +228,18 @@ sh_status sh_step_run(sh_step *step, int64_t number, double learning_rate,
 {
     sh_status st = SH_OK;
     const float *total = NULL;
+    const sh_optim_loss loss = sh_step_loss_value(step->loss);
     bool is_good;
     double t0 = sh_clock_seconds(), t1, t2;
 
     *stats = (sh_step_stats){.bad_slot = -1};
     SH_TRY(send_scalars(step, number));
+    SH_TRY(sh_step_loss_begin(step->loss, number, slots));
     for (int shard = step->shard_begin; shard < step->shard_end; shard++)
         SH_TRY(forward_shard(step, shard, input, context, true));
     t1 = sh_clock_seconds();
     stats->seconds_forward = t1 - t0;
-    SH_TRY(sh_step_loss_run(step->loss, number, slots, stats));
+    SH_TRY(sh_step_loss_run(step->loss, stats));
     t2 = sh_clock_seconds();
     stats->seconds_loss = t2 - t1;
 
@@ -254,9 +256,11 @@ sh_status sh_step_run(sh_step *step, int64_t number, double learning_rate,
     t2 = sh_clock_seconds();
     stats->seconds_reduce = t2 - t1;
 
-    /* A bad gradient changes nothing, so that nobody waits for its norm before the update. */
-    SH_TRY(sh_optim_update(step->optim, total, learning_rate, number - step->optimizer_begin));
+    /* A bad step changes nothing, so that nobody waits for loss and norm before the update. */
+    SH_TRY(
+        sh_optim_update(step->optim, total, &loss, learning_rate, number - step->optimizer_begin));
     SH_TRY(sh_optim_read(step->optim, &stats->grad_norm, &is_good));
+    SH_TRY(sh_step_loss_finish(step->loss, stats));
     stats->bad = !is_good;
     SH_TRY(check_gradient(step, number, input, context, stats));
     stats->seconds_update = sh_clock_seconds() - t2;

@@ -4,6 +4,12 @@
 #include <math.h>
 #include <stdlib.h>
 
+/* What the losses of a batch add up to; 0 where there is none. */
+typedef struct sums {
+    sh_loss_stats metric;
+    sh_class_stats classes;
+} sums;
+
 struct sh_step_loss {
     const sh_step_config *config;
     sh_comm *comm;
@@ -17,9 +23,12 @@ struct sh_step_loss {
     float *gradients[SH_STEP_N_OUTPUTS]; /* [own rows, dims] */
     uint8_t *choices;                    /* [batch] choices of all ranks */
     sh_class_row *class_rows;            /* [batch] of all ranks */
-    /* In `memory`, the same. What stands above is then what ranks exchange. */
+    sums *sums;
+    /* In `memory`, the same. What stands above is then what ranks exchange, and sums, page-locked,
+     * what is fetched. */
     sh_buffer *kept_rows[SH_STEP_N_OUTPUTS], *kept_gradients[SH_STEP_N_OUTPUTS];
-    sh_buffer *kept_choices, *kept_class_rows;
+    sh_buffer *kept_choices, *kept_class_rows, *kept_sums;
+    int64_t number; /* of the step */
     int32_t *labels, *fish;
     size_t *rows_of_rank, *bytes; /* per rank; bytes: of the gather under way */
 };
@@ -136,6 +145,8 @@ static sh_status reserve_batch(sh_step_loss *loss)
         SH_CHECK(loss->rows[i] && loss->gradients[i], SH_ERR_NO_MEMORY,
                  "%lld numbers of each of %zu images", (long long)loss->dims[i], batch);
     }
+    SH_TRY(sh_backend_alloc_host(loss->config->backend, sizeof(*loss->sums), (void **)&loss->sums));
+    *loss->sums = (sums){0};
     loss->choices = malloc(batch * choice + 1);
     loss->class_rows = malloc(batch * sizeof(*loss->class_rows));
     loss->labels = malloc(batch * sizeof(int32_t));
@@ -162,6 +173,7 @@ static sh_status reserve_kept(sh_step_loss *loss)
         SH_TRY(loss->memory->alloc(batch * row, &loss->kept_rows[i]));
         SH_TRY(loss->memory->alloc(batch * row, &loss->kept_gradients[i]));
     }
+    SH_TRY(loss->memory->alloc(sizeof(*loss->sums), &loss->kept_sums));
     if (choice > 0) SH_TRY(loss->memory->alloc(batch * choice, &loss->kept_choices));
     if (loss->classes != NULL)
         SH_TRY(loss->memory->alloc(batch * sizeof(sh_class_row), &loss->kept_class_rows));
@@ -242,7 +254,9 @@ void sh_step_loss_destroy(sh_step_loss **loss)
     if (l->memory != NULL) {
         l->memory->free(&l->kept_choices);
         l->memory->free(&l->kept_class_rows);
+        l->memory->free(&l->kept_sums);
     }
+    sh_backend_free_host(l->config->backend, l->sums);
     sh_loss_destroy(&l->metric);
     sh_class_loss_destroy(&l->classes);
     for (int i = 0; i < SH_STEP_N_OUTPUTS; i++) {
@@ -295,52 +309,62 @@ static float *gradient_of(const sh_step_loss *loss, int output)
     return place_of(loss, loss->kept_gradients[output], loss->gradients[output]);
 }
 
-/* Gather all embeddings, mine, and compute the gradient of the own rows. */
-static sh_status metric_loss(sh_step_loss *loss, int64_t number, sh_loss_stats *stats)
+static sums *sums_of(const sh_step_loss *loss)
 {
-    sh_status st = SH_OK;
-    int64_t begin = loss->row_begin, end = loss->row_end, dim = loss->dims[SH_STEP_EMBEDDING];
-    sh_buffer *kept = loss->kept_rows[SH_STEP_EMBEDDING];
-    float *rows = loss->rows[SH_STEP_EMBEDDING];
-    size_t choice = sh_loss_choice_bytes(loss->metric);
-    char *choices = place_of(loss, loss->kept_choices, loss->choices);
-    sh_loss_batch batch = {.embeddings = place_of(loss, kept, rows),
+    return place_of(loss, loss->kept_sums, loss->sums);
+}
+
+static sh_loss_batch batch_of(const sh_step_loss *loss)
+{
+    return (sh_loss_batch){.embeddings = place_of(loss, loss->kept_rows[SH_STEP_EMBEDDING],
+                                                  loss->rows[SH_STEP_EMBEDDING]),
                            .labels = loss->labels,
                            .fish = loss->fish,
                            .n = loss->config->batch,
-                           .dim = dim,
-                           .step = (uint64_t)number};
+                           .dim = loss->dims[SH_STEP_EMBEDDING],
+                           .step = (uint64_t)loss->number};
+}
 
-    SH_TRY(gather(loss, kept, rows, (size_t)dim * sizeof(float)));
+/* Gather all embeddings, mine, and compute the gradient of the own rows. */
+static sh_status metric_loss(sh_step_loss *loss)
+{
+    sh_status st = SH_OK;
+    int64_t begin = loss->row_begin, end = loss->row_end;
+    size_t choice = sh_loss_choice_bytes(loss->metric);
+    char *choices = place_of(loss, loss->kept_choices, loss->choices);
+    sh_loss_batch batch = batch_of(loss);
+
+    SH_TRY(gather(loss, loss->kept_rows[SH_STEP_EMBEDDING], loss->rows[SH_STEP_EMBEDDING],
+                  (size_t)batch.dim * sizeof(float)));
     SH_TRY(sh_loss_choose(loss->metric, &batch, begin, end, choices + (size_t)begin * choice));
     if (choice > 0) SH_TRY(gather(loss, loss->kept_choices, loss->choices, choice));
-    SH_TRY(sh_loss_apply(loss->metric, &batch, choices, begin, end, stats,
+    SH_TRY(sh_loss_apply(loss->metric, &batch, choices, begin, end, &sums_of(loss)->metric,
                          gradient_of(loss, SH_STEP_EMBEDDING)));
 out:
     return st;
 }
 
 /* What the own rows cost, gathered, and the gradient of the own logits. */
-static sh_status class_loss(sh_step_loss *loss, sh_class_stats *stats)
+static sh_status class_loss(sh_step_loss *loss)
 {
     sh_status st = SH_OK;
-    int64_t begin = loss->row_begin, end = loss->row_end, n = loss->config->batch;
+    int64_t begin = loss->row_begin, end = loss->row_end;
     const float *logits =
         place_of(loss, loss->kept_rows[SH_STEP_LOGITS], loss->rows[SH_STEP_LOGITS]);
     sh_class_row *rows = place_of(loss, loss->kept_class_rows, loss->class_rows);
 
     logits += begin * loss->dims[SH_STEP_LOGITS];
-    SH_TRY(sh_class_loss_choose(loss->classes, loss->labels, n, logits, begin, end, rows + begin));
+    SH_TRY(sh_class_loss_choose(loss->classes, logits, begin, end, rows + begin));
     SH_TRY(gather(loss, loss->kept_class_rows, loss->class_rows, sizeof(*rows)));
-    SH_TRY(sh_class_loss_apply(loss->classes, loss->labels, n, rows, logits, begin, end,
-                               loss->config->classification, stats,
+    SH_TRY(sh_class_loss_apply(loss->classes, rows, logits, begin, end,
+                               loss->config->classification, &sums_of(loss)->classes,
                                gradient_of(loss, SH_STEP_LOGITS)));
 out:
     return st;
 }
 
 /* Are all embeddings of the batch finite? If one is not, neither is the loss over them. */
-static sh_status check_rows(const sh_step_loss *loss, int64_t number, sh_step_stats *stats)
+static sh_status check_rows(const sh_step_loss *loss, sh_step_stats *stats)
 {
     sh_status st = SH_OK;
     int64_t dim = loss->dims[SH_STEP_EMBEDDING], n = loss->config->batch * dim, bad = 0;
@@ -359,14 +383,30 @@ static sh_status check_rows(const sh_step_loss *loss, int64_t number, sh_step_st
         sh_items_of_shard(loss->config->batch, n_shards, shard, &begin, &end);
     SH_FAIL(SH_ERR_MISMATCH,
             "step %lld went bad: the embedding of slot %lld is not finite, in shard %d (rank %d)",
-            (long long)number, (long long)stats->bad_slot, shard - 1,
+            (long long)loss->number, (long long)stats->bad_slot, shard - 1,
             sh_rank_of_shard(n_shards, sh_comm_size(loss->comm), shard - 1));
 out:
     return st;
 }
 
-sh_status sh_step_loss_run(sh_step_loss *loss, int64_t number, const sh_slot_plan *slots,
-                           sh_step_stats *stats)
+/* What the loss was, from its sums in the host's memory. */
+static sh_status judge(const sh_step_loss *loss, sh_step_stats *stats)
+{
+    sh_status st = SH_OK;
+
+    stats->loss = loss->sums->metric;
+    stats->classes = loss->sums->classes;
+    /* Every rank has the same numbers, so every rank leaves here together. */
+    SH_TRY(check_rows(loss, stats));
+    stats->loss.loss += loss->config->classification * stats->classes.loss;
+    stats->bad = !isfinite(stats->loss.loss);
+    SH_CHECK(!stats->bad, SH_ERR_MISMATCH, "step %lld went bad: its loss is not finite",
+             (long long)loss->number);
+out:
+    return st;
+}
+
+sh_status sh_step_loss_begin(sh_step_loss *loss, int64_t number, const sh_slot_plan *slots)
 {
     sh_status st = SH_OK;
 
@@ -374,16 +414,39 @@ sh_status sh_step_loss_run(sh_step_loss *loss, int64_t number, const sh_slot_pla
         loss->labels[i] = slots[i].label;
         loss->fish[i] = slots[i].fish;
     }
-    stats->loss = (sh_loss_stats){0};
-    stats->classes = (sh_class_stats){0};
-    if (loss->metric != NULL) SH_TRY(metric_loss(loss, number, &stats->loss));
-    /* Every rank has the same numbers, so every rank leaves here together. */
-    SH_TRY(check_rows(loss, number, stats));
-    if (loss->classes != NULL) SH_TRY(class_loss(loss, &stats->classes));
-    stats->loss.loss += loss->config->classification * stats->classes.loss;
-    stats->bad = !isfinite(stats->loss.loss);
-    SH_CHECK(!stats->bad, SH_ERR_MISMATCH, "step %lld went bad: its loss is not finite",
-             (long long)number);
+    loss->number = number;
+    sh_loss_batch batch = batch_of(loss);
+
+    if (loss->metric != NULL) SH_TRY(sh_loss_begin(loss->metric, &batch));
+    if (loss->classes != NULL) SH_TRY(sh_class_loss_begin(loss->classes, loss->labels, batch.n));
 out:
     return st;
+}
+
+sh_status sh_step_loss_run(sh_step_loss *loss, sh_step_stats *stats)
+{
+    sh_status st = SH_OK;
+
+    if (loss->metric != NULL) SH_TRY(metric_loss(loss));
+    if (loss->classes != NULL) SH_TRY(class_loss(loss));
+    if (loss->memory != NULL)
+        SH_TRY(sh_backend_fetch(loss->memory, loss->kept_sums, 0, loss->sums, sizeof(*loss->sums)));
+    else
+        SH_TRY(judge(loss, stats));
+out:
+    return st;
+}
+
+sh_optim_loss sh_step_loss_value(const sh_step_loss *loss)
+{
+    const sums *s = loss->memory != NULL ? sums_of(loss) : NULL;
+
+    if (s == NULL) return (sh_optim_loss){0};
+    return (sh_optim_loss){.terms = {&s->metric.loss, &s->classes.loss},
+                           .weight = loss->config->classification};
+}
+
+sh_status sh_step_loss_finish(sh_step_loss *loss, sh_step_stats *stats)
+{
+    return loss->memory != NULL ? judge(loss, stats) : SH_OK;
 }

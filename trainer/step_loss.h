@@ -6,16 +6,19 @@
  * reduction and update.
  *
  *   build, differentiate   once per program: its outputs, and where their gradients go in
+ *   begin                  once per step: which rows there are
  *   read                   per own shard after its forward: outputs into rows of the batch
  *   run                    once per step: gather, mine, loss, gradient. Collective
  *   write                  per own shard before its backward: gradient rows into the program
+ *   finish                 once per step: what the loss was
  *
  * The loss over embeddings is defined on the whole batch, so embeddings are gathered from all
  * ranks; logits stay where they are, and only what each row costs is gathered.
  *
  * Where the backend has kernels for the losses of a step (sh_loss_memory, sh_class_loss_memory),
  * outputs, choices and gradients stay in its memory; several ranks exchange embeddings and choices
- * through the host's.
+ * through the host's. A single rank never waits for the backend there: what the loss was is known
+ * once somebody has, at the end of the step.
  */
 #ifndef SH_TRAINER_STEP_LOSS_H
 #define SH_TRAINER_STEP_LOSS_H
@@ -48,20 +51,31 @@ SH_MUST_CHECK sh_status sh_step_loss_create(const sh_step_config *config, sh_com
                                             const sh_step_outputs *outputs, sh_step_loss **out);
 void sh_step_loss_destroy(sh_step_loss **loss);
 
+/** Step `number` begins.
+ *
+ *  slots  [batch] the whole plan: labels and fish of all images */
+SH_MUST_CHECK sh_status sh_step_loss_begin(sh_step_loss *loss, int64_t number,
+                                           const sh_slot_plan *slots);
+
 /** Take the outputs of an own shard, whose first image is slot `first_slot` of the batch, out of
  *  `arena`. */
 SH_MUST_CHECK sh_status sh_step_loss_read(sh_step_loss *loss, sh_program *program,
                                           const sh_step_outputs *outputs, sh_buffer *arena,
                                           int64_t first_slot);
 
-/** The loss of step `number`, once all own shards are read. Collective.
+/** The loss of the step, once all own shards are read. Collective.
  *
- *  slots  [batch] the whole plan: labels and fish of all images
- *  stats  its loss and classes are written, the rest stays. The same on every rank
+ *  stats  its loss and classes are written, the rest stays; where losses work in the backend's
+ *         memory, sh_step_loss_finish does that
  *  Embeddings or a loss that are not finite are SH_ERR_MISMATCH with stats->bad, on every
- *  rank. */
-SH_MUST_CHECK sh_status sh_step_loss_run(sh_step_loss *loss, int64_t number,
-                                         const sh_slot_plan *slots, sh_step_stats *stats);
+ *  rank; in the backend's memory sh_step_loss_finish tells. */
+SH_MUST_CHECK sh_status sh_step_loss_run(sh_step_loss *loss, sh_step_stats *stats);
+
+/** What an update is to judge the step by: the loss where it works in the backend's memory. */
+sh_optim_loss sh_step_loss_value(const sh_step_loss *loss);
+
+/** What sh_step_loss_run has left open, once the backend has been waited for since. */
+SH_MUST_CHECK sh_status sh_step_loss_finish(sh_step_loss *loss, sh_step_stats *stats);
 
 /** Put the gradient rows of an own shard, as of the last run, into `arena` as the cotangents of its
  *  outputs. */

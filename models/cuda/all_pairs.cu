@@ -204,7 +204,12 @@ struct contrastive_all {
 /** nearest [pieces, n_anchors] */
 struct nearest_task {
     float *nearest;
-    int64_t n_anchors, n_lists;
+    int64_t n_anchors;
+
+    __device__ int64_t n_lists(const sh_row_tables &) const
+    {
+        return 1;
+    }
 
     __device__ bool has(const sh_row_tables &, int64_t, int64_t) const
     {
@@ -224,7 +229,11 @@ struct nearest_task {
 template <class Kind> struct sum_task {
     sh_loss_config config;
     sh_pair_sums *sums;
-    int64_t n_lists;
+
+    __device__ int64_t n_lists(const sh_row_tables &) const
+    {
+        return 1;
+    }
 
     __device__ bool has(const sh_row_tables &, int64_t, int64_t) const
     {
@@ -294,7 +303,7 @@ static prepared prepare(const sh_device_batch *batch, const anchors &who, bool t
     if (!tiles) return r;
     r.x = sh_cuda_rows(r.s.tiles.unit, batch);
     r.p = sh_cuda_pack(r.s.tiles, batch, r.x);
-    sh_cuda_positives(r.s.tiles, r.p, who, batch->most_others, false, config->distance);
+    sh_cuda_positives(r.s.tiles, r.p, who, batch->max_others, false, config->distance);
     return r;
 }
 
@@ -306,9 +315,9 @@ static void choose_kind(const sh_device_batch *batch, const anchors &who, sh_pai
     const summing s = {*batch->config, batch->rows, who, r.s.tiles.positives,
                        r.s.nearest,    (int)pieces, sums};
 
-    if (pieces > 0) launch_over_tiles(r.p, who, pieces, nearest_task{r.s.nearest, who.n(), 1});
+    if (pieces > 0) launch_over_tiles(r.p, who, pieces, nearest_task{r.s.nearest, who.n()});
     SH_LAUNCH(begin_sums<Kind>, item_grid(who.n()), dim3(SH_BLOCK), 0, s);
-    launch_over_tiles(r.p, who, 1, sum_task<Kind>{*batch->config, sums, 1});
+    launch_over_tiles(r.p, who, 1, sum_task<Kind>{*batch->config, sums});
     SH_LAUNCH(finish_sums<Kind>, item_grid(who.n()), dim3(SH_BLOCK), 0, s);
 }
 
@@ -382,7 +391,7 @@ template <class Kind> struct pair_weigher {
 
 template <class Kind>
 static void apply_kind(const sh_device_batch *batch, const sh_pair_sums *all, const anchors &who,
-                       sh_loss_sums *sums, float *grad)
+                       sh_loss_stats *stats, float *grad)
 {
     const int64_t n = batch->n;
     const bool pulls = grad != nullptr && who.n() > 0;
@@ -392,12 +401,12 @@ static void apply_kind(const sh_device_batch *batch, const sh_pair_sums *all, co
               batch->rows, n, r.s.scales);
     SH_LAUNCH(cost_pairs, dim3((unsigned)pieces_of(n, WARPS)), dim3(SH_BLOCK), 0, r.s, all,
               batch->rows, batch->embeddings, n, batch->dim);
-    sh_cuda_sum_rows(r.s.sums, n, OVER_ONE, sums);
+    sh_cuda_sum_rows(r.s.sums, n, OVER_ONE, stats);
     if (!pulls) return;
     launch_pull(r.p, who, pulled_rows{r.x, grad},
                 pair_weigher<Kind>{*batch->config, batch->rows, all, r.s.scales,
                                    r.s.tiles.positives, who.n()});
-    sh_cuda_finish_gradient(batch, r.s.tiles.unit, who.begin, who.n(), sums, grad);
+    sh_cuda_finish_gradient(batch, r.s.tiles.unit, who.begin, who.n(), r.s.sums.scale, grad);
 }
 
 /* ---- the table ---- */
@@ -418,15 +427,17 @@ static sh_status choose(const sh_device_batch *batch, int64_t row_begin, int64_t
 }
 
 static sh_status apply(const sh_device_batch *batch, const void *choices, int64_t row_begin,
-                       int64_t row_end, sh_loss_sums *sums, float *grad)
+                       int64_t row_end, sh_loss_stats *stats, float *grad)
 {
     const sh_pair_sums *all = static_cast<const sh_pair_sums *>(choices);
     const anchors who = {row_begin, row_end};
 
     switch (batch->config->kind) {
-    case SH_LOSS_MULTI_SIMILARITY: apply_kind<multi_similarity>(batch, all, who, sums, grad); break;
-    case SH_LOSS_NT_XENT: apply_kind<nt_xent>(batch, all, who, sums, grad); break;
-    default: apply_kind<contrastive_all>(batch, all, who, sums, grad); break;
+    case SH_LOSS_MULTI_SIMILARITY:
+        apply_kind<multi_similarity>(batch, all, who, stats, grad);
+        break;
+    case SH_LOSS_NT_XENT: apply_kind<nt_xent>(batch, all, who, stats, grad); break;
+    default: apply_kind<contrastive_all>(batch, all, who, stats, grad); break;
     }
     return sh_cuda_launched("losses over pairs");
 }

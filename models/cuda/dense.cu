@@ -43,9 +43,9 @@ __device__ static inline void add_gap(const sh_gap_rule &rule, float gap, sh_gap
     }
 }
 
-/** A block has TILE anchors and one slot of them; positives [n_lists, anchors]. */
+/** A block has TILE anchors and one slot of them; positives [max_others, anchors]. */
 __global__ void __launch_bounds__(SH_BLOCK)
-    sum_gaps(packed_rows p, anchors who, const float *positives, int64_t n_lists, sh_gap_rule rule,
+    sum_gaps(packed_rows p, anchors who, const float *positives, sh_gap_rule rule,
              sh_distance distance, int64_t slots, sh_gap_sum *choices)
 {
     SH_SHARED(float, shared); /* tile_bytes; then [TILE][SH_LANES] sums */
@@ -54,6 +54,7 @@ __global__ void __launch_bounds__(SH_BLOCK)
     const int lane = (int)threadIdx.x % SH_LANES, row0 = (int)threadIdx.x / SH_LANES * LANE_ROWS;
     sh_gap_sum sums[LANE_ROWS] = {};
     float positive[LANE_ROWS];
+    const bool is_needed = slot < p.rows.now->most_others;
 
 #pragma unroll
     for (int i = 0; i < LANE_ROWS; i++) {
@@ -62,7 +63,7 @@ __global__ void __launch_bounds__(SH_BLOCK)
 
         positive[i] = has ? positives[slot * who.n() + at] : NAN; /* then no gap fits */
     }
-    for (int64_t column0 = 0; column0 < p.padded && slot < n_lists; column0 += TILE) {
+    for (int64_t column0 = 0; column0 < p.padded && is_needed; column0 += TILE) {
         distance_tile(p, who.begin + at0, column0, shared, d);
 #pragma unroll
         for (int i = 0; i < LANE_ROWS; i++)
@@ -99,10 +100,10 @@ static sh_status choose(const sh_device_batch *batch, int64_t row_begin, int64_t
     const dense_scratch s = scratch_of<dense_scratch>(batch);
     const packed_rows p = sh_cuda_pack(s.tiles, batch, sh_cuda_rows(s.tiles.unit, batch));
 
-    sh_cuda_positives(s.tiles, p, who, batch->most_others, false, config->distance);
+    sh_cuda_positives(s.tiles, p, who, batch->max_others, false, config->distance);
     SH_LAUNCH(sum_gaps, dim3((unsigned)pieces_of(who.n(), TILE), (unsigned)batch->slots),
-              dim3(SH_BLOCK), tile_bytes, p, who, s.tiles.positives, batch->most_others,
-              batch->rule, config->distance, batch->slots, static_cast<sh_gap_sum *>(choices));
+              dim3(SH_BLOCK), tile_bytes, p, who, s.tiles.positives, batch->rule, config->distance,
+              batch->slots, static_cast<sh_gap_sum *>(choices));
     return sh_cuda_launched("sums over triplets");
 }
 
@@ -171,7 +172,7 @@ struct gap_weigher {
 };
 
 static sh_status apply(const sh_device_batch *batch, const void *choices, int64_t row_begin,
-                       int64_t row_end, sh_loss_sums *sums, float *grad)
+                       int64_t row_end, sh_loss_stats *stats, float *grad)
 {
     const sh_loss_config *config = batch->config;
     const sh_gap_sum *all = static_cast<const sh_gap_sum *>(choices);
@@ -181,16 +182,16 @@ static sh_status apply(const sh_device_batch *batch, const void *choices, int64_
 
     SH_LAUNCH(cost_gaps, dim3((unsigned)pieces_of(n, WARPS)), dim3(SH_BLOCK), 0, s.sums, all,
               batch->slots, batch->rows, batch->embeddings, n, batch->dim);
-    sh_cuda_sum_rows(s.sums, n, divisor_of(config->reduction), sums);
+    sh_cuda_sum_rows(s.sums, n, divisor_of(config->reduction), stats);
     if (grad != nullptr && who.n() > 0) {
         const float *x = sh_cuda_rows(s.tiles.unit, batch);
         const packed_rows p = sh_cuda_pack(s.tiles, batch, x);
 
-        sh_cuda_positives(s.tiles, p, anchors{0, n}, batch->most_others, false, config->distance);
+        sh_cuda_positives(s.tiles, p, anchors{0, n}, batch->max_others, false, config->distance);
         launch_pull(p, who, pulled_rows{x, grad},
                     gap_weigher{batch->rule, config->distance, batch->rows, all, s.tiles.positives,
                                 n, batch->slots});
-        sh_cuda_finish_gradient(batch, s.tiles.unit, row_begin, who.n(), sums, grad);
+        sh_cuda_finish_gradient(batch, s.tiles.unit, row_begin, who.n(), s.sums.scale, grad);
     }
     return sh_cuda_launched("losses of all triplets");
 }

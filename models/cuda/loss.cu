@@ -32,7 +32,7 @@ const float *sh_cuda_rows(const unit_scratch &unit, const sh_device_batch *batch
 
 /** One block. */
 __global__ void __launch_bounds__(SH_BLOCK)
-    sum_rows(row_sums r, int64_t n, divisor over, sh_loss_sums *sums)
+    sum_rows(row_sums r, int64_t n, divisor over, sh_loss_stats *stats)
 {
     SH_SHARED(int64_t, shared); /* [3][SH_BLOCK] */
     int64_t counts[3] = {0, 0, 0};
@@ -53,22 +53,23 @@ __global__ void __launch_bounds__(SH_BLOCK)
     double scale = denominator > 0 ? 1.0 / (double)denominator : 0;
     const double loss = r.loss[0] * scale;
     if (loss != loss) scale = NAN;
-    *sums = sh_loss_sums{loss, scale, counts[0], counts[1], counts[2]};
+    *r.scale = scale;
+    *stats = sh_loss_stats{loss, counts[0], counts[1], counts[2]};
 }
 
-void sh_cuda_sum_rows(const row_sums &r, int64_t n, divisor over, sh_loss_sums *sums)
+void sh_cuda_sum_rows(const row_sums &r, int64_t n, divisor over, sh_loss_stats *stats)
 {
-    SH_LAUNCH(sum_rows, dim3(1), dim3(SH_BLOCK), 3 * SH_BLOCK * sizeof(int64_t), r, n, over, sums);
+    SH_LAUNCH(sum_rows, dim3(1), dim3(SH_BLOCK), 3 * SH_BLOCK * sizeof(int64_t), r, n, over, stats);
 }
 
 /* ---- the end of a gradient ---- */
 
 __global__ void __launch_bounds__(SH_BLOCK)
-    scale_gradient(float *grad, int64_t n, const sh_loss_sums *sums)
+    scale_gradient(float *grad, int64_t n, const double *scale)
 {
     const int64_t i = item_index();
 
-    if (i < n) grad[i] = (float)(grad[i] * sums->scale);
+    if (i < n) grad[i] = (float)(grad[i] * *scale);
 }
 
 /** The gradient of a row of length 1 becomes that of its embedding. */
@@ -95,11 +96,10 @@ void sh_cuda_unit_gradient(const sh_device_batch *batch, const unit_scratch &uni
 }
 
 void sh_cuda_finish_gradient(const sh_device_batch *batch, const unit_scratch &unit,
-                             int64_t row_begin, int64_t n_rows, const sh_loss_sums *sums,
-                             float *grad)
+                             int64_t row_begin, int64_t n_rows, const double *scale, float *grad)
 {
     const int64_t n = n_rows * batch->dim;
 
-    SH_LAUNCH(scale_gradient, item_grid(n), dim3(SH_BLOCK), 0, grad, n, sums);
+    SH_LAUNCH(scale_gradient, item_grid(n), dim3(SH_BLOCK), 0, grad, n, scale);
     sh_cuda_unit_gradient(batch, unit, row_begin, n_rows, grad);
 }

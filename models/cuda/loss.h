@@ -44,7 +44,7 @@ template <class Scratch> static inline Scratch scratch_of(const sh_device_batch 
     carver c = {static_cast<char *>(batch->scratch), 0};
     Scratch s;
 
-    s.carve(&c, batch->config, batch->n, batch->dim, batch->most_others);
+    s.carve(&c, batch->config, batch->n, batch->dim, batch->max_others);
     return s;
 }
 
@@ -80,12 +80,13 @@ const float *sh_cuda_rows(const unit_scratch &unit, const sh_device_batch *batch
 
 /* ---- what rows add up to: loss.cu ---- */
 
-/** What each row contributes, [n] each. */
+/** What each row contributes, [n] each, and by what gradients are multiplied. */
 struct row_sums {
     double *loss;
     int32_t *pairs;    /* its positives */
     int32_t *triplets; /* formed, or pairs taken */
     int32_t *active;
+    double *scale; /* [1] of all rows; NaN where an embedding is not finite */
 };
 
 static inline row_sums take_row_sums(carver *c, int64_t n)
@@ -96,6 +97,7 @@ static inline row_sums take_row_sums(carver *c, int64_t n)
     r.pairs = c->take<int32_t>(n);
     r.triplets = c->take<int32_t>(n);
     r.active = c->take<int32_t>(n);
+    r.scale = c->take<double>(1);
     return r;
 }
 
@@ -107,14 +109,14 @@ static inline divisor divisor_of(sh_reduction reduction)
     return reduction == SH_SUM ? OVER_ONE : reduction == SH_MEAN ? OVER_TRIPLETS : OVER_ACTIVE;
 }
 
-/** The sums of all rows, the loss in the order of base/tree.h; r.loss is used up. */
-void sh_cuda_sum_rows(const row_sums &r, int64_t n, divisor over, sh_loss_sums *sums);
+/** The sums of all rows, the loss in the order of base/tree.h; r.loss is used up, r.scale is made.
+ */
+void sh_cuda_sum_rows(const row_sums &r, int64_t n, divisor over, sh_loss_stats *stats);
 
 /** From sums of terms w (x_i - x_j) to the gradient of the embeddings of these rows: times the
  *  scale, and back from rows of length 1. */
 void sh_cuda_finish_gradient(const sh_device_batch *batch, const unit_scratch &unit,
-                             int64_t row_begin, int64_t n_rows, const sh_loss_sums *sums,
-                             float *grad);
+                             int64_t row_begin, int64_t n_rows, const double *scale, float *grad);
 
 /** Its last step alone: back from rows of length 1, if there are such. */
 void sh_cuda_unit_gradient(const sh_device_batch *batch, const unit_scratch &unit,

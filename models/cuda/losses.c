@@ -24,9 +24,9 @@ static sh_status choose(const sh_device_batch *batch, int64_t row_begin, int64_t
 }
 
 static sh_status apply(const sh_device_batch *batch, const void *choices, int64_t row_begin,
-                       int64_t row_end, sh_loss_sums *sums, float *grad)
+                       int64_t row_end, sh_loss_stats *stats, float *grad)
 {
-    return kinds[batch->config->kind]->apply(batch, choices, row_begin, row_end, sums, grad);
+    return kinds[batch->config->kind]->apply(batch, choices, row_begin, row_end, stats, grad);
 }
 
 const sh_loss_kernels sh_cuda_loss = {

@@ -38,24 +38,31 @@ __device__ static inline uint64_t key_of(float d2, int64_t column, bool farthest
     return (uint64_t)(farthest ? ~bits : bits) << 32 | (uint64_t)column;
 }
 
-/** best [pieces, n_lists, n_anchors]: per list the nearest negative beyond above [lists, n_anchors]
- *  (NULL: the nearest); in list `farthest`, if there is one, the farthest. */
+/** best [pieces, max_lists, n_anchors]: per positive the nearest negative beyond above [max_lists -
+ *  1, n_anchors], and the farthest, in the list behind those of the batch; with above NULL the
+ *  nearest alone. */
 struct best_task {
     const float *above;
     uint64_t *best;
-    int64_t n_anchors, n_lists, farthest;
+    int64_t n_anchors, max_lists;
+    const sh_batch_now *now;
+
+    __device__ int64_t n_lists(const sh_row_tables &rows) const
+    {
+        return above == nullptr ? 1 : rows.now->most_others + 1;
+    }
 
     __device__ bool has(const sh_row_tables &rows, int64_t row, int64_t list) const
     {
-        return above == nullptr || list == farthest || list < others_of(rows, row);
+        return above == nullptr || list == rows.now->most_others || list < others_of(rows, row);
     }
 
     __device__ void look(int64_t at, int64_t list, int64_t column0, const float *d,
                          bool is_first) const
     {
-        const bool far = list == farthest;
+        const bool far = above != nullptr && list == now->most_others;
         const float beyond = far || above == nullptr ? -1 : above[list * n_anchors + at];
-        uint64_t *kept = &best[(blockIdx.y * n_lists + list) * n_anchors + at];
+        uint64_t *kept = &best[(blockIdx.y * max_lists + list) * n_anchors + at];
         float value = far ? -1 : INFINITY;
         int column = -1;
 
@@ -79,7 +86,7 @@ struct picked {
 struct best_lists {
     const uint64_t *best;
     const float *above;
-    int64_t n_anchors, n_lists;
+    int64_t n_anchors, max_lists;
     int n_pieces;
 
     /** The winning column of a list; -1: none. */
@@ -88,7 +95,7 @@ struct best_lists {
         uint64_t least = NO_KEY;
 
         for (int piece = 0; piece < n_pieces; piece++) {
-            const uint64_t key = best[(piece * n_lists + list) * n_anchors + at];
+            const uint64_t key = best[(piece * max_lists + list) * n_anchors + at];
             least = key < least ? key : least;
         }
         return least == NO_KEY ? -1 : (int32_t)(uint32_t)least;
@@ -105,7 +112,7 @@ struct pick_semi_hard {
         if (slot >= others_of(rows, row)) return picked{-1, -1, false};
         const int32_t beyond = lists.winner(at, slot);
         return picked{other_of(rows, row, slot),
-                      beyond >= 0 ? beyond : lists.winner(at, lists.n_lists - 1), true};
+                      beyond >= 0 ? beyond : lists.winner(at, rows.now->most_others), true};
     }
 };
 
@@ -131,11 +138,16 @@ struct pick_batch_hard {
 
 /** What both passes over the tiles see: the negatives that violate the margin. */
 struct violations {
-    const float *positives; /* [n_lists, n_anchors] */
-    int32_t *counts;        /* [pieces, n_lists, n_anchors] */
-    int64_t n_anchors, n_lists;
+    const float *positives; /* [max_lists, n_anchors] */
+    int32_t *counts;        /* [pieces, max_lists, n_anchors] */
+    int64_t n_anchors, max_lists;
     float above, upto;
     sh_distance distance;
+
+    __device__ int64_t n_lists(const sh_row_tables &rows) const
+    {
+        return rows.now->most_others;
+    }
 
     __device__ bool has(const sh_row_tables &rows, int64_t row, int64_t list) const
     {
@@ -150,7 +162,7 @@ struct violations {
 
     __device__ int32_t *count(int64_t piece, int64_t list, int64_t at) const
     {
-        return &counts[(piece * n_lists + list) * n_anchors + at];
+        return &counts[(piece * max_lists + list) * n_anchors + at];
     }
 };
 
@@ -168,7 +180,7 @@ struct count_task : violations {
 /** counts: how many violating negatives of its piece a list passes over, as draw_violating left it;
  *  below 0: its negative is elsewhere, or found. */
 struct find_task : violations {
-    int32_t *found; /* [n_lists, n_anchors] */
+    int32_t *found; /* [max_lists, n_anchors] */
 
     __device__ void look(int64_t at, int64_t list, int64_t column0, const float *d, bool) const
     {
@@ -186,19 +198,18 @@ struct find_task : violations {
 /** From counts per piece: one of all, by a keyed draw, as what to pass over in the piece that has
  *  it. */
 __global__ void __launch_bounds__(SH_BLOCK)
-    draw_violating(find_task task, sh_row_tables rows, anchors who, int n_pieces, uint64_t seed,
-                   uint64_t step)
+    draw_violating(find_task task, sh_row_tables rows, anchors who, int n_pieces, uint64_t seed)
 {
     const int64_t item = item_index(), list = item / who.n(), at = item % who.n();
     const int64_t row = who.begin + at;
     int64_t n = 0, drawn = -1;
 
-    if (list >= task.n_lists || !task.has(rows, row, list)) return;
+    if (list >= task.max_lists || !task.has(rows, row, list)) return;
     for (int piece = 0; piece < n_pieces; piece++) n += *task.count(piece, list, at);
     if (n > 0)
-        drawn =
-            (int64_t)sh_rng_core_below(sh_rng_core_make(seed, SH_RNG_MINING, step, (uint64_t)row),
-                                       (uint64_t)other_of(rows, row, list), (uint64_t)n);
+        drawn = (int64_t)sh_rng_core_below(
+            sh_rng_core_make(seed, SH_RNG_MINING, rows.now->step, (uint64_t)row),
+            (uint64_t)other_of(rows, row, list), (uint64_t)n);
     for (int piece = 0; piece < n_pieces; piece++) {
         const int64_t here = *task.count(piece, list, at);
 
@@ -289,11 +300,11 @@ template <class Pick> static void launch_settle(const choosing &c, const Pick &p
 
 static void choose_semi_hard(const choosing &c)
 {
-    const int64_t n = c.who.n(), n_lists = c.batch->most_others + 1;
+    const int64_t n = c.who.n(), max_lists = c.batch->max_others + 1;
 
     launch_over_tiles(c.p, c.who, pieces_of_columns(c.p.n),
-                      best_task{c.s.tiles.positives, c.s.best, n, n_lists, n_lists - 1});
-    launch_settle(c, pick_semi_hard{best_lists{c.s.best, c.s.tiles.positives, n, n_lists,
+                      best_task{c.s.tiles.positives, c.s.best, n, max_lists, c.batch->rows.now});
+    launch_settle(c, pick_semi_hard{best_lists{c.s.best, c.s.tiles.positives, n, max_lists,
                                                (int)pieces_of_columns(c.batch->n)}});
 }
 
@@ -301,7 +312,8 @@ static void choose_batch_hard(const choosing &c)
 {
     const int64_t n = c.who.n();
 
-    launch_over_tiles(c.p, c.who, pieces_of_columns(c.p.n), best_task{nullptr, c.s.best, n, 1, -1});
+    launch_over_tiles(c.p, c.who, pieces_of_columns(c.p.n),
+                      best_task{nullptr, c.s.best, n, 1, c.batch->rows.now});
     launch_settle(c, pick_batch_hard{best_lists{c.s.best, c.s.tiles.positives, n, 1,
                                                 (int)pieces_of_columns(c.batch->n)}});
 }
@@ -309,21 +321,21 @@ static void choose_batch_hard(const choosing &c)
 static void choose_algorithm1(const choosing &c)
 {
     const sh_device_batch *b = c.batch;
-    const int64_t n = c.who.n(), n_lists = b->most_others;
+    const int64_t n = c.who.n(), max_lists = b->max_others;
     const violations all = {c.s.tiles.positives,
                             reinterpret_cast<int32_t *>(c.s.best),
                             n,
-                            n_lists,
+                            max_lists,
                             b->rule.above,
                             b->rule.upto,
                             b->config->distance};
     const find_task find = {all, c.s.found};
     const unsigned pieces = pieces_of_columns(b->n);
 
-    if (n_lists > 0) {
+    if (max_lists > 0) {
         launch_over_tiles(c.p, c.who, pieces, count_task{all});
-        SH_LAUNCH(draw_violating, item_grid(n * n_lists), dim3(SH_BLOCK), 0, find, b->rows, c.who,
-                  (int)pieces, b->config->seed, b->step);
+        SH_LAUNCH(draw_violating, item_grid(n * max_lists), dim3(SH_BLOCK), 0, find, b->rows, c.who,
+                  (int)pieces, b->config->seed);
         launch_over_tiles(c.p, c.who, pieces, find);
     }
     launch_settle(c, pick_violating{c.s.found, n});
@@ -338,10 +350,10 @@ sh_status sh_cuda_choose(const sh_device_batch *batch, int64_t row_begin, int64_
     choosing c = {batch, {}, nullptr, {}, who, static_cast<sh_triplet *>(choices)};
 
     if (row_begin == row_end || batch->slots == 0) return SH_OK;
-    c.s = sh_cuda_choose_scratch(&carve, config, batch->n, batch->dim, batch->most_others);
+    c.s = sh_cuda_choose_scratch(&carve, config, batch->n, batch->dim, batch->max_others);
     c.x = sh_cuda_rows(c.s.tiles.unit, batch);
     c.p = sh_cuda_pack(c.s.tiles, batch, c.x);
-    sh_cuda_positives(c.s.tiles, c.p, who, batch->most_others, config->kind != SH_LOSS_ALGORITHM1,
+    sh_cuda_positives(c.s.tiles, c.p, who, batch->max_others, config->kind != SH_LOSS_ALGORITHM1,
                       config->distance);
     switch (config->kind) {
     case SH_LOSS_SEMI_HARD: choose_semi_hard(c); break;

@@ -72,7 +72,8 @@ __global__ void __launch_bounds__(SH_BLOCK) sum_squares(const float *x, int64_t 
 
 /** One block: neighbours become pairs, pairs of pairs, ... as in base/tree.h. */
 __global__ void __launch_bounds__(SH_BLOCK)
-    judge_gradient(double *sums, int64_t n, sh_optim_limits limits, sh_optim_now *now)
+    judge_step(double *sums, int64_t n, sh_optim_limits limits, sh_optim_loss loss,
+               sh_optim_now *now)
 {
     for (int64_t half = 1; half < n; half *= 2) {
         for (int64_t i = (int64_t)threadIdx.x * 2 * half; i + half < n;
@@ -83,10 +84,12 @@ __global__ void __launch_bounds__(SH_BLOCK)
     if (threadIdx.x > 0) return;
     const double norm = n > 0 ? sqrt(sums[0]) : 0;
     const bool is_large = limits.bad_norm > 0 && norm > limits.bad_norm;
+    double value = loss.terms[0] != nullptr ? *loss.terms[0] : 0;
+    if (loss.terms[1] != nullptr) value += loss.weight * *loss.terms[1];
     now->norm = norm;
     now->scale =
         limits.clip_norm > 0 && norm > limits.clip_norm ? (float)(limits.clip_norm / norm) : 1.0f;
-    now->good = isfinite(norm) && !is_large;
+    now->good = isfinite(norm) && !is_large && isfinite(value);
 }
 
 static void sgd(float *p, float *m, const float *grad, int64_t n, const sh_sgd *constants,
@@ -129,9 +132,10 @@ static void squares(const float *x, int64_t n, double *sums)
                   x, n, sums);
 }
 
-static void judge(double *sums, int64_t n, const sh_optim_limits *limits, sh_optim_now *now)
+static void judge(double *sums, int64_t n, const sh_optim_limits *limits, const sh_optim_loss *loss,
+                  sh_optim_now *now)
 {
-    SH_LAUNCH(judge_gradient, dim3(1), dim3(SH_BLOCK), 0, sums, n, *limits, now);
+    SH_LAUNCH(judge_step, dim3(1), dim3(SH_BLOCK), 0, sums, n, *limits, *loss, now);
 }
 
 const sh_optim_kernels sh_cuda_optim = {squares, judge, sgd, adam, blend, approach, copy};

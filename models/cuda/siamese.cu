@@ -93,24 +93,24 @@ __global__ void __launch_bounds__(SH_BLOCK)
 
 /** A thread per number of the gradient. */
 __global__ void __launch_bounds__(SH_BLOCK)
-    gradient_siamese(pairing p, siamese_scratch s, int64_t row_begin, int64_t n_rows,
-                     const sh_loss_sums *sums, float *grad)
+    gradient_siamese(pairing p, siamese_scratch s, int64_t row_begin, int64_t n_rows, float *grad)
 {
     const int64_t item = item_index(), row = row_begin + item / p.dim, k = item % p.dim;
     const int64_t i = row / 2 * 2;
+    const double scale = *s.sums.scale;
 
     if (item >= n_rows * p.dim) return;
     if (!p.begins(i)) {
-        grad[item] = (float)(0 * sums->scale); /* NaN stays */
+        grad[item] = (float)(0 * scale); /* NaN stays */
         return;
     }
-    const double weight = sums->scale * s.derivative[i] * slope_of(p.distance, s.distance[i]);
+    const double weight = scale * s.derivative[i] * slope_of(p.distance, s.distance[i]);
     const double pull = (double)p.x[i * p.dim + k] - p.x[(i + 1) * p.dim + k] + p.epsilon;
     grad[item] = (float)((row == i ? weight : -weight) * pull);
 }
 
 static sh_status apply(const sh_device_batch *batch, const void *, int64_t row_begin,
-                       int64_t row_end, sh_loss_sums *sums, float *grad)
+                       int64_t row_end, sh_loss_stats *stats, float *grad)
 {
     const sh_loss_config *config = batch->config;
     const int64_t n = batch->n, n_own = row_end - row_begin;
@@ -126,10 +126,10 @@ static sh_status apply(const sh_device_batch *batch, const void *, int64_t row_b
     SH_LAUNCH(cost_siamese, item_grid(n), dim3(SH_BLOCK), 0, p, s);
     SH_LAUNCH(find_faults, dim3((unsigned)pieces_of(n, WARPS)), dim3(SH_BLOCK), 0, s.sums,
               batch->embeddings, n, batch->dim);
-    sh_cuda_sum_rows(s.sums, n, OVER_TRIPLETS, sums);
+    sh_cuda_sum_rows(s.sums, n, OVER_TRIPLETS, stats);
     if (grad != nullptr && n_own > 0) {
         SH_LAUNCH(gradient_siamese, item_grid(n_own * batch->dim), dim3(SH_BLOCK), 0, p, s,
-                  row_begin, n_own, sums, grad);
+                  row_begin, n_own, grad);
         sh_cuda_unit_gradient(batch, s.unit, row_begin, n_own, grad);
     }
     return sh_cuda_launched("contrastive pairs");

@@ -123,9 +123,9 @@ __device__ static inline void distance_tile(const packed_rows &p, int64_t row0, 
     __syncthreads();
 }
 
-/** task.look(row - begin, list, first column, distances to TILE columns, is the piece's first tile)
- *  for every anchor and list, tile after tile; a block has TILE anchors and one piece of the
- *  columns. */
+/** task.n_lists(rows): lists of an anchor in this batch. task.look(row - begin, list, first column,
+ * distances to TILE columns, is the piece's first tile) for every anchor and list, tile after tile;
+ * a block has TILE anchors and one piece of the columns. */
 template <class Task>
 __global__ void __launch_bounds__(SH_BLOCK) over_tiles(packed_rows p, anchors who, Task task)
 {
@@ -134,10 +134,11 @@ __global__ void __launch_bounds__(SH_BLOCK) over_tiles(packed_rows p, anchors wh
     const int64_t at0 = (int64_t)blockIdx.x * TILE, n_tiles = p.padded / TILE;
     const int64_t first = n_tiles * blockIdx.y / gridDim.y;
     const int64_t last = n_tiles * (blockIdx.y + 1) / gridDim.y;
+    const int64_t n_lists = task.n_lists(p.rows);
 
     for (int64_t tile = first; tile < last; tile++) {
         distance_tile(p, who.begin + at0, tile * TILE, shared, d);
-        for (int64_t item = threadIdx.x; item < TILE * task.n_lists; item += SH_BLOCK) {
+        for (int64_t item = threadIdx.x; item < TILE * n_lists; item += SH_BLOCK) {
             const int64_t at = at0 + item % TILE, list = item / TILE;
 
             if (at < who.n() && task.has(p.rows, who.begin + at, list))

@@ -241,7 +241,7 @@ static divisor divisor_of(const sh_loss_config *config)
 }
 
 static sh_status apply(const sh_device_batch *batch, const void *all, int64_t row_begin,
-                       int64_t row_end, sh_loss_sums *sums, float *grad)
+                       int64_t row_end, sh_loss_stats *stats, float *grad)
 {
     const sh_loss_config *config = batch->config;
     const sh_triplet *choices = static_cast<const sh_triplet *>(all);
@@ -252,14 +252,14 @@ static sh_status apply(const sh_device_batch *batch, const void *all, int64_t ro
 
     SH_LAUNCH(cost_rows, dim3((unsigned)pieces_of(n, WARPS)), dim3(SH_BLOCK), 0, cost, s, choices,
               batch->embeddings, batch->rows, n, batch->dim);
-    sh_cuda_sum_rows(s.sums, n, divisor_of(config), sums);
+    sh_cuda_sum_rows(s.sums, n, divisor_of(config), stats);
     if (grad != nullptr && n_own > 0) {
         const float *x = sh_cuda_rows(s.unit, batch);
         const gradients g = {x, batch->dim, slots, row_begin, choices, batch->rows, grad};
 
         sort_slots(s, choices, n, n * slots);
         SH_LAUNCH(gradient_rows, dim3((unsigned)n_own), dim3(ROW_THREADS), 0, g, s);
-        sh_cuda_finish_gradient(batch, s.unit, row_begin, n_own, sums, grad);
+        sh_cuda_finish_gradient(batch, s.unit, row_begin, n_own, s.sums.scale, grad);
     }
     return sh_cuda_launched("triplets");
 }

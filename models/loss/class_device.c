@@ -7,11 +7,11 @@
 struct sh_class_device {
     const sh_class_config *config;
     const sh_backend *backend;
-    int32_t *labels;    /* [n] of the batch that device_labels has */
-    int64_t n;          /* 0: none */
-    sh_buffer *weights; /* [n_classes], or NULL */
-    sh_buffer *fish;    /* [n_classes], or NULL */
-    sh_buffer *device_labels, *stats, *scratch;
+    int32_t *next_labels; /* page-locked where the backend has a device */
+    int64_t n;            /* rows of the batch */
+    sh_buffer *weights;   /* [n_classes], or NULL */
+    sh_buffer *fish;      /* [n_classes], or NULL */
+    sh_buffer *labels, *scratch;
 };
 
 /* A copy of n_bytes in the backend's memory, or NULL for NULL. */
@@ -39,12 +39,10 @@ sh_status sh_class_device_create(const sh_class_config *config, const sh_backend
     SH_CHECK(d != NULL, SH_ERR_NO_MEMORY, "classification");
     d->config = config;
     d->backend = backend;
-    d->labels = malloc(label_bytes);
-    SH_CHECK(d->labels != NULL, SH_ERR_NO_MEMORY, "classification: %lld rows", (long long)n_max);
+    SH_TRY(sh_backend_alloc_host(backend, label_bytes, (void **)&d->next_labels));
     SH_TRY(copy_of(backend, class_weights, n_classes * sizeof(float), &d->weights));
     SH_TRY(copy_of(backend, class_fish, n_classes * sizeof(int32_t), &d->fish));
-    SH_TRY(backend->alloc(label_bytes, &d->device_labels));
-    SH_TRY(backend->alloc(sizeof(sh_class_stats), &d->stats));
+    SH_TRY(backend->alloc(label_bytes, &d->labels));
     SH_TRY(backend->alloc(backend->classes->scratch_bytes(n_max), &d->scratch));
     *out = d;
     d = NULL;
@@ -60,63 +58,50 @@ void sh_class_device_destroy(sh_class_device **device)
     if (d == NULL) return;
     d->backend->free(&d->weights);
     d->backend->free(&d->fish);
-    d->backend->free(&d->device_labels);
-    d->backend->free(&d->stats);
+    d->backend->free(&d->labels);
     d->backend->free(&d->scratch);
-    free(d->labels);
+    sh_backend_free_host(d->backend, d->next_labels);
     free(d);
     *device = NULL;
 }
 
-/* Choose and apply of one batch share its labels. */
-static sh_status describe(sh_class_device *d, const int32_t *labels, int64_t n, sh_class_batch *out)
+sh_status sh_class_device_begin(sh_class_device *d, const int32_t *labels, int64_t n)
 {
-    sh_status st = SH_OK;
-    const sh_backend *backend = d->backend;
     size_t bytes = (size_t)n * sizeof(int32_t);
 
-    if (d->n != n || memcmp(d->labels, labels, bytes) != 0) {
-        d->n = 0;
-        memcpy(d->labels, labels, bytes);
-        SH_TRY(backend->copy_in(d->device_labels, 0, d->labels, bytes));
-        d->n = n;
-    }
-    *out = (sh_class_batch){
+    d->n = n;
+    memcpy(d->next_labels, labels, bytes);
+    return sh_backend_send(d->backend, d->labels, 0, d->next_labels, bytes);
+}
+
+static sh_class_batch describe(const sh_class_device *d)
+{
+    const sh_backend *backend = d->backend;
+
+    return (sh_class_batch){
         .config = d->config,
         .weights = d->weights != NULL ? backend->device_ptr(d->weights, 0) : NULL,
         .fish = d->fish != NULL ? backend->device_ptr(d->fish, 0) : NULL,
-        .labels = backend->device_ptr(d->device_labels, 0),
-        .n = n,
+        .labels = backend->device_ptr(d->labels, 0),
+        .n = d->n,
         .scratch = backend->device_ptr(d->scratch, 0),
     };
-out:
-    return st;
 }
 
-sh_status sh_class_device_choose(sh_class_device *d, const int32_t *labels, int64_t n,
-                                 const float *logits, int64_t row_begin, int64_t row_end,
-                                 sh_class_row *rows)
+sh_status sh_class_device_choose(sh_class_device *d, const float *logits, int64_t row_begin,
+                                 int64_t row_end, sh_class_row *rows)
 {
-    sh_status st = SH_OK;
-    sh_class_batch batch;
+    sh_class_batch batch = describe(d);
 
-    SH_TRY(describe(d, labels, n, &batch));
-    SH_TRY(d->backend->classes->choose(&batch, logits, row_begin, row_end, rows));
-out:
-    return st;
+    return d->backend->classes->choose(&batch, logits, row_begin, row_end, rows);
 }
 
-sh_status sh_class_device_apply(sh_class_device *d, const int32_t *labels, int64_t n,
-                                const sh_class_row *rows, const float *logits, int64_t row_begin,
-                                int64_t row_end, float weight, sh_class_stats *stats, float *grad)
+sh_status sh_class_device_apply(sh_class_device *d, const sh_class_row *rows, const float *logits,
+                                int64_t row_begin, int64_t row_end, float weight,
+                                sh_class_stats *stats, float *grad)
 {
-    sh_status st = SH_OK;
-    sh_class_batch batch;
+    sh_class_batch batch = describe(d);
 
-    SH_TRY(describe(d, labels, n, &batch));
-    SH_TRY(d->backend->classes->apply(&batch, rows, logits, row_begin, row_end, weight,
-                                      d->backend->device_ptr(d->stats, 0), grad));
-    SH_TRY(d->backend->copy_out(d->stats, 0, stats, sizeof(*stats)));
-out:
-    return st;
+    return d->backend->classes->apply(&batch, rows, logits, row_begin, row_end, weight, stats,
+                                      grad);
 }

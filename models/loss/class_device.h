@@ -18,12 +18,13 @@ SH_MUST_CHECK sh_status sh_class_device_create(const sh_class_config *config,
                                                sh_class_device **out);
 void sh_class_device_destroy(sh_class_device **device);
 
-/** sh_class_loss_choose and _apply of a batch that is checked. */
-SH_MUST_CHECK sh_status sh_class_device_choose(sh_class_device *device, const int32_t *labels,
-                                               int64_t n, const float *logits, int64_t row_begin,
-                                               int64_t row_end, sh_class_row *rows);
-SH_MUST_CHECK sh_status sh_class_device_apply(sh_class_device *device, const int32_t *labels,
-                                              int64_t n, const sh_class_row *rows,
+/** sh_class_loss_begin, _choose and _apply of a batch that is checked. */
+SH_MUST_CHECK sh_status sh_class_device_begin(sh_class_device *device, const int32_t *labels,
+                                              int64_t n);
+SH_MUST_CHECK sh_status sh_class_device_choose(sh_class_device *device, const float *logits,
+                                               int64_t row_begin, int64_t row_end,
+                                               sh_class_row *rows);
+SH_MUST_CHECK sh_status sh_class_device_apply(sh_class_device *device, const sh_class_row *rows,
                                               const float *logits, int64_t row_begin,
                                               int64_t row_end, float weight, sh_class_stats *stats,
                                               float *grad);

@@ -22,6 +22,7 @@ typedef struct sh_class_batch {
     void *scratch; /* scratch_bytes for at least n rows */
 } sh_class_batch;
 
+/* Calls queue kernels and do nothing else, so that they can be recorded. */
 typedef struct sh_class_kernels {
     /** For batches of up to n rows. */
     size_t (*scratch_bytes)(int64_t n);

@@ -15,8 +15,10 @@
 
 struct sh_class_loss {
     sh_class_config config;
-    sh_class_device *device; /* NULL: in host memory, with all that follows below n_max */
+    sh_class_device *device; /* NULL: in host memory, with all that follows below n */
     int64_t n_max;
+    const int32_t *labels; /* [n] of the batch that has begun; the caller's */
+    int64_t n;
     int n_threads;
     float *weights; /* [n_classes], or NULL: all 1 */
     int32_t *fish;  /* [n_classes], or NULL: all differ */
@@ -147,32 +149,45 @@ static void gradient_of_row(const sh_class_loss *loss, int64_t label, const row_
 
 /* ---- the batch ---- */
 
-static sh_status check_batch(const sh_class_loss *loss, const int32_t *labels, int64_t n,
-                             int64_t begin, int64_t end)
+static sh_status check_rows(const sh_class_loss *loss, int64_t begin, int64_t end)
 {
     sh_status st = SH_OK;
 
-    SH_CHECK(n >= 1 && n <= loss->n_max && begin >= 0 && begin <= end && end <= n, SH_ERR_MISMATCH,
-             "classification: rows %lld to %lld of a batch of %lld, where up to %lld was agreed",
-             (long long)begin, (long long)end, (long long)n, (long long)loss->n_max);
-    for (int64_t i = 0; i < n; i++)
-        SH_CHECK(labels[i] < loss->config.n_classes, SH_ERR_MISMATCH,
-                 "classification: row %lld is of class %d, there are %lld", (long long)i,
-                 (int)labels[i], (long long)loss->config.n_classes);
+    SH_CHECK(begin >= 0 && begin <= end && end <= loss->n, SH_ERR_MISMATCH,
+             "classification: rows %lld to %lld of a batch of %lld", (long long)begin,
+             (long long)end, (long long)loss->n);
 out:
     return st;
 }
 
-sh_status sh_class_loss_choose(sh_class_loss *loss, const int32_t *labels, int64_t n,
-                               const float *logits, int64_t row_begin, int64_t row_end,
-                               sh_class_row *rows)
+sh_status sh_class_loss_begin(sh_class_loss *loss, const int32_t *labels, int64_t n)
+{
+    sh_status st = SH_OK;
+
+    SH_CHECK(n >= 1 && n <= loss->n_max, SH_ERR_MISMATCH,
+             "classification: a batch of %lld, where up to %lld was agreed", (long long)n,
+             (long long)loss->n_max);
+    for (int64_t i = 0; i < n; i++)
+        SH_CHECK(labels[i] < loss->config.n_classes, SH_ERR_MISMATCH,
+                 "classification: row %lld is of class %d, there are %lld", (long long)i,
+                 (int)labels[i], (long long)loss->config.n_classes);
+    loss->labels = labels;
+    loss->n = n;
+    if (loss->device != NULL) SH_TRY(sh_class_device_begin(loss->device, labels, n));
+out:
+    return st;
+}
+
+sh_status sh_class_loss_choose(sh_class_loss *loss, const float *logits, int64_t row_begin,
+                               int64_t row_end, sh_class_row *rows)
 {
     sh_status st = SH_OK;
     int64_t columns = sh_class_columns(&loss->config);
+    const int32_t *labels = loss->labels;
 
-    SH_TRY(check_batch(loss, labels, n, row_begin, row_end));
+    SH_TRY(check_rows(loss, row_begin, row_end));
     if (loss->device != NULL) {
-        SH_TRY(sh_class_device_choose(loss->device, labels, n, logits, row_begin, row_end, rows));
+        SH_TRY(sh_class_device_choose(loss->device, logits, row_begin, row_end, rows));
         goto out;
     }
 #pragma omp parallel for schedule(static) num_threads(loss->n_threads)
@@ -189,18 +204,19 @@ out:
     return st;
 }
 
-sh_status sh_class_loss_apply(sh_class_loss *loss, const int32_t *labels, int64_t n,
-                              const sh_class_row *rows, const float *logits, int64_t row_begin,
-                              int64_t row_end, float weight, sh_class_stats *stats, float *grad)
+sh_status sh_class_loss_apply(sh_class_loss *loss, const sh_class_row *rows, const float *logits,
+                              int64_t row_begin, int64_t row_end, float weight,
+                              sh_class_stats *stats, float *grad)
 {
     sh_status st = SH_OK;
-    int64_t columns = sh_class_columns(&loss->config);
+    int64_t columns = sh_class_columns(&loss->config), n = loss->n;
+    const int32_t *labels = loss->labels;
     double total = 0;
 
-    SH_TRY(check_batch(loss, labels, n, row_begin, row_end));
+    SH_TRY(check_rows(loss, row_begin, row_end));
     if (loss->device != NULL) {
-        SH_TRY(sh_class_device_apply(loss->device, labels, n, rows, logits, row_begin, row_end,
-                                     weight, stats, grad));
+        SH_TRY(sh_class_device_apply(loss->device, rows, logits, row_begin, row_end, weight, stats,
+                                     grad));
         goto out;
     }
     *stats = (sh_class_stats){0};

@@ -6,6 +6,7 @@
  * over shards and ranks as every other. The loss works on rows of logits, which stay on the rank
  * that computed them:
  *
+ *   begin    which classes the rows are of
  *   choose   for the owned rows: what each costs and whether its class was found
  *   gather   these rows of all ranks (the caller, through comm)
  *   apply    loss of the whole batch, and the gradient of the owned logits
@@ -24,8 +25,9 @@
  * the largest of theirs, the first of equals.
  *
  * Where: in host memory, or in that of a backend with kernels for it (class_kernels.h), so that
- * logits and their gradients need not leave it. Logits, gathered rows and gradients are in the one
- * or the other; labels in the host's always.
+ * logits and their gradients need not leave it. Logits, gathered rows, stats and gradients are in
+ * the one or the other; labels in the host's always. In a backend's memory nothing here waits for
+ * it, and choose and apply do nothing but launch kernels, the same for all batches of one size.
  *
  * Where the sides of a fish are classes of their own, a row is never held against the other side of
  * its fish: that class is left out of the row's softmax, and of C.
@@ -88,25 +90,27 @@ SH_MUST_CHECK sh_status sh_class_loss_create(const sh_class_config *config,
 void sh_class_loss_destroy(sh_class_loss **loss);
 
 /**
- * What the rows row_begin .. row_end - 1 cost.
+ * Here are the rows of the next batch; their logits may still be missing. Where the loss works in a
+ * backend's memory, labels are sent there without waiting: the backend has been waited for since
+ * the batch before began, as whoever read its stats has.
  *
  * labels  [n] of the whole batch, from 0; negative: the row has none and costs nothing. A label
- *         beyond n_classes is SH_ERR_MISMATCH
- * logits  [row_end - row_begin, columns] of these rows
- * rows    [row_end - row_begin], written
+ *         beyond n_classes is SH_ERR_MISMATCH. They stay as they are until the next begin
  */
-SH_MUST_CHECK sh_status sh_class_loss_choose(sh_class_loss *loss, const int32_t *labels, int64_t n,
-                                             const float *logits, int64_t row_begin,
-                                             int64_t row_end, sh_class_row *rows);
+SH_MUST_CHECK sh_status sh_class_loss_begin(sh_class_loss *loss, const int32_t *labels, int64_t n);
 
-/** From the rows [n] of the whole batch: its stats, the same on every rank, and the gradient of the
- *  owned logits, multiplied by `weight` as the stats are not, grad [row_end - row_begin, columns]
- *  (NULL: stats only). Waits for the stats. Without a label in the whole batch loss and gradient
- * are 0. */
-SH_MUST_CHECK sh_status sh_class_loss_apply(sh_class_loss *loss, const int32_t *labels, int64_t n,
-                                            const sh_class_row *rows, const float *logits,
-                                            int64_t row_begin, int64_t row_end, float weight,
-                                            sh_class_stats *stats, float *grad);
+/** What the rows row_begin .. row_end - 1 of the batch that has begun cost, from their logits
+ *  [row_end - row_begin, columns], into rows [row_end - row_begin]. */
+SH_MUST_CHECK sh_status sh_class_loss_choose(sh_class_loss *loss, const float *logits,
+                                             int64_t row_begin, int64_t row_end,
+                                             sh_class_row *rows);
+
+/** From all rows of the batch: its stats, the same on every rank, and the gradient of the owned
+ *  logits, multiplied by `weight` as the stats are not, grad [row_end - row_begin, columns] (NULL:
+ *  stats only). Without a label in the whole batch loss and gradient are 0. */
+SH_MUST_CHECK sh_status sh_class_loss_apply(sh_class_loss *loss, const sh_class_row *rows,
+                                            const float *logits, int64_t row_begin, int64_t row_end,
+                                            float weight, sh_class_stats *stats, float *grad);
 
 SH_C_END
 

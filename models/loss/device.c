@@ -8,29 +8,30 @@
 
 struct sh_loss_device {
     const sh_backend *backend;
-    int32_t *rows;     /* [SH_ROW_TABLES, n] the host's copy of row_tables */
-    int64_t n;         /* of the batch that it has; 0: of none */
-    sh_buffer *tables; /* [SH_ROW_TABLES, n] as sh_row_tables has them */
-    sh_buffer *sums;   /* one sh_loss_sums */
+    char *next;      /* what `rows` is to be; page-locked where the backend has a device */
+    sh_buffer *rows; /* sh_batch_now, and behind NOW_BYTES [SH_ROW_TABLES, n] as sh_row_tables has
+                        them */
     sh_buffer *scratch;
 };
+
+enum { NOW_BYTES = 64 };
+
+_Static_assert(sizeof(sh_batch_now) <= NOW_BYTES, "what stands before the tables of rows");
 
 sh_status sh_loss_device_create(sh_loss *loss, const sh_backend *backend, sh_loss_device **out)
 {
     sh_status st = SH_OK;
     sh_loss_device *d = calloc(1, sizeof(*d));
-    size_t table_bytes = (size_t)(SH_ROW_TABLES * loss->n_max) * sizeof(int32_t);
+    size_t row_bytes = NOW_BYTES + (size_t)(SH_ROW_TABLES * loss->n_max) * sizeof(int32_t);
     size_t scratch = backend->loss->scratch_bytes(&loss->config, loss->n_max, loss->dim,
                                                   loss->slots, loss->max_positives);
 
     SH_CHECK(d != NULL, SH_ERR_NO_MEMORY, "loss");
     d->backend = backend;
-    d->rows = malloc(table_bytes);
-    SH_CHECK(d->rows != NULL, SH_ERR_NO_MEMORY, "loss of %lld rows", (long long)loss->n_max);
-    SH_TRY(backend->alloc(table_bytes, &d->tables));
-    SH_TRY(backend->alloc(sizeof(sh_loss_sums), &d->sums));
+    SH_TRY(sh_backend_alloc_host(backend, row_bytes, (void **)&d->next));
+    SH_TRY(backend->alloc(row_bytes, &d->rows));
     SH_TRY(backend->alloc(scratch, &d->scratch));
-    loss->bytes += 2 * table_bytes + sizeof(sh_loss_sums) + scratch;
+    loss->bytes += 2 * row_bytes + scratch;
     *out = d;
     d = NULL;
 out:
@@ -43,91 +44,65 @@ void sh_loss_device_destroy(sh_loss_device **device)
     sh_loss_device *d = *device;
 
     if (d == NULL) return;
-    d->backend->free(&d->tables);
-    d->backend->free(&d->sums);
+    sh_backend_free_host(d->backend, d->next);
+    d->backend->free(&d->rows);
     d->backend->free(&d->scratch);
-    free(d->rows);
     free(d);
     *device = NULL;
 }
 
-/* Rows and groups of this batch on the device; choose and apply of one batch share them. */
-static sh_status put_tables(const sh_loss *loss, const sh_loss_batch *batch)
+sh_status sh_loss_device_begin(sh_loss *loss, const sh_loss_batch *batch)
 {
-    sh_status st = SH_OK;
     sh_loss_device *d = loss->device;
     const sh_groups *g = &loss->labels;
     const int32_t *tables[SH_ROW_TABLES] = {batch->labels, batch->fish, g->order,
                                             g->begin,      g->end,      g->place};
     size_t bytes = (size_t)batch->n * sizeof(int32_t);
+    sh_batch_now now = {.step = batch->step};
 
-    if (d->n == batch->n && memcmp(d->rows, batch->labels, bytes) == 0 &&
-        memcmp(d->rows + batch->n, batch->fish, bytes) == 0)
-        goto out;
-    for (int i = 0; i < SH_ROW_TABLES; i++) memcpy(d->rows + i * batch->n, tables[i], bytes);
-    d->n = 0;
-    SH_TRY(d->backend->copy_in(d->tables, 0, d->rows, SH_ROW_TABLES * bytes));
-    d->n = batch->n;
-out:
-    return st;
+    for (int64_t i = 0; i < batch->n; i++) {
+        int64_t others = sh_groups_others(g, i);
+
+        if (others > now.most_others) now.most_others = others;
+    }
+    memcpy(d->next, &now, sizeof(now));
+    for (size_t i = 0; i < SH_ROW_TABLES; i++)
+        memcpy(d->next + NOW_BYTES + i * bytes, tables[i], bytes);
+    return sh_backend_send(d->backend, d->rows, 0, d->next, NOW_BYTES + SH_ROW_TABLES * bytes);
 }
 
 static sh_device_batch describe(const sh_loss *loss, const sh_loss_batch *batch)
 {
     const sh_loss_device *d = loss->device;
     int64_t n = batch->n;
-    const int32_t *tables = d->backend->device_ptr(d->tables, 0);
-    sh_device_batch b = {
+    const int32_t *tables = d->backend->device_ptr(d->rows, NOW_BYTES);
+
+    return (sh_device_batch){
         .config = &loss->config,
         .n = n,
         .dim = loss->dim,
         .slots = loss->slots,
+        .max_others = loss->max_positives,
         .rule = loss->rule,
-        .step = batch->step,
         .embeddings = batch->embeddings,
-        .rows = {tables, tables + n, tables + 2 * n, tables + 3 * n, tables + 4 * n,
-                 tables + 5 * n},
+        .rows = {d->backend->device_ptr(d->rows, 0), tables, tables + n, tables + 2 * n,
+                 tables + 3 * n, tables + 4 * n, tables + 5 * n},
         .scratch = d->backend->device_ptr(d->scratch, 0),
     };
-
-    for (int64_t i = 0; i < n; i++) {
-        int64_t others = sh_groups_others(&loss->labels, i);
-
-        if (others > b.most_others) b.most_others = others;
-    }
-    return b;
 }
 
 sh_status sh_loss_device_choose(sh_loss *loss, const sh_loss_batch *batch, int64_t begin,
                                 int64_t end, void *choices)
 {
-    sh_status st = SH_OK;
-
-    SH_TRY(put_tables(loss, batch));
     sh_device_batch b = describe(loss, batch);
 
-    SH_TRY(loss->device->backend->loss->choose(&b, begin, end, choices));
-out:
-    return st;
+    return loss->device->backend->loss->choose(&b, begin, end, choices);
 }
 
 sh_status sh_loss_device_apply(sh_loss *loss, const sh_loss_batch *batch, const void *choices,
                                int64_t begin, int64_t end, sh_loss_stats *stats, float *grad)
 {
-    sh_status st = SH_OK;
-    const sh_backend *backend = loss->device->backend;
-    sh_loss_sums sums = {0};
-
-    SH_TRY(put_tables(loss, batch));
     sh_device_batch b = describe(loss, batch);
 
-    SH_TRY(backend->loss->apply(&b, choices, begin, end, backend->device_ptr(loss->device->sums, 0),
-                                grad));
-    SH_TRY(backend->copy_out(loss->device->sums, 0, &sums, sizeof(sums)));
-    *stats = (sh_loss_stats){.loss = sums.loss,
-                             .n_pairs = sums.n_pairs,
-                             .n_triplets = sums.n_triplets,
-                             .n_active = sums.n_active};
-out:
-    return st;
+    return loss->device->backend->loss->apply(&b, choices, begin, end, stats, grad);
 }

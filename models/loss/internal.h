@@ -87,6 +87,7 @@ void sh_triplets_apply(sh_loss *loss, const sh_loss_batch *batch, const void *ch
 /* device.c */
 sh_status sh_loss_device_create(sh_loss *loss, const sh_backend *backend, sh_loss_device **out);
 void sh_loss_device_destroy(sh_loss_device **device);
+sh_status sh_loss_device_begin(sh_loss *loss, const sh_loss_batch *batch);
 sh_status sh_loss_device_choose(sh_loss *loss, const sh_loss_batch *batch, int64_t begin,
                                 int64_t end, void *choices);
 sh_status sh_loss_device_apply(sh_loss *loss, const sh_loss_batch *batch, const void *choices,

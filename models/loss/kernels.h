@@ -38,32 +38,35 @@ typedef struct sh_pair_sums {
 
 /* ---- a batch ---- */
 
-/** What is known of the rows of a batch, each [n]. The last four: models/loss/groups.h, of the
- *  labels. */
+/** What changes from batch to batch beside its rows. */
+typedef struct sh_batch_now {
+    uint64_t step;       /* Algorithm 1: of the draws */
+    int64_t most_others; /* positives that an anchor of this batch has, at most */
+} sh_batch_now;
+
+enum { SH_ROW_TABLES = 6 };
+
+/** What is known of a batch, in the backend's memory: of its rows SH_ROW_TABLES tables, each [n].
+ *  The last four: models/loss/groups.h, of the labels. */
 typedef struct sh_row_tables {
+    const sh_batch_now *now;
     const int32_t *labels, *fish, *order, *begin, *end, *place;
 } sh_row_tables;
 
-enum { SH_ROW_TABLES = sizeof(sh_row_tables) / sizeof(const int32_t *) };
-
+/** The same for all batches of one size, but for what its pointers lead to: so that what is
+ * launched for one can be launched for the next. */
 typedef struct sh_device_batch {
     const sh_loss_config *config; /* the host's */
     int64_t n, dim;
-    int64_t slots;           /* choices per anchor: 0, 1, or as many as it may have positives */
-    int64_t most_others;     /* positives that an anchor of this batch has */
+    int64_t slots;           /* choices per anchor: 0, 1, or max_others */
+    int64_t max_others;      /* positives that an anchor of any batch may have */
     sh_gap_rule rule;        /* which triplets count, where not one is mined per slot */
-    uint64_t step;           /* Algorithm 1: of the draws */
     const float *embeddings; /* [n, dim] */
     sh_row_tables rows;
     void *scratch; /* scratch_bytes for at least n rows */
 } sh_device_batch;
 
-typedef struct sh_loss_sums {
-    double loss;  /* NaN where an embedding is not finite */
-    double scale; /* by which the rows' gradients are multiplied; NaN likewise */
-    int64_t n_pairs, n_triplets, n_active;
-} sh_loss_sums;
-
+/* Calls queue kernels and do nothing else, so that they can be recorded. */
 typedef struct sh_loss_kernels {
     /** For batches of up to n rows, each with up to max_others positives. */
     size_t (*scratch_bytes)(const sh_loss_config *config, int64_t n, int64_t dim, int64_t slots,
@@ -74,10 +77,10 @@ typedef struct sh_loss_kernels {
     sh_status (*choose)(const sh_device_batch *batch, int64_t row_begin, int64_t row_end,
                         void *choices);
 
-    /** From the choices of all n rows: their sums, and the gradient of the rows row_begin ..
-     *  row_end - 1, grad [row_end - row_begin, dim] (NULL: sums only). */
+    /** From the choices of all n rows: their stats, and the gradient of the rows row_begin ..
+     *  row_end - 1, grad [row_end - row_begin, dim] (NULL: stats only). */
     sh_status (*apply)(const sh_device_batch *batch, const void *choices, int64_t row_begin,
-                       int64_t row_end, sh_loss_sums *sums, float *grad);
+                       int64_t row_end, sh_loss_stats *stats, float *grad);
 } sh_loss_kernels;
 
 SH_C_END

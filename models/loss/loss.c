@@ -141,17 +141,30 @@ static void fill_unit_rows(sh_loss *loss, const sh_loss_batch *batch)
     }
 }
 
-/* Is this the batch that was agreed on? Its rows, label by label. */
-static sh_status group_rows(sh_loss *loss, const sh_loss_batch *batch, int64_t begin, int64_t end)
+/* Is this the batch that has begun? */
+static sh_status check_rows(const sh_loss *loss, const sh_loss_batch *batch, int64_t begin,
+                            int64_t end)
+{
+    sh_status st = SH_OK;
+
+    SH_CHECK(batch->n == loss->labels.n, SH_ERR_MISMATCH,
+             "loss: a batch of %lld rows where one of %lld has begun", (long long)batch->n,
+             (long long)loss->labels.n);
+    SH_CHECK(begin >= 0 && begin <= end && end <= batch->n, SH_ERR_MISMATCH,
+             "loss: rows %lld to %lld of a batch of %lld", (long long)begin, (long long)end,
+             (long long)batch->n);
+out:
+    return st;
+}
+
+/* Is this a batch as was agreed on? Its rows, label by label. */
+static sh_status group_rows(sh_loss *loss, const sh_loss_batch *batch)
 {
     sh_status st = SH_OK;
 
     SH_CHECK(batch->n >= 1 && batch->n <= loss->n_max && batch->dim == loss->dim, SH_ERR_MISMATCH,
              "loss: a batch of %lld x %lld where up to %lld x %lld was agreed", (long long)batch->n,
              (long long)batch->dim, (long long)loss->n_max, (long long)loss->dim);
-    SH_CHECK(begin >= 0 && begin <= end && end <= batch->n, SH_ERR_MISMATCH,
-             "loss: rows %lld to %lld of a batch of %lld", (long long)begin, (long long)end,
-             (long long)batch->n);
     sh_groups_fill(&loss->labels, batch->labels, batch->n);
     for (int64_t i = 0; i < batch->n && loss->slots > 0; i++)
         SH_CHECK(sh_groups_others(&loss->labels, i) <= loss->max_positives, SH_ERR_MISMATCH,
@@ -192,13 +205,24 @@ size_t sh_loss_choice_bytes(const sh_loss *loss)
     return (size_t)loss->slots * loss->ops->slot_bytes;
 }
 
+sh_status sh_loss_begin(sh_loss *loss, const sh_loss_batch *batch)
+{
+    sh_status st = SH_OK;
+
+    SH_TRY(group_rows(loss, batch));
+    if (loss->device != NULL) SH_TRY(sh_loss_device_begin(loss, batch));
+out:
+    if (st != SH_OK) loss->labels.n = 0; /* no batch has begun */
+    return st;
+}
+
 sh_status sh_loss_choose(sh_loss *loss, const sh_loss_batch *batch, int64_t row_begin,
                          int64_t row_end, void *choices)
 {
     sh_status st = SH_OK;
 
     if (loss->ops->choose == NULL) goto out;
-    SH_TRY(group_rows(loss, batch, row_begin, row_end));
+    SH_TRY(check_rows(loss, batch, row_begin, row_end));
     if (loss->device != NULL) {
         SH_TRY(sh_loss_device_choose(loss, batch, row_begin, row_end, choices));
     } else {
@@ -215,7 +239,7 @@ sh_status sh_loss_apply(sh_loss *loss, const sh_loss_batch *batch, const void *c
     sh_status st = SH_OK;
     bool tiles = (loss->ops->tiles & SH_TILES_APPLY) != 0 && grad != NULL;
 
-    SH_TRY(group_rows(loss, batch, row_begin, row_end));
+    SH_TRY(check_rows(loss, batch, row_begin, row_end));
     if (loss->device != NULL) {
         SH_TRY(sh_loss_device_apply(loss, batch, choices, row_begin, row_end, stats, grad));
         goto out;
@@ -238,7 +262,7 @@ sh_status sh_loss_count_candidates(sh_loss *loss, const sh_loss_batch *batch, in
     SH_CHECK(loss->config.kind == SH_LOSS_ALGORITHM1 && loss->device == NULL, SH_ERR_USAGE,
              "loss: %s has no candidates to count here, Algorithm 1 has in host memory",
              loss->ops->name);
-    SH_TRY(group_rows(loss, batch, 0, batch->n));
+    SH_TRY(group_rows(loss, batch));
     prepare(loss, batch, true);
     memset(counts, 0, (size_t)(batch->n * batch->n) * sizeof(int32_t));
     sh_mine_count(loss, counts);

@@ -7,6 +7,7 @@
  * also receives terms as positive and as negative of other ranks' anchors. Results are exact: the
  * bytes of loss and gradient depend neither on the number of ranks nor of threads.
  *
+ *   begin    which rows there are
  *   choose   for the owned anchors: which negatives (and positives) make triplets
  *   gather   choices of all ranks (the caller, through comm)
  *   apply    loss, and gradient of the owned rows, from all choices
@@ -14,8 +15,10 @@
  * Memory: rows x columns is tiled, never stored; no list of all triplets.
  *
  * Where: in host memory, or in that of a backend with kernels for losses (models/loss/kernels.h),
- * so that embeddings and gradients need not leave it. Embeddings, choices and gradients are in the
- * one or the other; labels and fish in the host's always.
+ * so that embeddings and gradients need not leave it. Embeddings, choices, stats and gradients are
+ * in the one or the other; labels and fish in the host's always. In a backend's memory nothing here
+ * waits for it, and choose and apply do nothing but launch kernels, the same for all batches of one
+ * size: they can be recorded (sh_backend.recorder).
  */
 #ifndef SH_MODELS_LOSS_H
 #define SH_MODELS_LOSS_H
@@ -99,14 +102,19 @@ size_t sh_loss_bytes(const sh_loss *loss);
  */
 size_t sh_loss_choice_bytes(const sh_loss *loss);
 
-/** Mine the anchors row_begin .. row_end - 1; writes their choices, (row_end - row_begin) *
- *  choice_bytes, into choices, in the loss's memory (in order with the backend's kernels). */
+/** Here are the rows of the next batch; its embeddings may still be missing. Where losses work in a
+ *  backend's memory, labels and fish are sent there without waiting: the backend has been waited
+ * for since the batch before began, as whoever read its stats has. */
+SH_MUST_CHECK sh_status sh_loss_begin(sh_loss *loss, const sh_loss_batch *batch);
+
+/** Mine the anchors row_begin .. row_end - 1 of the batch that has begun; writes their choices,
+ *  (row_end - row_begin) * choice_bytes, into choices, in the loss's memory. */
 SH_MUST_CHECK sh_status sh_loss_choose(sh_loss *loss, const sh_loss_batch *batch, int64_t row_begin,
                                        int64_t row_end, void *choices);
 
 /** From the choices of all n rows: stats of the whole batch (the same on every rank), and the
  *  gradient of the owned rows, grad [row_end - row_begin, dim] (NULL: stats only), both in the
- *  loss's memory. Waits for the stats. Where an embedding is not finite, neither are they. */
+ *  loss's memory. Where an embedding is not finite, neither are they. */
 SH_MUST_CHECK sh_status sh_loss_apply(sh_loss *loss, const sh_loss_batch *batch,
                                       const void *choices, int64_t row_begin, int64_t row_end,
                                       sh_loss_stats *stats, float *grad);

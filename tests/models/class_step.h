@@ -35,6 +35,7 @@ static inline class_outcome run_class_step(const sh_backend *backend, const clas
     const sh_backend *memory = sh_class_loss_memory(backend);
     room logits = room_make(memory, c->logits, bytes), grad = room_make(memory, NULL, bytes);
     room rows = room_make(memory, NULL, (size_t)c->n * sizeof(sh_class_row));
+    room stats = room_make(memory, NULL, sizeof(o.stats));
     sh_class_loss *losses[CLASS_MAX_RANKS] = {NULL};
 
     assert_true(n_ranks <= CLASS_MAX_RANKS);
@@ -49,17 +50,18 @@ static inline class_outcome run_class_step(const sh_backend *backend, const clas
             sh_class_row *all = rows.memory;
 
             if (pass == 0) {
-                assert_int_equal(
-                    sh_class_loss_choose(losses[r], c->labels, c->n, own, begin, end, all + begin),
-                    SH_OK);
+                assert_int_equal(sh_class_loss_begin(losses[r], c->labels, c->n), SH_OK);
+                assert_int_equal(sh_class_loss_choose(losses[r], own, begin, end, all + begin),
+                                 SH_OK);
             } else {
-                assert_int_equal(sh_class_loss_apply(losses[r], c->labels, c->n, all, own, begin,
-                                                     end, c->weight, &o.stats,
+                assert_int_equal(sh_class_loss_apply(losses[r], all, own, begin, end, c->weight,
+                                                     stats.memory,
                                                      (float *)grad.memory + begin * columns),
                                  SH_OK);
             }
         }
     free(room_take(&logits));
+    room_read(&stats, &o.stats);
     o.rows = room_take(&rows);
     o.grad = room_take(&grad);
     for (int r = 0; r < n_ranks; r++) sh_class_loss_destroy(&losses[r]);

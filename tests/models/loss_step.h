@@ -57,6 +57,16 @@ static inline void *room_take(room *r)
     return content;
 }
 
+/** Its content into `out`; the room is gone. */
+static inline void room_read(room *r, void *out)
+{
+    size_t n_bytes = r->n_bytes;
+    void *content = room_take(r);
+
+    memcpy(out, content, n_bytes);
+    free(content);
+}
+
 /** A step of n_ranks ranks, for whom no rank's kernels see what another's left behind. */
 static inline loss_outcome run_loss_step(const sh_backend *backend, const sh_loss_config *config,
                                          const sh_loss_batch *b, int n_ranks)
@@ -70,6 +80,7 @@ static inline loss_outcome run_loss_step(const sh_backend *backend, const sh_los
     o.choice_bytes = (size_t)b->n * sh_loss_choice_bytes(losses[0]);
     room x = room_make(backend, b->embeddings, o.grad_bytes);
     room choices = room_make(backend, NULL, o.choice_bytes);
+    room stats = room_make(backend, NULL, sizeof(o.stats));
     room grad = room_make(backend, NULL, o.grad_bytes);
 
     batch.embeddings = x.memory;
@@ -79,14 +90,16 @@ static inline loss_outcome run_loss_step(const sh_backend *backend, const sh_los
             char *own = (char *)choices.memory + (size_t)begin * (o.choice_bytes / (size_t)b->n);
 
             if (pass == 0) {
+                assert_int_equal(sh_loss_begin(losses[r], &batch), SH_OK);
                 assert_int_equal(sh_loss_choose(losses[r], &batch, begin, end, own), SH_OK);
             } else {
                 assert_int_equal(sh_loss_apply(losses[r], &batch, choices.memory, begin, end,
-                                               &o.stats, (float *)grad.memory + begin * b->dim),
+                                               stats.memory, (float *)grad.memory + begin * b->dim),
                                  SH_OK);
             }
         }
     free(room_take(&x));
+    room_read(&stats, &o.stats);
     o.choices = room_take(&choices);
     o.grad = room_take(&grad);
     for (int r = 0; r < n_ranks; r++) sh_loss_destroy(&losses[r]);

@@ -236,7 +236,7 @@ static outcome train(const sh_backend *backend, const sh_optim_config *config, d
         if (device != NULL)
             assert_int_equal(backend->copy_in(device, 0, reduce, (size_t)n * sizeof(float)), SH_OK);
         bool is_good;
-        assert_int_equal(sh_optim_update(optim, gradient, 0.01 * (step + 1), step), SH_OK);
+        assert_int_equal(sh_optim_update(optim, gradient, NULL, 0.01 * (step + 1), step), SH_OK);
         assert_int_equal(sh_optim_read(optim, &norms[step], &is_good), SH_OK);
         assert_true(is_good == (step != BAD));
     }

@@ -31,6 +31,7 @@ static step step_run(const sh_loss_config *config, const sh_loss_batch *batch, i
     assert_int_equal(sh_loss_create(config, NULL, batch->n, batch->dim, &loss), SH_OK);
     s.row_bytes = sh_loss_choice_bytes(loss);
     s.choices = calloc((size_t)batch->n, s.row_bytes + 1);
+    assert_int_equal(sh_loss_begin(loss, batch), SH_OK);
     for (int pass = 0; pass < 2; pass++)
         for (int r = 0; r < n_ranks; r++) {
             int64_t begin = batch->n * r / n_ranks, end = batch->n * (r + 1) / n_ranks;
@@ -258,6 +259,7 @@ static void algorithm1__draws_evenly_among_the_violating(void **state)
 
     for (uint64_t s = 0; s < STEPS; s++) {
         c.batch.step = s;
+        assert_int_equal(sh_loss_begin(loss, &c.batch), SH_OK);
         assert_int_equal(sh_loss_choose(loss, &c.batch, 0, 30, triplets), SH_OK);
         for (size_t at = 0; at < 30 * slots; at++) {
             const sh_triplet *t = &triplets[at];
@@ -439,11 +441,17 @@ static void loss__refuses_what_was_not_agreed(void **state)
     (void)state;
     case_make(&c, 20, 6, 5, 1, 1); /* four rows per label */
     assert_int_equal(sh_loss_create(&config, NULL, 20, 6, &loss), SH_OK);
-    assert_int_equal(sh_loss_choose(loss, &c.batch, 0, 20, room), SH_ERR_MISMATCH);
+    assert_int_equal(sh_loss_begin(loss, &c.batch), SH_ERR_MISMATCH);
     assert_non_null(strstr(sh_error_message(), "max_per_label"));
-    assert_int_equal(sh_loss_choose(loss, &c.batch, 0, 21, room), SH_ERR_MISMATCH);
-    c.batch.dim = 5;
     assert_int_equal(sh_loss_choose(loss, &c.batch, 0, 20, room), SH_ERR_MISMATCH);
+    c.batch.n = 8; /* two rows per label */
+    assert_int_equal(sh_loss_begin(loss, &c.batch), SH_OK);
+    assert_int_equal(sh_loss_choose(loss, &c.batch, 0, 9, room), SH_ERR_MISMATCH);
+    assert_int_equal(sh_loss_choose(loss, &c.batch, 0, 8, room), SH_OK);
+    c.batch.n = 7;
+    assert_int_equal(sh_loss_choose(loss, &c.batch, 0, 7, room), SH_ERR_MISMATCH);
+    c.batch.dim = 5;
+    assert_int_equal(sh_loss_begin(loss, &c.batch), SH_ERR_MISMATCH);
     sh_loss_destroy(&loss);
     config.kind = (sh_loss_kind)77;
     assert_int_equal(sh_loss_create(&config, NULL, 20, 6, &loss), SH_ERR_USAGE);

@@ -239,8 +239,9 @@ static sh_class_stats run_row(const float logits[2], float grad[2])
     const int32_t label = 0;
 
     assert_ok(sh_class_loss_create(&arcface, NULL, NULL, NULL, 1, &loss));
-    assert_ok(sh_class_loss_choose(loss, &label, 1, logits, 0, 1, &row));
-    assert_ok(sh_class_loss_apply(loss, &label, 1, &row, logits, 0, 1, 1, &stats, grad));
+    assert_ok(sh_class_loss_begin(loss, &label, 1));
+    assert_ok(sh_class_loss_choose(loss, logits, 0, 1, &row));
+    assert_ok(sh_class_loss_apply(loss, &row, logits, 0, 1, 1, &stats, grad));
     sh_class_loss_destroy(&loss);
     return stats;
 }
@@ -295,8 +296,9 @@ static void loss__of_rows_without_labels_is_zero(void **state)
 
     (void)state;
     assert_ok(sh_class_loss_create(&arcface, NULL, NULL, NULL, 2, &loss));
-    assert_ok(sh_class_loss_choose(loss, labels, 2, logits, 0, 2, rows));
-    assert_ok(sh_class_loss_apply(loss, labels, 2, rows, logits, 0, 2, 1, &stats, grad));
+    assert_ok(sh_class_loss_begin(loss, labels, 2));
+    assert_ok(sh_class_loss_choose(loss, logits, 0, 2, rows));
+    assert_ok(sh_class_loss_apply(loss, rows, logits, 0, 2, 1, &stats, grad));
     assert_true(stats.loss == 0);
     assert_int_equal(stats.n_rows, 0);
     for (int i = 0; i < 4; i++) assert_true(grad[i] == 0);
@@ -317,13 +319,14 @@ static void sub_centres__leave_all_but_the_nearest_alone(void **state)
     config.n_centres = 3;
     config.scale = 2;
     assert_ok(sh_class_loss_create(&config, NULL, NULL, NULL, 1, &loss));
-    assert_ok(sh_class_loss_choose(loss, &label, 1, logits, 0, 1, &row));
-    assert_ok(sh_class_loss_apply(loss, &label, 1, &row, logits, 0, 1, 1, &stats, grad));
+    assert_ok(sh_class_loss_begin(loss, &label, 1));
+    assert_ok(sh_class_loss_choose(loss, logits, 0, 1, &row));
+    assert_ok(sh_class_loss_apply(loss, &row, logits, 0, 1, 1, &stats, grad));
     for (int i = 0; i < 6; i++) assert_int_equal(grad[i] != 0, i == 1 || i == 5);
     sh_class_loss_destroy(&loss);
 }
 
-static void create_and_choose__refuse_what_cannot_be(void **state)
+static void create_and_begin__refuse_what_cannot_be(void **state)
 {
     static const sh_class_config wrong[] = {
         {.kind = SH_CLASS_NONE, .n_classes = 2, .n_centres = 1},
@@ -334,9 +337,7 @@ static void create_and_choose__refuse_what_cannot_be(void **state)
         {.kind = SH_CLASS_ARCFACE, .n_classes = 2, .n_centres = 1, .scale = 1, .margin = 2},
     };
     sh_class_loss *loss = NULL;
-    sh_class_row row;
     const int32_t label = 2;
-    const float logits[2] = {0};
 
     (void)state;
     for (size_t i = 0; i < SH_COUNT(wrong); i++) {
@@ -346,7 +347,7 @@ static void create_and_choose__refuse_what_cannot_be(void **state)
     assert_int_equal(sh_class_loss_create(&arcface, NULL, (float[2]){1, -1}, NULL, 4, &loss),
                      SH_ERR_USAGE);
     assert_ok(sh_class_loss_create(&arcface, NULL, NULL, NULL, 1, &loss));
-    assert_int_equal(sh_class_loss_choose(loss, &label, 1, logits, 0, 1, &row), SH_ERR_MISMATCH);
+    assert_int_equal(sh_class_loss_begin(loss, &label, 1), SH_ERR_MISMATCH);
     sh_class_loss_destroy(&loss);
 }
 
@@ -428,7 +429,7 @@ int main(void)
         cmocka_unit_test(loss__passes_on_what_is_not_finite),
         cmocka_unit_test(loss__of_rows_without_labels_is_zero),
         cmocka_unit_test(sub_centres__leave_all_but_the_nearest_alone),
-        cmocka_unit_test(create_and_choose__refuse_what_cannot_be),
+        cmocka_unit_test(create_and_begin__refuse_what_cannot_be),
         cmocka_unit_test(differentiate_all__adds_the_gradients_of_its_outputs),
     };
 

@@ -47,6 +47,7 @@ static step step_run(const sh_loss_config *config, const sh_loss_batch *batch, i
 
     assert_int_equal(sh_loss_create(config, NULL, batch->n, batch->dim, &loss), SH_OK);
     assert_int_equal(sh_loss_choice_bytes(loss), sizeof(sh_pair_sums));
+    assert_int_equal(sh_loss_begin(loss, batch), SH_OK);
     for (int pass = 0; pass < 2; pass++)
         for (int r = 0; r < n_ranks; r++) {
             int64_t begin = batch->n * r / n_ranks, end = batch->n * (r + 1) / n_ranks;

@@ -133,7 +133,7 @@ static void update__moves_what_is_trained_by_its_own_rate(void **state)
     mark("features.1.*", "head.*=0.5");
     assert_int_equal(sh_optim_create(&config, store, &optim), SH_OK);
     for (int i = 0; i < 64; i++) ones[i] = 1;
-    assert_int_equal(sh_optim_update(optim, ones, 0.25, 0), SH_OK);
+    assert_int_equal(sh_optim_update(optim, ones, NULL, 0.25, 0), SH_OK);
     for (int i = 0; i < sh_store_n_slots(store); i++) {
         const sh_slot *slot = sh_store_slot(store, i);
         float expected = !slot->trainable ? 0 : i == 0 ? -0.25f : -0.125f;
