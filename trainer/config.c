@@ -88,7 +88,7 @@ static const sh_option rows[] = {
     PLAIN("same_hardware", SH_OPT_BOOL, same_hardware, "true", SH_FREE, "refuse ranks whose processor or libraries differ; false: only warn"),
     PLAIN("retune", SH_OPT_BOOL, retune, "false", SH_FREE, "a resume on a device measures its kernels again instead of taking those of the run (kernels.txt); byte identity ends where others are chosen"),
     PLAIN("deterministic", SH_OPT_BOOL, deterministic, "true", SH_FIXED, "on a GPU: kernels that give the same bytes each time; off: any, the fastest, so that a run cannot be repeated byte for byte. CPUs always repeat"),
-    PLAIN("graphs", SH_OPT_BOOL, graphs, "true", SH_FREE, "on a GPU, from its second step on, launch the kernels of the network as CUDA graphs; false: one by one. The bytes are the same"),
+    PLAIN("graphs", SH_OPT_BOOL, graphs, "true", SH_FREE, "on a GPU, from its second step on, launch the kernels of a step, and of a block of crops to embed, as CUDA graphs; false: one by one. The bytes are the same"),
     CHOICE("split.by", split.by, "individual", SH_FIXED, split_rules, "rule of the split; random leaks near-duplicates and is stamped so"),
     REAL("split.test", split.test, "0.2", SH_FIXED, 0, 0.95, "share", "held out for the final score"),
     REAL("split.val", split.val, "0.15", SH_FIXED, 0, 0.95, "share", "held out for checkpoint choice and thresholds"),

@@ -28,8 +28,9 @@ sh_status sh_infer_configure(const sh_config *config, int threads, sh_infer_conf
 {
     sh_status st = SH_OK;
 
-    *out =
-        (sh_infer_config){.dtype = (sh_dtype)config->dtype, .views = (int)config->embedding.views};
+    *out = (sh_infer_config){.dtype = (sh_dtype)config->dtype,
+                             .views = (int)config->embedding.views,
+                             .graphs = config->graphs};
     SH_TRY(sh_net_find(config->net, &out->net));
     SH_TRY(sh_config_head(config, &out->head));
     SH_TRY(sh_config_loader(config, false, &out->loader));
@@ -140,7 +141,7 @@ int64_t sh_infer_n_images(const sh_infer *infer)
 static sh_status run_block(sh_infer *infer, const sh_input *input, int64_t n)
 {
     sh_status st = SH_OK;
-    sh_run_args args = {.arena = infer->arena};
+    sh_run_args args = {.arena = infer->arena, .recorded = infer->config.graphs};
 
     SH_TRY(sh_input_put(input, sh_store_backend(infer->store), infer->program, infer->arena,
                         infer->input));

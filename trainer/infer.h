@@ -33,6 +33,7 @@ typedef struct sh_infer_config {
                   upside down. Scaled to length 1 again where the head does so. */
     sh_loader_config loader; /* size, fit, normalisation, threads; augment must be zero */
     sh_infer_part part;
+    bool graphs;   /* blocks are run by a recording of the first where the backend can */
     bool unfolded; /* as in sh_program_config: what a frozen part of a training program gives */
 } sh_infer_config;
 
