@@ -82,7 +82,8 @@ typedef struct sh_recording sh_recording; /* opaque; kernels with all that they 
 /** Kernels launched as a whole, for a device that is faster at them than the host at launching. */
 typedef struct sh_recorder {
     /** From now on this thread's launches are recorded instead of run. Until `end` or `drop`
-     *  nothing may wait for the device, copy between it and the host, or allocate. */
+     *  nothing may wait for the device, bring anything in, or allocate. What is copied within its
+     *  memory, or fetched from there, is recorded too. */
     sh_status (*begin)(void);
     sh_status (*end)(sh_recording **out); /* the caller owns *out (destroy) */
     void (*drop)(void);                   /* instead of end: after a failure */

@@ -9,7 +9,7 @@
 #include "base/position.h"
 #include "trainer/step_state.h"
 
-enum { FAULT_BYTES = 256 };
+enum { NONE = -1, FAULT_BYTES = 256 };
 
 static int64_t first_slot(const sh_step *step, int shard)
 {
@@ -37,27 +37,150 @@ out:
     return st;
 }
 
-/* Images or features in, embeddings and logits out: one own shard's forward. */
-static sh_status forward_shard(sh_step *step, int shard, sh_step_input input, void *context,
-                               bool read_outputs)
+/* ---- what is launched together ---- */
+
+/* Parts of a step, in this order. Without gaps: a key. */
+typedef struct section {
+    int32_t forward; /* of an own shard, or NONE */
+    int32_t reads;   /* and its embeddings and logits are taken */
+    int32_t chooses, applies;
+    int32_t backward; /* of an own shard, or NONE */
+} section;
+
+typedef struct launch {
+    sh_step *step;
+    section section;
+} launch;
+
+/* Are sections recorded, instead of the programs in them? Then nothing in them may wait. */
+static bool records(const sh_step *step)
+{
+    return step->config.graphs && step->config.backend->recorder != NULL &&
+           sh_step_loss_stays(step->loss);
+}
+
+/* Does nothing that the host does come between forward phases, loss and backward phases? */
+static bool is_whole(const sh_step *step)
+{
+    return records(step) && sh_comm_size(step->comm) == 1;
+}
+
+static sh_run_args args_of(sh_step *step, int shard)
+{
+    sh_run_args args = sh_step_run_args(step, shard);
+
+    args.recorded = args.recorded && !records(step);
+    return args;
+}
+
+static sh_status launch_forward(sh_step *step, int shard, bool reads)
 {
     sh_status st = SH_OK;
     sh_sized_program *s = sh_step_program_of(step, shard);
-    sh_run_args args = sh_step_run_args(step, shard);
-    sh_input data = {.host = NULL};
+    sh_run_args args = args_of(step, shard);
 
-    sh_position_enter(SH_AT_COMPUTE, "forward of shard %d", shard);
-    SH_TRY(input(context, shard, &data));
-    SH_TRY(sh_input_put(&data, step->config.backend, s->program, args.arena, s->input));
     SH_TRY(sh_program_run(s->program, SH_PHASE_FORWARD, &args));
-    if (!step->config.shallow) step->n_images += s->n_images;
-    if (read_outputs)
+    if (reads)
         SH_TRY(sh_step_loss_read(step->loss, s->program, &s->outputs, args.arena,
                                  first_slot(step, shard)));
+out:
+    return st;
+}
+
+static sh_status launch_backward(sh_step *step, int shard)
+{
+    sh_status st = SH_OK;
+    sh_sized_program *s = sh_step_program_of(step, shard);
+    sh_run_args args = args_of(step, shard);
+
+    SH_TRY(sh_step_loss_write(step->loss, s->program, &s->outputs, first_slot(step, shard),
+                              args.arena));
+    SH_TRY(sh_program_run(s->program, SH_PHASE_BACKWARD, &args));
+out:
+    return st;
+}
+
+static sh_status launch_section(void *context)
+{
+    sh_status st = SH_OK;
+    const launch *l = context;
+    const section *s = &l->section;
+
+    if (s->forward != NONE) SH_TRY(launch_forward(l->step, s->forward, s->reads));
+    if (s->chooses) SH_TRY(sh_step_loss_choose(l->step->loss));
+    if (s->applies) SH_TRY(sh_step_loss_apply(l->step->loss));
+    if (s->backward != NONE) SH_TRY(launch_backward(l->step, s->backward));
+out:
+    return st;
+}
+
+static sh_status run_section(sh_step *step, section s)
+{
+    sh_status st = SH_OK;
+    launch l = {step, s};
+
+    if (records(step))
+        SH_TRY(sh_replays_run(&step->replays, step->config.backend, &l.section, sizeof(l.section),
+                              launch_section, &l));
+    else
+        SH_TRY(launch_section(&l));
+out:
+    return st;
+}
+
+/* A section that begins with the forward phase of an own shard, whose images come first. */
+static sh_status forward_section(sh_step *step, section s, sh_step_input input, void *context)
+{
+    sh_status st = SH_OK;
+    sh_sized_program *p = sh_step_program_of(step, s.forward);
+    sh_input data = {.host = NULL};
+
+    sh_position_enter(SH_AT_COMPUTE, "forward of shard %d", (int)s.forward);
+    SH_TRY(input(context, s.forward, &data));
+    SH_TRY(sh_input_put(&data, step->config.backend, p->program,
+                        sh_step_run_args(step, s.forward).arena, p->input));
+    SH_TRY(run_section(step, s));
+    if (!step->config.shallow) step->n_images += p->n_images;
 out:
     sh_position_leave();
     return st;
 }
+
+/* ---- forward and loss ---- */
+
+/* The forward phases of all own shards and the loss; where nothing comes between, the backward
+ * phase of the first shard too. */
+static sh_status forward_all(sh_step *step, sh_step_input input, void *context,
+                             sh_step_stats *stats)
+{
+    sh_status st = SH_OK;
+    bool whole = is_whole(step);
+    double start = sh_clock_seconds();
+
+    for (int shard = step->shard_begin; shard < step->shard_end; shard++) {
+        bool goes_on = whole && shard == step->shard_end - 1;
+        section s = {.forward = shard,
+                     .reads = true,
+                     .chooses = goes_on,
+                     .applies = goes_on,
+                     .backward = goes_on && !step->two_passes ? step->shard_begin : NONE};
+
+        SH_TRY(forward_section(step, s, input, context));
+    }
+    stats->seconds_forward = sh_clock_seconds() - start;
+    if (!whole) {
+        SH_TRY(sh_step_loss_gather(step->loss));
+        SH_TRY(run_section(step, (section){.forward = NONE, .chooses = true, .backward = NONE}));
+        SH_TRY(sh_step_loss_exchange(step->loss));
+        SH_TRY(run_section(step, (section){.forward = NONE, .applies = true, .backward = NONE}));
+    }
+    if (!sh_step_loss_stays(step->loss)) SH_TRY(sh_step_loss_judge(step->loss, stats));
+    stats->seconds_loss = sh_clock_seconds() - start - stats->seconds_forward;
+out:
+    return st;
+}
+
+/* ---- backward and the sum ---- */
 
 /* Hands finished buckets of the last own shard to the reducer while its backward goes on. */
 typedef struct hand_over {
@@ -110,7 +233,9 @@ out:
     return st;
 }
 
-static sh_status backward_shard(sh_step *step, int shard)
+/* The backward phase of the last own shard, with buckets handed over on the way; *n_left are not
+ * when it ends. */
+static sh_status backward_in_buckets(sh_step *step, int shard, int *n_left)
 {
     sh_status st = SH_OK;
     sh_sized_program *s = sh_step_program_of(step, shard);
@@ -119,25 +244,42 @@ static sh_status backward_shard(sh_step *step, int shard)
                    .size = s,
                    .leaf = sh_reducer_leaf(step->reducer),
                    .next_bucket = step->n_buckets - 1};
-    bool last = shard == step->shard_end - 1;
 
-    if (last) {
-        args.after_node = after_node;
-        args.context = &h;
-        args.stops = s->stops;
-        args.n_stops = s->n_stops;
-    }
-    sh_position_enter(SH_AT_COMPUTE, "backward of shard %d", shard);
+    args.after_node = after_node;
+    args.context = &h;
+    args.stops = s->stops;
+    args.n_stops = s->n_stops;
     SH_TRY(sh_step_loss_write(step->loss, s->program, &s->outputs, first_slot(step, shard),
                               args.arena));
     SH_TRY(sh_program_run(s->program, SH_PHASE_BACKWARD, &args));
-    SH_TRY(copy_range(step, step->device, h.leaf, 0,
-                      last ? step->bucket_bounds[h.next_bucket + 1] : step->trained.n));
+    *n_left = h.next_bucket + 1;
+out:
+    return st;
+}
+
+/* The gradients of an own shard, added to those before. The second pass repeats the forward nodes:
+ * running statistics are contributed by the backward phase, so that the first leaves no trace. */
+static sh_status backward_shard(sh_step *step, int shard, sh_step_input input, void *context)
+{
+    sh_status st = SH_OK;
+    bool in_buckets = shard == step->shard_end - 1 && !is_whole(step);
+    bool is_done = is_whole(step) && !step->two_passes && shard == step->shard_begin;
+    section s = {.forward = step->two_passes ? shard : NONE, .backward = in_buckets ? NONE : shard};
+    int n_left = step->n_buckets;
+
+    if (step->two_passes) SH_TRY(forward_section(step, s, input, context));
+    sh_position_enter(SH_AT_COMPUTE, "backward of shard %d", shard);
+    if (!step->two_passes && !in_buckets && !is_done) SH_TRY(run_section(step, s));
+    if (in_buckets) SH_TRY(backward_in_buckets(step, shard, &n_left));
+    SH_TRY(copy_range(step, step->device, sh_reducer_leaf(step->reducer), 0,
+                      in_buckets ? step->bucket_bounds[n_left] : step->trained.n));
     SH_TRY(sh_reducer_leaf_done(step->reducer));
 out:
     sh_position_leave();
     return st;
 }
+
+/* ---- a bad gradient ---- */
 
 /* The first parameter whose gradient in this shard is not finite, as text; "" if there is none. */
 static sh_status look_for_bad_gradient(sh_step *step, int shard, float *gradient,
@@ -171,13 +313,9 @@ static sh_status locate_bad_gradient(sh_step *step, sh_step_input input, void *c
     name[0] = '\0';
     SH_CHECK(gradient != NULL, SH_ERR_NO_MEMORY, "a gradient to look into");
     for (int shard = step->shard_begin; shard < step->shard_end && name[0] == '\0'; shard++) {
-        sh_sized_program *s = sh_step_program_of(step, shard);
-        sh_run_args args = sh_step_run_args(step, shard);
+        section s = {.forward = shard, .backward = shard};
 
-        SH_TRY(forward_shard(step, shard, input, context, false));
-        SH_TRY(sh_step_loss_write(step->loss, s->program, &s->outputs, first_slot(step, shard),
-                                  args.arena));
-        SH_TRY(sh_program_run(s->program, SH_PHASE_BACKWARD, &args));
+        SH_TRY(forward_section(step, s, input, context));
         SH_TRY(look_for_bad_gradient(step, shard, gradient, name));
     }
 out:
@@ -208,6 +346,8 @@ out:
     return st;
 }
 
+/* ---- the step ---- */
+
 /* The total, where the optimizer reads it. */
 static sh_status finish_sum(sh_step *step, const float **total)
 {
@@ -230,26 +370,16 @@ sh_status sh_step_run(sh_step *step, int64_t number, double learning_rate,
     const float *total = NULL;
     const sh_optim_loss loss = sh_step_loss_value(step->loss);
     bool is_good;
-    double t0 = sh_clock_seconds(), t1, t2;
+    double t1, t2;
 
     *stats = (sh_step_stats){.bad_slot = -1};
     SH_TRY(send_scalars(step, number));
     SH_TRY(sh_step_loss_begin(step->loss, number, slots));
-    for (int shard = step->shard_begin; shard < step->shard_end; shard++)
-        SH_TRY(forward_shard(step, shard, input, context, true));
-    t1 = sh_clock_seconds();
-    stats->seconds_forward = t1 - t0;
-    SH_TRY(sh_step_loss_run(step->loss, stats));
+    SH_TRY(forward_all(step, input, context, stats));
     t2 = sh_clock_seconds();
-    stats->seconds_loss = t2 - t1;
-
     SH_TRY(sh_reducer_begin(step->reducer));
-    for (int shard = step->shard_begin; shard < step->shard_end; shard++) {
-        /* The second pass repeats the forward nodes. Running statistics are contributed by the
-         * backward phase, so the first pass leaves no trace. */
-        if (step->two_passes) SH_TRY(forward_shard(step, shard, input, context, false));
-        SH_TRY(backward_shard(step, shard));
-    }
+    for (int shard = step->shard_begin; shard < step->shard_end; shard++)
+        SH_TRY(backward_shard(step, shard, input, context));
     t1 = sh_clock_seconds();
     stats->seconds_backward = t1 - t2;
     SH_TRY(finish_sum(step, &total));
@@ -260,7 +390,7 @@ sh_status sh_step_run(sh_step *step, int64_t number, double learning_rate,
     SH_TRY(
         sh_optim_update(step->optim, total, &loss, learning_rate, number - step->optimizer_begin));
     SH_TRY(sh_optim_read(step->optim, &stats->grad_norm, &is_good));
-    SH_TRY(sh_step_loss_finish(step->loss, stats));
+    if (sh_step_loss_stays(step->loss)) SH_TRY(sh_step_loss_judge(step->loss, stats));
     stats->bad = !is_good;
     SH_TRY(check_gradient(step, number, input, context, stats));
     stats->seconds_update = sh_clock_seconds() - t2;

@@ -185,6 +185,7 @@ out:
 
 static void tear_down(sh_step *step)
 {
+    sh_replays_clear(&step->replays, step->config.backend);
     for (int i = 0; i < step->n_arenas && step->arenas != NULL; i++)
         step->config.backend->free(&step->arenas[i]);
     free(step->arenas);

@@ -325,42 +325,18 @@ static sh_loss_batch batch_of(const sh_step_loss *loss)
                            .step = (uint64_t)loss->number};
 }
 
-/* Gather all embeddings, mine, and compute the gradient of the own rows. */
-static sh_status metric_loss(sh_step_loss *loss)
+/* Own logits, and what rows of the batch cost their classes. */
+static const float *own_logits(const sh_step_loss *loss)
 {
-    sh_status st = SH_OK;
-    int64_t begin = loss->row_begin, end = loss->row_end;
-    size_t choice = sh_loss_choice_bytes(loss->metric);
-    char *choices = place_of(loss, loss->kept_choices, loss->choices);
-    sh_loss_batch batch = batch_of(loss);
-
-    SH_TRY(gather(loss, loss->kept_rows[SH_STEP_EMBEDDING], loss->rows[SH_STEP_EMBEDDING],
-                  (size_t)batch.dim * sizeof(float)));
-    SH_TRY(sh_loss_choose(loss->metric, &batch, begin, end, choices + (size_t)begin * choice));
-    if (choice > 0) SH_TRY(gather(loss, loss->kept_choices, loss->choices, choice));
-    SH_TRY(sh_loss_apply(loss->metric, &batch, choices, begin, end, &sums_of(loss)->metric,
-                         gradient_of(loss, SH_STEP_EMBEDDING)));
-out:
-    return st;
-}
-
-/* What the own rows cost, gathered, and the gradient of the own logits. */
-static sh_status class_loss(sh_step_loss *loss)
-{
-    sh_status st = SH_OK;
-    int64_t begin = loss->row_begin, end = loss->row_end;
     const float *logits =
         place_of(loss, loss->kept_rows[SH_STEP_LOGITS], loss->rows[SH_STEP_LOGITS]);
-    sh_class_row *rows = place_of(loss, loss->kept_class_rows, loss->class_rows);
 
-    logits += begin * loss->dims[SH_STEP_LOGITS];
-    SH_TRY(sh_class_loss_choose(loss->classes, logits, begin, end, rows + begin));
-    SH_TRY(gather(loss, loss->kept_class_rows, loss->class_rows, sizeof(*rows)));
-    SH_TRY(sh_class_loss_apply(loss->classes, rows, logits, begin, end,
-                               loss->config->classification, &sums_of(loss)->classes,
-                               gradient_of(loss, SH_STEP_LOGITS)));
-out:
-    return st;
+    return logits + loss->row_begin * loss->dims[SH_STEP_LOGITS];
+}
+
+static sh_class_row *class_rows_of(const sh_step_loss *loss)
+{
+    return place_of(loss, loss->kept_class_rows, loss->class_rows);
 }
 
 /* Are all embeddings of the batch finite? If one is not, neither is the loss over them. */
@@ -389,21 +365,9 @@ out:
     return st;
 }
 
-/* What the loss was, from its sums in the host's memory. */
-static sh_status judge(const sh_step_loss *loss, sh_step_stats *stats)
+bool sh_step_loss_stays(const sh_step_loss *loss)
 {
-    sh_status st = SH_OK;
-
-    stats->loss = loss->sums->metric;
-    stats->classes = loss->sums->classes;
-    /* Every rank has the same numbers, so every rank leaves here together. */
-    SH_TRY(check_rows(loss, stats));
-    stats->loss.loss += loss->config->classification * stats->classes.loss;
-    stats->bad = !isfinite(stats->loss.loss);
-    SH_CHECK(!stats->bad, SH_ERR_MISMATCH, "step %lld went bad: its loss is not finite",
-             (long long)loss->number);
-out:
-    return st;
+    return loss->memory != NULL;
 }
 
 sh_status sh_step_loss_begin(sh_step_loss *loss, int64_t number, const sh_slot_plan *slots)
@@ -423,16 +387,64 @@ out:
     return st;
 }
 
-sh_status sh_step_loss_run(sh_step_loss *loss, sh_step_stats *stats)
+sh_status sh_step_loss_gather(sh_step_loss *loss)
+{
+    size_t row_bytes = (size_t)loss->dims[SH_STEP_EMBEDDING] * sizeof(float);
+
+    if (loss->metric == NULL) return SH_OK;
+    return gather(loss, loss->kept_rows[SH_STEP_EMBEDDING], loss->rows[SH_STEP_EMBEDDING],
+                  row_bytes);
+}
+
+sh_status sh_step_loss_choose(sh_step_loss *loss)
 {
     sh_status st = SH_OK;
+    int64_t begin = loss->row_begin, end = loss->row_end;
 
-    if (loss->metric != NULL) SH_TRY(metric_loss(loss));
-    if (loss->classes != NULL) SH_TRY(class_loss(loss));
+    if (loss->metric != NULL) {
+        size_t choice = sh_loss_choice_bytes(loss->metric);
+        char *choices = place_of(loss, loss->kept_choices, loss->choices);
+        sh_loss_batch batch = batch_of(loss);
+
+        SH_TRY(sh_loss_choose(loss->metric, &batch, begin, end, choices + (size_t)begin * choice));
+    }
+    if (loss->classes != NULL)
+        SH_TRY(sh_class_loss_choose(loss->classes, own_logits(loss), begin, end,
+                                    class_rows_of(loss) + begin));
+out:
+    return st;
+}
+
+sh_status sh_step_loss_exchange(sh_step_loss *loss)
+{
+    sh_status st = SH_OK;
+    size_t choice = loss->metric != NULL ? sh_loss_choice_bytes(loss->metric) : 0;
+
+    if (choice > 0) SH_TRY(gather(loss, loss->kept_choices, loss->choices, choice));
+    if (loss->classes != NULL)
+        SH_TRY(gather(loss, loss->kept_class_rows, loss->class_rows, sizeof(sh_class_row)));
+out:
+    return st;
+}
+
+sh_status sh_step_loss_apply(sh_step_loss *loss)
+{
+    sh_status st = SH_OK;
+    int64_t begin = loss->row_begin, end = loss->row_end;
+
+    if (loss->metric != NULL) {
+        sh_loss_batch batch = batch_of(loss);
+
+        SH_TRY(sh_loss_apply(loss->metric, &batch,
+                             place_of(loss, loss->kept_choices, loss->choices), begin, end,
+                             &sums_of(loss)->metric, gradient_of(loss, SH_STEP_EMBEDDING)));
+    }
+    if (loss->classes != NULL)
+        SH_TRY(sh_class_loss_apply(loss->classes, class_rows_of(loss), own_logits(loss), begin, end,
+                                   loss->config->classification, &sums_of(loss)->classes,
+                                   gradient_of(loss, SH_STEP_LOGITS)));
     if (loss->memory != NULL)
         SH_TRY(sh_backend_fetch(loss->memory, loss->kept_sums, 0, loss->sums, sizeof(*loss->sums)));
-    else
-        SH_TRY(judge(loss, stats));
 out:
     return st;
 }
@@ -446,7 +458,18 @@ sh_optim_loss sh_step_loss_value(const sh_step_loss *loss)
                            .weight = loss->config->classification};
 }
 
-sh_status sh_step_loss_finish(sh_step_loss *loss, sh_step_stats *stats)
+sh_status sh_step_loss_judge(const sh_step_loss *loss, sh_step_stats *stats)
 {
-    return loss->memory != NULL ? judge(loss, stats) : SH_OK;
+    sh_status st = SH_OK;
+
+    stats->loss = loss->sums->metric;
+    stats->classes = loss->sums->classes;
+    /* Every rank has the same numbers, so every rank leaves here together. */
+    SH_TRY(check_rows(loss, stats));
+    stats->loss.loss += loss->config->classification * stats->classes.loss;
+    stats->bad = !isfinite(stats->loss.loss);
+    SH_CHECK(!stats->bad, SH_ERR_MISMATCH, "step %lld went bad: its loss is not finite",
+             (long long)loss->number);
+out:
+    return st;
 }

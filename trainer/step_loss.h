@@ -8,17 +8,21 @@
  *   build, differentiate   once per program: its outputs, and where their gradients go in
  *   begin                  once per step: which rows there are
  *   read                   per own shard after its forward: outputs into rows of the batch
- *   run                    once per step: gather, mine, loss, gradient. Collective
+ *   gather                 once per step: embeddings of all ranks. Collective
+ *   choose                 once per step: mine the own anchors
+ *   exchange               once per step: choices of all ranks. Collective
+ *   apply                  once per step: loss, gradient
  *   write                  per own shard before its backward: gradient rows into the program
- *   finish                 once per step: what the loss was
+ *   judge                  once per step: what the loss was
  *
  * The loss over embeddings is defined on the whole batch, so embeddings are gathered from all
  * ranks; logits stay where they are, and only what each row costs is gathered.
  *
  * Where the backend has kernels for the losses of a step (sh_loss_memory, sh_class_loss_memory),
- * outputs, choices and gradients stay in its memory; several ranks exchange embeddings and choices
- * through the host's. A single rank never waits for the backend there: what the loss was is known
- * once somebody has, at the end of the step.
+ * outputs, choices and gradients stay in its memory (sh_step_loss_stays); several ranks exchange
+ * embeddings and choices through the host's. Nothing else waits for the backend there: what the
+ * loss was is known once somebody has, at the end of the step. Read, choose, apply and write then
+ * do nothing but queue kernels and copies, the same in every step, and can be recorded.
  */
 #ifndef SH_TRAINER_STEP_LOSS_H
 #define SH_TRAINER_STEP_LOSS_H
@@ -63,22 +67,33 @@ SH_MUST_CHECK sh_status sh_step_loss_read(sh_step_loss *loss, sh_program *progra
                                           const sh_step_outputs *outputs, sh_buffer *arena,
                                           int64_t first_slot);
 
-/** The loss of the step, once all own shards are read. Collective.
- *
- *  stats  its loss and classes are written, the rest stays; where losses work in the backend's
- *         memory, sh_step_loss_finish does that
- *  Embeddings or a loss that are not finite are SH_ERR_MISMATCH with stats->bad, on every
- *  rank; in the backend's memory sh_step_loss_finish tells. */
-SH_MUST_CHECK sh_status sh_step_loss_run(sh_step_loss *loss, sh_step_stats *stats);
+/** Bring the embeddings of all ranks together, once all own shards are read. Collective. */
+SH_MUST_CHECK sh_status sh_step_loss_gather(sh_step_loss *loss);
+
+/** Mine the own anchors; what the own rows cost their classes. */
+SH_MUST_CHECK sh_status sh_step_loss_choose(sh_step_loss *loss);
+
+/** Bring what was chosen, of all ranks, together. Collective. */
+SH_MUST_CHECK sh_status sh_step_loss_exchange(sh_step_loss *loss);
+
+/** Loss and gradient of the step. */
+SH_MUST_CHECK sh_status sh_step_loss_apply(sh_step_loss *loss);
+
+/** Do losses work in the backend's memory? */
+bool sh_step_loss_stays(const sh_step_loss *loss);
 
 /** What an update is to judge the step by: the loss where it works in the backend's memory. */
 sh_optim_loss sh_step_loss_value(const sh_step_loss *loss);
 
-/** What sh_step_loss_run has left open, once the backend has been waited for since. */
-SH_MUST_CHECK sh_status sh_step_loss_finish(sh_step_loss *loss, sh_step_stats *stats);
+/** What the loss was, after apply; where it stays in the backend's memory, once the backend has
+ *  been waited for since.
+ *
+ *  stats  its loss and classes are written, the rest stays. The same on every rank
+ *  Embeddings or a loss that are not finite are SH_ERR_MISMATCH with stats->bad, on every rank. */
+SH_MUST_CHECK sh_status sh_step_loss_judge(const sh_step_loss *loss, sh_step_stats *stats);
 
-/** Put the gradient rows of an own shard, as of the last run, into `arena` as the cotangents of its
- *  outputs. */
+/** Put the gradient rows of an own shard, as of the last apply, into `arena` as the cotangents of
+ * its outputs. */
 SH_MUST_CHECK sh_status sh_step_loss_write(const sh_step_loss *loss, sh_program *program,
                                            const sh_step_outputs *outputs, int64_t first_slot,
                                            sh_buffer *arena);

@@ -3,6 +3,7 @@
 #ifndef SH_TRAINER_STEP_STATE_H
 #define SH_TRAINER_STEP_STATE_H
 
+#include "models/replay.h"
 #include "models/trained.h"
 #include "trainer/step.h"
 #include "trainer/step_loss.h"
@@ -34,6 +35,7 @@ struct sh_step {
     sh_reducer *reducer;
     sh_sized_program sizes[SH_STEP_MAX_SIZES];
     int n_sizes;
+    sh_replays replays; /* of the sections of a step that are launched together */
     int n_feature_slots;
     int64_t n_images; /* through the network */
 

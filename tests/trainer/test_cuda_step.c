@@ -142,43 +142,84 @@ static void for_each_loss(visitor *visit)
 
 /* ---- waiting ---- */
 
-static void expect_one_wait(const sh_step_config *given)
-{
-    sh_step_stats stats[2][N_STEPS];
-    char *weights[2];
+/** What steps have left behind. */
+typedef struct outcome {
+    sh_step_stats stats[N_STEPS];
+    char *weights;
     size_t n_bytes;
+} outcome;
 
-    for (int graphs = 0; graphs <= 1; graphs++) {
-        training t;
-        sh_step_config config = *given;
+/** Steps that wait once each. From the second on they play n_plays recordings, and launch and copy
+ *  nothing else but n_singles times. */
+static outcome run_steps(const sh_step_config *config, long n_plays, long n_singles)
+{
+    training t;
+    outcome o;
 
-        config.graphs = config.optim.recorded = graphs;
-        open_training(&t, &sh_backend_cuda, config);
-        for (int64_t i = 0; i < N_STEPS; i++) {
-            draw(&t, i);
-            long before = sh_emulator_waits();
+    open_training(&t, &sh_backend_cuda, *config);
+    for (int64_t i = 0; i < N_STEPS; i++) {
+        draw(&t, i);
+        long waits = sh_emulator_waits(), plays = sh_emulator_plays(),
+             singles = sh_emulator_singles();
 
-            must(run(&t, i, &stats[graphs][i]));
-            assert_int_equal(sh_emulator_waits() - before, 1);
-        }
-        weights[graphs] = weights_of(&t, &n_bytes);
-        close_training(&t);
+        must(run(&t, i, &o.stats[i]));
+        assert_int_equal(sh_emulator_waits() - waits, 1);
+        assert_int_equal(sh_emulator_plays() - plays, i > 0 ? n_plays : 0);
+        if (i > 0 && n_plays > 0) assert_int_equal(sh_emulator_singles() - singles, n_singles);
+        assert_true(o.stats[i].loss.loss > 0 && o.stats[i].grad_norm > 0);
     }
-    assert_memory_equal(weights[0], weights[1], n_bytes);
-    for (int i = 0; i < N_STEPS; i++) {
-        assert_memory_equal(&stats[0][i].loss, &stats[1][i].loss, sizeof(sh_loss_stats));
-        assert_memory_equal(&stats[0][i].classes, &stats[1][i].classes, sizeof(sh_class_stats));
-        assert_true(stats[0][i].grad_norm == stats[1][i].grad_norm && stats[0][i].grad_norm > 0);
-        assert_true(stats[0][i].loss.loss > 0);
-    }
-    free(weights[0]);
-    free(weights[1]);
+    o.weights = weights_of(&t, &o.n_bytes);
+    close_training(&t);
+    return o;
 }
 
-static void step__waits_for_the_device_once_whatever_the_loss_is(void **state)
+static void expect_same(const outcome *a, const outcome *b)
+{
+    assert_int_equal(a->n_bytes, b->n_bytes);
+    assert_memory_equal(a->weights, b->weights, a->n_bytes);
+    for (int i = 0; i < N_STEPS; i++) {
+        assert_memory_equal(&a->stats[i].loss, &b->stats[i].loss, sizeof(sh_loss_stats));
+        assert_memory_equal(&a->stats[i].classes, &b->stats[i].classes, sizeof(sh_class_stats));
+        assert_true(a->stats[i].grad_norm == b->stats[i].grad_norm);
+    }
+}
+
+static void expect_one_wait(const sh_step_config *given)
+{
+    /* Two shards: the forward phase of the first; that of the second, the loss, and the backward
+     * phase of the first; that of the second; the update. With two passes the forward phases are
+     * repeated, each with its backward phase. Singly: a shard's sum is copied, and two buckets are
+     * added up. */
+    enum { ONE_PASS = 4, TWO_PASSES = 5, SUMS = 4 };
+    sh_step_config config = *given;
+    outcome plain = run_steps(&config, 0, 0);
+
+    config.graphs = config.optim.recorded = true;
+    outcome recorded = run_steps(&config, ONE_PASS, SUMS);
+    config.passes = SH_PASSES_TWO;
+    outcome twice = run_steps(&config, TWO_PASSES, SUMS);
+
+    expect_same(&plain, &recorded);
+    expect_same(&plain, &twice);
+    free(plain.weights);
+    free(recorded.weights);
+    free(twice.weights);
+}
+
+static void step__waits_once_and_is_replayed_whatever_the_loss_is(void **state)
 {
     (void)state;
     for_each_loss(expect_one_wait);
+}
+
+static void step_of_one_shard__is_two_recordings(void **state)
+{
+    sh_step_config config = base_config();
+
+    (void)state;
+    config.n_shards = 1;
+    config.graphs = config.optim.recorded = true;
+    free(run_steps(&config, 2, 1).weights);
 }
 
 /* ---- what a step says ---- */
@@ -283,7 +324,8 @@ static int close_comm(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(step__waits_for_the_device_once_whatever_the_loss_is),
+        cmocka_unit_test(step__waits_once_and_is_replayed_whatever_the_loss_is),
+        cmocka_unit_test(step_of_one_shard__is_two_recordings),
         cmocka_unit_test(step__has_the_losses_of_the_host),
         cmocka_unit_test(bad_step__changes_nothing_and_says_what_it_says_on_the_host),
     };

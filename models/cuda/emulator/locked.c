@@ -118,15 +118,27 @@ out:
     return st;
 }
 
+typedef struct fetching {
+    void *host;
+    const void *from;
+    size_t n_bytes;
+} fetching;
+
+static void run_fetch(void *closure)
+{
+    const fetching *f = closure;
+
+    if (append(f->from, f->host, f->n_bytes, true) == SH_OK) memset(f->host, 0xFF, f->n_bytes);
+}
+
 sh_status sh_emulator_fetch(sh_queue queue, void *host, const void *from, size_t n_bytes)
 {
     sh_status st = SH_OK;
+    fetching f = {host, from, n_bytes};
 
-    SH_TRY(sh_emulator_refuse("a copy from the device"));
     SH_CHECK(queue == SH_QUEUE_COMPUTE && is_locked(host, n_bytes), SH_ERR_INTERNAL,
              "%zu bytes are fetched to memory that is not page-locked", n_bytes);
-    SH_TRY(append(from, host, n_bytes, true));
-    memset(host, 0xFF, n_bytes);
+    sh_emulator_queue(run_fetch, &f, sizeof(f));
 out:
     return st;
 }

@@ -42,6 +42,9 @@ bool sh_emulator_is_recording(void);
 /** How often recordings were played so far. */
 long sh_emulator_plays(void);
 
+/** How many kernels and copies were queued so far by themselves, in no recording. */
+long sh_emulator_singles(void);
+
 /** How often the host waited for what computes. */
 long sh_emulator_waits(void);
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /* Recordings as lists of what was launched, with copies of its arguments. As strict as a device
- * that captures a graph: what waits, copies or allocates meanwhile fails and spoils the recording.
- * (Copies within the device and from page-locked memory would be captured; nobody records them.) */
+ * that captures a graph: what waits or allocates meanwhile, or brings in, fails and spoils the
+ * recording. (Copies from page-locked memory would be captured; nobody records them.) */
 #include "models/cuda/record.h"
 
 #include <stdalign.h>
@@ -23,13 +23,14 @@ struct sh_recording {
 
 static sh_recording *recording; /* the one that is being made */
 static bool is_spoilt;
-static long n_plays;
+static long n_plays, n_singles;
 
 void sh_emulator_queue(void (*body)(void *closure), void *closure, size_t n_bytes)
 {
     command *c = NULL;
 
     if (recording == NULL) {
+        n_singles++;
         body(closure);
         return;
     }
@@ -63,6 +64,11 @@ bool sh_emulator_is_recording(void)
 long sh_emulator_plays(void)
 {
     return n_plays;
+}
+
+long sh_emulator_singles(void)
+{
+    return n_singles;
 }
 
 static void destroy(sh_recording **r)
