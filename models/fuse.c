@@ -285,13 +285,6 @@ static bool infers(const sh_program *p)
     return !c->training && !c->unfolded && p->n_nodes <= p->n_forward;
 }
 
-static bool mark_inference(sh_program *p, sh_node *conv)
-{
-    if (conv->op != SH_OP_CONV || !infers(p)) return false;
-    conv->attrs.inference = true;
-    return true;
-}
-
 /** The convolution that gives v for one reader alone and may end with what follows. */
 static sh_node *open_conv(sh_program *p, sh_value v)
 {
@@ -376,7 +369,6 @@ static const struct rule {
     const char *name;
     bool (*rewrite)(sh_program *p, sh_node *anchor);
 } rules[] = {
-    {"conv of inference", mark_inference},
     {"bn + add", add_into_bn},
     {"bn + act", act_into_bn},
     {"act_grad + bn_grad", act_grad_into_bn_grad},

@@ -227,8 +227,7 @@ typedef struct sh_op_attrs {
     int dilation[2]; /* 1 = dense */
     int pad[4];      /* top, left, bottom, right */
     int groups;
-    int inference; /* CONV: never learned from, so that it may round otherwise than in training */
-    int kernel[2]; /* of pools; ADAPTIVE_POOL: height and width of the output */
+    int kernel[2];     /* of pools; ADAPTIVE_POOL: height and width of the output */
     int count_padding; /* MEAN_POOL, MAX_POOL */
     int heads;         /* ATTENTION */
     int index;         /* TAKE_TOKEN */

@@ -127,6 +127,36 @@ sh_cpu_finish sh_cpu_conv_finish(const sh_cpu_conv *c, const float *bias, const 
     return f;
 }
 
+const float *sh_cpu_conv_pad_bias(const sh_cpu_conv *c, const float *bias, float *padded)
+{
+    int64_t n = c->y->dims[1];
+
+    if (bias == NULL) return NULL;
+    memset(padded, 0, (size_t)sh_cpu_blocks(n) * 16 * sizeof(float));
+    return memcpy(padded, bias, (size_t)n * sizeof(float));
+}
+
+void sh_cpu_conv_sum_dbias(const sh_cpu_conv *c, const void *dy, float *dbias)
+{
+    const sh_cpu_simd *simd = sh_cpu_simd_get();
+    int64_t n_channels = c->y->dims[1], blocks = sh_cpu_blocks(n_channels);
+    int64_t pixels = c->y->dims[2] * c->y->dims[3];
+    size_t slab = (size_t)pixels * 16 * sh_dtype_size(c->y->dtype);
+
+#pragma omp parallel for schedule(static)
+    for (int64_t b = 0; b < blocks; b++) {
+        double sum[16] = {0};
+        for (int64_t n = 0; n < c->y->dims[0]; n++) {
+            float part[16];
+            simd->pool((const char *)dy + (size_t)(n * blocks + b) * slab, pixels, c->y->dtype,
+                       part);
+            for (int i = 0; i < 16; i++) sum[i] += (double)part[i];
+        }
+        for (int64_t o = b * 16; o < b * 16 + 16 && o < n_channels; o++)
+            dbias[o] = (float)sum[o - b * 16];
+    }
+}
+
 const char *sh_cpu_conv_why_not(const sh_cpu_conv *c)
 {
     if (!sh_cpu_is_blocked(c->x) || !sh_cpu_is_blocked(c->y)) return "not in blocks of 16 channels";

@@ -42,6 +42,13 @@ sh_cpu_conv_norms sh_cpu_conv_norms_make(const sh_cpu_conv *c, const sh_cpu_conv
 /** What ends the convolution's result; bias and residual at its first element, or NULL. */
 sh_cpu_finish sh_cpu_conv_finish(const sh_cpu_conv *c, const float *bias, const void *residual);
 
+/** The bias, in `padded` of 16 floats a block of y, zeros behind its end; NULL where there is none.
+ */
+const float *sh_cpu_conv_pad_bias(const sh_cpu_conv *c, const float *bias, float *padded);
+
+/** dbias: the sums of dy, image by image. */
+void sh_cpu_conv_sum_dbias(const sh_cpu_conv *c, const void *dy, float *dbias);
+
 /** Reasons that hold for every kernel on blocked activations, or NULL. */
 const char *sh_cpu_conv_why_not(const sh_cpu_conv *c);
 

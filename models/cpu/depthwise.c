@@ -118,12 +118,7 @@ static run start(const sh_node_desc *d, const plan *p, const sh_kernel_args *arg
     r.norms = sh_cpu_conv_norms_make(&p->conv, &r.data, r.scratch + p->norms_at);
     r.weights = args->packed;
     r.dweights = (float *)(r.scratch + p->dw_at);
-    if (r.data.bias) {
-        float *bias = (float *)(r.scratch + p->bias_at);
-        memset(bias, 0, (size_t)p->n_blocks * 16 * sizeof(float));
-        memcpy(bias, r.data.bias, (size_t)p->conv.y->dims[1] * sizeof(float));
-        r.bias = bias;
-    }
+    r.bias = sh_cpu_conv_pad_bias(&p->conv, r.data.bias, (float *)(r.scratch + p->bias_at));
     return r;
 }
 

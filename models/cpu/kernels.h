@@ -12,7 +12,8 @@ extern const sh_kernel sh_cpu_conv_pointwise, sh_cpu_conv_grad_x_pointwise,
 extern const sh_kernel sh_cpu_conv_depthwise, sh_cpu_conv_grad_x_depthwise,
     sh_cpu_conv_grad_w_depthwise, sh_cpu_conv_grad_depthwise;
 extern const sh_kernel sh_cpu_conv_patches, sh_cpu_conv_grad_w_patches;
-extern const sh_kernel sh_cpu_conv_winograd;
+extern const sh_kernel sh_cpu_conv_winograd, sh_cpu_conv_grad_x_winograd,
+    sh_cpu_conv_grad_w_winograd;
 extern const sh_kernel sh_cpu_conv_onednn, sh_cpu_conv_grad_x_onednn, sh_cpu_conv_grad_w_onednn;
 extern const sh_kernel sh_cpu_conv_onednn_any, sh_cpu_conv_grad_x_onednn_any,
     sh_cpu_conv_grad_w_onednn_any;

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * Dense and grouped convolutions by oneDNN, in three variants: with operands where they stand,
- * taken only where oneDNN has a compiled (jit, brgemm) implementation for these layouts; with
- * oneDNN's own choice of layouts and reorders around, for shapes that the first cannot do; and in
- * inference by Winograd's algorithm, which multiplies a quarter as often for 3x3.
+ * Dense and grouped convolutions by oneDNN, in two variants: with operands where they stand, taken
+ * only where oneDNN has a compiled (jit, brgemm) implementation for these layouts; and with
+ * oneDNN's own choice of layouts and reorders around, for shapes that the first cannot do.
  *
  * Blocked tensors are described to oneDNN with their padding channels as ordinary ones: these hold
  * zeros, and so does the padding of the weights, so that they stay zero and oneDNN need not touch
@@ -17,9 +16,7 @@
 #include <stdlib.h>
 
 typedef enum pass { FORWARD, BACKWARD_X, BACKWARD_W } pass;
-typedef enum variant { DIRECT, ANY, WINOGRAD } variant;
-
-enum { MAX_WINOGRAD_BYTES = 64 << 20 };
+typedef enum variant { DIRECT, ANY } variant;
 
 static dnnl_engine_t engine;
 static dnnl_stream_t stream;
@@ -175,8 +172,6 @@ static sh_status describe_primitive(const shapes *s, variant how, described *out
     dnnl_primitive_attr_t attributes = NULL;
     dnnl_convolution_desc_t desc;
     const dnnl_dims_t bias_dims = {s->y_dims[1]};
-    dnnl_alg_kind_t algorithm =
-        how == WINOGRAD ? dnnl_convolution_winograd : dnnl_convolution_direct;
 
     DN_CHECK(dnnl_memory_desc_init_by_tag(&x, 4, s->x_dims, s->type,
                                           how == ANY ? dnnl_format_tag_any : tag_of(s->x)));
@@ -188,8 +183,8 @@ static sh_status describe_primitive(const shapes *s, variant how, described *out
     DN_CHECK(dnnl_memory_desc_init_by_tag(&bias, 1, bias_dims, dnnl_f32, dnnl_a));
     const dnnl_memory_desc_t *b = s->has_bias ? &bias : NULL;
     DN_CHECK(dnnl_dilated_convolution_forward_desc_init(
-        &desc, dnnl_forward_training, algorithm, &x, &w, s->pass == FORWARD ? b : NULL, &y,
-        s->strides, s->dilation, s->pad_begin, s->pad_end));
+        &desc, dnnl_forward_training, dnnl_convolution_direct, &x, &w,
+        s->pass == FORWARD ? b : NULL, &y, s->strides, s->dilation, s->pad_begin, s->pad_end));
     SH_TRY(make_attributes(s->pass == FORWARD ? s->act : SH_ACT_NONE, &attributes));
     DN_CHECK(dnnl_primitive_desc_create(&forward, &desc, attributes, engine, NULL));
     if (s->pass == FORWARD) {
@@ -256,8 +251,6 @@ static const char *why_not(const sh_node_desc *d, variant how)
         reason = "oneDNN has only its reference";
     else if (how == DIRECT && strstr(name, "gemm:"))
         reason = "oneDNN has only plain matrix products for these layouts";
-    else if (how == WINOGRAD && scratch_bytes_of(found.pd) > MAX_WINOGRAD_BYTES)
-        reason = "transformed maps beyond the caches";
     dnnl_primitive_desc_destroy(found.pd);
     return reason;
 }
@@ -270,20 +263,6 @@ static const char *why_not_direct(const sh_node_desc *d)
 static const char *why_not_any(const sh_node_desc *d)
 {
     return why_not(d, ANY);
-}
-
-/** Its tiles are 4x4 pixels of the result; on maps that fill them badly nothing is won. Nor is much
- *  by layers of few channels, which stand first, so that all others amplify their roundings. */
-static const char *why_not_winograd(const sh_node_desc *d)
-{
-    const int64_t *w = d->in[SH_CONV_W]->dims, *y = d->out[SH_CONV_Y]->dims;
-    int64_t in_tiles = ((y[2] + 3) / 4 * 4) * ((y[3] + 3) / 4 * 4);
-
-    if (!d->attrs->inference) return "not inference";
-    if (w[2] != 3 || w[3] != 3) return "not 3x3";
-    if (2 * in_tiles > 3 * y[2] * y[3]) return "a map of few whole tiles";
-    if (w[0] < 64 || w[1] < 64) return "few channels";
-    return why_not(d, WINOGRAD);
 }
 
 /* ---- preparation ---- */
@@ -443,11 +422,6 @@ static sh_status prepare_any(const sh_node_desc *d, void **state, size_t *scratc
     return prepare(d, ANY, state, scratch_bytes);
 }
 
-static sh_status prepare_winograd(const sh_node_desc *d, void **state, size_t *scratch_bytes)
-{
-    return prepare(d, WINOGRAD, state, scratch_bytes);
-}
-
 /* ---- running ---- */
 
 /** Weights of padded channels, [groups][out][in][taps], from or to the parameter's own shape. */
@@ -600,7 +574,6 @@ static const char *describe(void *state)
         .prepare = prepare_##variant, .packed_bytes = packed_bytes, .pack = pack, .run = function, \
         .release = release, .describe = describe                                                   \
     }
-const sh_kernel sh_cpu_conv_winograd = ONEDNN(SH_OP_CONV, winograd, run_forward);
 const sh_kernel sh_cpu_conv_onednn = ONEDNN(SH_OP_CONV, direct, run_forward);
 const sh_kernel sh_cpu_conv_grad_x_onednn = ONEDNN(SH_OP_CONV_GRAD_X, direct, run_forward);
 const sh_kernel sh_cpu_conv_grad_w_onednn = ONEDNN(SH_OP_CONV_GRAD_W, direct, run_backward_w);

@@ -344,25 +344,6 @@ static void finish_dw(const run *r)
     }
 }
 
-/** dbias = sums of dy, image by image. */
-static void finish_dbias(const run *r)
-{
-    const plan *p = r->p;
-
-#pragma omp parallel for schedule(static)
-    for (int64_t b = 0; b < p->out_blocks; b++) {
-        double sum[16] = {0};
-        for (int64_t n = 0; n < p->n_images; n++) {
-            float part[16];
-            p->simd->pool(sh_cpu_pw_pixel(p, r->data.dy, p->out_blocks, n, b, 0), p->hw, p->dtype,
-                          part);
-            for (int i = 0; i < 16; i++) sum[i] += (double)part[i];
-        }
-        for (int64_t o = b * 16; o < b * 16 + 16 && o < p->conv.y->dims[1]; o++)
-            r->data.dbias[o] = (float)sum[o - b * 16];
-    }
-}
-
 static run start(const sh_node_desc *d, const plan *p, const sh_kernel_args *args)
 {
     run r = {.p = p,
@@ -371,12 +352,7 @@ static run start(const sh_node_desc *d, const plan *p, const sh_kernel_args *arg
              .panels = args->packed};
 
     r.norms = sh_cpu_conv_norms_make(&p->conv, &r.data, r.scratch + p->norms_at);
-    if (r.data.bias) {
-        float *bias = (float *)(r.scratch + p->bias_at);
-        memset(bias, 0, (size_t)p->out_blocks * 16 * sizeof(float));
-        memcpy(bias, r.data.bias, (size_t)p->conv.y->dims[1] * sizeof(float));
-        r.bias = bias;
-    }
+    r.bias = sh_cpu_conv_pad_bias(&p->conv, r.data.bias, (float *)(r.scratch + p->bias_at));
     return r;
 }
 
@@ -400,7 +376,7 @@ static sh_status run_backward(const sh_node_desc *d, void *state, const sh_kerne
 
     run_items(&r, false);
     if (p->conv.wants_dw) finish_dw(&r);
-    if (p->conv.wants_dbias) finish_dbias(&r);
+    if (p->conv.wants_dbias) sh_cpu_conv_sum_dbias(&p->conv, r.data.dy, r.data.dbias);
     if (p->conv.has_sums)
         sh_cpu_finish_sums((sh_cpu_grad_sums *)(r.scratch + p->records_at), p->n_items, n_in,
                            r.data.x_var, p->conv.attrs->eps, r.data.dgamma, r.data.dbeta);

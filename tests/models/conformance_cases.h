@@ -106,8 +106,11 @@ static const conv_shape conv_shapes[] = {
     {4, 24, 5, 5, 8, 5, 1, 1, 1, {2, 2, 2, 2}, false},
     {2, 24, 7, 7, 36, 3, 1, 1, 3, {1, 1, 1, 1}, false},
     {1, 32, 7, 7, 64, 3, 1, 1, 2, {1, 1, 1, 1}, false},
-    {3, 64, 11, 8, 80, 3, 1, 1, 1, {1, 1, 1, 1}, false}, /* in inference by Winograd's algorithm */
+    {3, 64, 11, 8, 80, 3, 1, 1, 1, {1, 1, 1, 1}, false}, /* by Winograd's algorithm */
     {1, 72, 15, 8, 64, 3, 1, 1, 1, {1, 1, 1, 1}, false},
+    {2, 33, 12, 17, 40, 3, 1, 1, 1, {0}, false},
+    {3, 40, 9, 6, 33, 3, 1, 1, 1, {0, 2, 1, 0}, false},
+    {5, 32, 13, 11, 144, 3, 1, 1, 1, {1, 1, 1, 1}, false}, /* more tiles than at a time */
 };
 
 static int64_t conv_side(const conv_shape *s, int64_t side, int before, int after)
@@ -250,7 +253,6 @@ static void add_conv_forms(suite *s, const conv_shape *shape, sh_dtype dtype)
     add_conv(&k, false, false, false);
     add_conv(&k, true, false, true);
     static const sh_act results[3] = {SH_ACT_RELU, SH_ACT_RELU6, SH_ACT_SILU};
-    k.attrs.inference = true;
     for (int i = 0; i < 3; i++) {
         k.attrs.y_act = results[i];
         add_conv(&k, i != 1, i == 2, false);
@@ -258,7 +260,6 @@ static void add_conv_forms(suite *s, const conv_shape *shape, sh_dtype dtype)
     }
     k.attrs.y_act = SH_ACT_NONE;
     add_finished(&k, false, true);
-    k.attrs.inference = false;
     add_fold(&k, false);
     add_fold(&k, true);
     add_conv_grad_x(&k);

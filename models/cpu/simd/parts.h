@@ -56,7 +56,9 @@ SH_INLINE void moments_add(sh_cpu_moments *m, const vf *sum, const vf *square, c
     X(tile_load) X(tile_load_grad) X(tile_pair) X(pack) \
     X(panel_blocks) X(tile_product) X(tile_outer) X(product_tiles) \
     X(outer_tiles) X(tile_store) X(tile_store_grad) \
-    X(se_squeeze) X(se_excite) X(se_factor_grad) X(se_grad)
+    X(se_squeeze) X(se_excite) X(se_factor_grad) X(se_grad) \
+    X(winograd_load) X(winograd_load_grad) X(winograd_store) \
+    X(winograd_pack) X(winograd_unpack)
 /* clang-format on */
 #define SH_SIMD_DECLARE(slot) extern __typeof__(*((sh_cpu_simd *)0)->slot) SH_SIMD(slot);
 SH_SIMD_SLOTS(SH_SIMD_DECLARE)

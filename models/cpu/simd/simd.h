@@ -86,6 +86,14 @@ typedef struct sh_cpu_dw {
     sh_cpu_finish finish; /* of y, forward; without residual */
 } sh_cpu_dw;
 
+/** A map cut into tiles for Winograd's F(2x2, 3x3): tile t reads the 4x4 pixels from row
+ *  2 (t / tiles_x) - pad[0] and column 2 (t % tiles_x) - pad[1] on, and gives 2x2 results. */
+typedef struct sh_cpu_winograd {
+    int64_t h, w, oh, ow, tiles_x;
+    int pad[2];  /* top and left */
+    bool stream; /* write results past the caches */
+} sh_cpu_winograd;
+
 typedef struct sh_cpu_simd {
     const char *name;
     const sh_cpu_maps *maps;
@@ -175,6 +183,23 @@ typedef struct sh_cpu_simd {
     /** How often a product, and an outer product, of this size fetch ahead. */
     int64_t (*product_tiles)(int64_t pixels, int64_t n_blocks);
     int64_t (*outer_tiles)(int64_t pixels, int64_t in_blocks, int64_t out_blocks, sh_dtype dtype);
+    /* ---- 3x3 convolution by Winograd's F(2x2, 3x3): the products of tiles above, at each of 16
+     * positions; `stride` is that of positions, in floats ---- */
+    /** n tiles of a slab, from tile `first` on, to to[16][n][16]. */
+    void (*winograd_load)(const sh_cpu_winograd *c, const float *x, int64_t first, int64_t n,
+                          float *to, int64_t stride);
+    /** The same for the gradient of a slab of results. */
+    void (*winograd_load_grad)(const sh_cpu_winograd *c, const float *dy, int64_t first, int64_t n,
+                               float *to, int64_t stride);
+    /** The products from[16][n][16] of n tiles to a slab, finished (without residual). */
+    void (*winograd_store)(const sh_cpu_winograd *c, const float *from, int64_t stride,
+                           int64_t first, int64_t n, const sh_cpu_finish *finish, float *y);
+    /** As `pack`, of weights w[out][k][3][3], for each position; turned: by half a turn. */
+    void (*winograd_pack)(const float *w, int64_t n_out, int64_t n_k, int64_t out_stride,
+                          int64_t k_stride, bool turned, int64_t first, float *packed,
+                          int64_t stride);
+    /** Summed products of x and dy, [16][16 outputs], to the gradient of nine taps, [9][16]. */
+    void (*winograd_unpack)(const float *products, int64_t stride, float *taps);
     /** A block of c to a slab, finished; or with moments, which are of what was stored, c + bias.
      */
     void (*tile_store)(const float *c, int64_t pixels, const sh_cpu_finish *finish, void *y,
