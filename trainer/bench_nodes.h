@@ -33,7 +33,8 @@ void sh_bench_print_node(const sh_bench_node *node);
 
 /** Sum over all convolution passes (forward, gradient of the weights, gradient of the input except
  *  of images) of max(operations / peak, bytes of x and y / bandwidth where above
- *  SH_BENCH_CACHED_BYTES), in seconds: what the convolutions alone must take. */
+ *  SH_BENCH_CACHED_BYTES), in seconds: what direct convolutions alone must take. Those that need
+ * fewer operations (Winograd's algorithm) can take less. */
 double sh_bench_roofline(const sh_program *program, sh_dtype dtype, double flops_per_second,
                          double bytes_per_second);
 

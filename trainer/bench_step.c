@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
  * `shoal bench step`: a whole training step - forward, semi-hard triplet loss, backward, Adam - as
- * training runs it (trainer/step.h), against the roofline of its convolutions with peaks measured
- * here and now, and against the same nodes run one by one with cold caches.
+ * training runs it (trainer/step.h), against the roofline of its convolutions, as direct ones, with
+ * peaks measured here and now, and against the same nodes run one by one with cold caches.
  *
  * Whole steps are timed by the host, one after another: each ends when its update has been
  * computed. What is run singly is timed by the backend's clock.
@@ -211,8 +211,8 @@ static void print_table(const bench *b, const result *r)
            p->triad_bytes * 1e-9, b->meter->peaks_of);
     printf("whole step             %8.3f ms/image, median of %lld steps (best %.3f, mean %.3f)\n",
            step, (long long)b->repeats, r->best_step_ms * per_image, r->mean_step_ms * per_image);
-    printf("roofline, these peaks  %8.3f ms/image: %.0f %% reached\n", r->roofline_ms * per_image,
-           100 * r->roofline_ms / r->step_ms);
+    printf("roofline, these peaks  %8.3f ms/image: %.0f %% (direct convolutions)\n",
+           r->roofline_ms * per_image, 100 * r->roofline_ms / r->step_ms);
     if (b->device[0] == '\0')
         printf(
             "roofline, reference    %8.3f ms/image (234 GFLOP/s f32, 468 bf16, 40 GB/s): %.0f %%\n",
