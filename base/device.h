@@ -50,7 +50,11 @@ typedef struct sh_device {
                           int n_inputs, int depth, int64_t n);
 
     /* What follows is for working beside the host; the host's own table (comm/host.c) has none of
-     * it, and the first five are for those who bring data in and out, not for comm. */
+     * it, and the first six are for those who reserve memory and bring data in and out, not for
+     * comm. */
+
+    /** What can still be allocated. */
+    sh_status (*free_bytes)(size_t *n_bytes);
 
     /** Page-locked memory of the host, which the device reads by itself. */
     sh_status (*alloc_host)(size_t n_bytes, void **memory);

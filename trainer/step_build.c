@@ -137,15 +137,21 @@ static void plan_buckets(sh_step *step)
     for (int s = 0; s < step->n_sizes; s++) find_stops(&step->sizes[s], n);
 }
 
-/* Keep the activations of all own shards where they fit into half of the memory that is free now.
- */
-static bool needs_two_passes(const sh_step *step, size_t arena_bytes)
+/* Keep the activations of all own shards where they fit into half of the memory that is free now:
+ * the device's, or this rank's share of the host's. */
+static sh_status choose_passes(sh_step *step, size_t arena_bytes)
 {
+    sh_status st = SH_OK;
+    const sh_device *device = step->config.backend->device;
     size_t n_own = (size_t)(step->shard_end - step->shard_begin);
+    size_t room = (size_t)sh_cpu_memory_bytes() / (size_t)sh_comm_local_size(step->comm);
 
-    if (step->config.passes != SH_PASSES_AUTO) return step->config.passes == SH_PASSES_TWO;
-    return n_own > 1 && arena_bytes * n_own > (size_t)sh_cpu_memory_bytes() / 2 /
-                                                  (size_t)sh_comm_local_size(step->comm);
+    if (device != NULL) SH_TRY(device->free_bytes(&room));
+    step->two_passes =
+        step->config.passes == SH_PASSES_TWO ||
+        (step->config.passes == SH_PASSES_AUTO && n_own > 1 && arena_bytes * n_own > room / 2);
+out:
+    return st;
 }
 
 static sh_status reserve_arenas(sh_step *step)
@@ -159,7 +165,7 @@ static sh_status reserve_arenas(sh_step *step)
 
         if (b > bytes) bytes = b;
     }
-    step->two_passes = needs_two_passes(step, bytes);
+    SH_TRY(choose_passes(step, bytes));
     step->n_arenas = step->two_passes ? 1 : step->shard_end - step->shard_begin;
     step->arenas = calloc((size_t)step->n_arenas, sizeof(sh_buffer *));
     SH_CHECK(step->arenas != NULL, SH_ERR_NO_MEMORY, "%d arenas", step->n_arenas);

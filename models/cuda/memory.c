@@ -281,22 +281,31 @@ out:
     return st;
 }
 
+static sh_status free_bytes(size_t *n_bytes)
+{
+    sh_status st = SH_OK;
+    size_t all_bytes = 0;
+
+    SH_TRY(sh_cuda_enter());
+    SH_TRY(check(cudaMemGetInfo(n_bytes, &all_bytes), "asking for its memory"));
+out:
+    return st;
+}
+
 sh_status sh_cuda_get_sizes(sh_cuda_sizes *out)
 {
     enum { MOST_STREAM_BYTES = 1 << 30, SHARE = 8 };
     sh_status st = SH_OK;
-    size_t free_bytes = 0, all_bytes = 0;
+    size_t room = 0;
     int cache_bytes = 0;
 
-    SH_TRY(sh_cuda_enter());
-    SH_TRY(check(cudaMemGetInfo(&free_bytes, &all_bytes), "asking for its memory"));
+    SH_TRY(free_bytes(&room));
     SH_TRY(check(cudaDeviceGetAttribute(&cache_bytes, cudaDevAttrL2CacheSize, device),
                  "asking for its cache"));
-    *out =
-        (sh_cuda_sizes){.cache_bytes = (size_t)cache_bytes,
-                        .stream_bytes = free_bytes / SHARE < MOST_STREAM_BYTES ? free_bytes / SHARE
-                                                                               : MOST_STREAM_BYTES,
-                        .product = {16384, 4096, 4096}};
+    *out = (sh_cuda_sizes){.cache_bytes = (size_t)cache_bytes,
+                           .stream_bytes =
+                               room / SHARE < MOST_STREAM_BYTES ? room / SHARE : MOST_STREAM_BYTES,
+                           .product = {16384, 4096, 4096}};
 out:
     return st;
 }
@@ -419,6 +428,7 @@ const sh_device sh_cuda_device = {.alloc = alloc_memory,
                                   .copy_in = copy_in,
                                   .add = sh_cuda_sum_add,
                                   .tree_sum = sh_cuda_sum_tree,
+                                  .free_bytes = free_bytes,
                                   .alloc_host = alloc_host,
                                   .free_host = free_host,
                                   .send = send,

@@ -184,13 +184,14 @@ static void expect_same(const outcome *a, const outcome *b)
     }
 }
 
+/* Recordings of two shards: the forward phase of the first; that of the second, the loss, and the
+ * backward phase of the first; that of the second; the update. With two passes the forward phases
+ * are repeated, each with its backward phase. Singly: a shard's sum is copied, and two buckets are
+ * added up. */
+enum { ONE_PASS = 4, TWO_PASSES = 5, SUMS = 4 };
+
 static void expect_one_wait(const sh_step_config *given)
 {
-    /* Two shards: the forward phase of the first; that of the second, the loss, and the backward
-     * phase of the first; that of the second; the update. With two passes the forward phases are
-     * repeated, each with its backward phase. Singly: a shard's sum is copied, and two buckets are
-     * added up. */
-    enum { ONE_PASS = 4, TWO_PASSES = 5, SUMS = 4 };
     sh_step_config config = *given;
     outcome plain = run_steps(&config, 0, 0);
 
@@ -220,6 +221,19 @@ static void step_of_one_shard__is_two_recordings(void **state)
     config.n_shards = 1;
     config.graphs = config.optim.recorded = true;
     free(run_steps(&config, 2, 1).weights);
+}
+
+static void step__takes_two_passes_where_the_device_has_no_room_for_one(void **state)
+{
+    sh_step_config config = base_config();
+
+    (void)state;
+    config.graphs = config.optim.recorded = true;
+    config.passes = SH_PASSES_AUTO;
+    free(run_steps(&config, ONE_PASS, SUMS).weights);
+    sh_emulator_set_free_bytes(1 << 12);
+    free(run_steps(&config, TWO_PASSES, SUMS).weights);
+    sh_emulator_set_free_bytes(SIZE_MAX);
 }
 
 /* ---- what a step says ---- */
@@ -326,6 +340,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(step__waits_once_and_is_replayed_whatever_the_loss_is),
         cmocka_unit_test(step_of_one_shard__is_two_recordings),
+        cmocka_unit_test(step__takes_two_passes_where_the_device_has_no_room_for_one),
         cmocka_unit_test(step__has_the_losses_of_the_host),
         cmocka_unit_test(bad_step__changes_nothing_and_says_what_it_says_on_the_host),
     };

@@ -275,11 +275,25 @@ static sh_status follow(sh_queue queue, const sh_mark *mark)
     return SH_OK;
 }
 
+static size_t room = SIZE_MAX;
+
+void sh_emulator_set_free_bytes(size_t n_bytes)
+{
+    room = n_bytes;
+}
+
+static sh_status free_bytes(size_t *n_bytes)
+{
+    *n_bytes = room;
+    return SH_OK;
+}
+
 const sh_device sh_cuda_device = {.alloc = alloc_counted,
                                   .free = free_counted,
                                   .copy_in = copy_in,
                                   .add = sh_cuda_sum_add,
                                   .tree_sum = sh_cuda_sum_tree,
+                                  .free_bytes = free_bytes,
                                   .alloc_host = sh_emulator_alloc_host,
                                   .free_host = sh_emulator_free_host,
                                   .send = sh_emulator_send,

@@ -48,6 +48,9 @@ long sh_emulator_singles(void);
 /** How often the host waited for what computes. */
 long sh_emulator_waits(void);
 
+/** What the device says that can still be allocated; everything, unless a test says otherwise. */
+void sh_emulator_set_free_bytes(size_t n_bytes);
+
 SH_C_END
 
 #endif
