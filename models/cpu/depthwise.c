@@ -32,14 +32,6 @@ static const char *why_not(const sh_node_desc *d)
     return sh_cpu_conv_why_not(&c);
 }
 
-static size_t take(size_t *at, size_t n_bytes)
-{
-    size_t here = *at;
-
-    *at += sh_cpu_align(n_bytes);
-    return here;
-}
-
 static sh_status prepare(const sh_node_desc *d, void **state, size_t *scratch_bytes)
 {
     sh_status st = SH_OK;
@@ -71,11 +63,11 @@ static sh_status prepare(const sh_node_desc *d, void **state, size_t *scratch_by
     size_t records = (size_t)(p->n_images * p->n_blocks);
     p->thread_bytes = sh_cpu_align((size_t)p->simd->dw_rows(&p->dw) * sizeof(float));
     p->packed_bytes = p->conv.wants_dx || !p->conv.wants_dw ? taps : 0;
-    p->bias_at = take(&at, (size_t)p->n_blocks * 16 * sizeof(float));
-    p->norms_at = take(&at, sh_cpu_conv_norm_bytes(&p->conv));
-    p->records_at = take(&at, records * sizeof(sh_cpu_moments));
-    p->dw_at = take(&at, p->conv.wants_dw ? (size_t)p->n_images * taps : 0);
-    p->threads_at = take(&at, (size_t)p->n_threads * p->thread_bytes);
+    p->bias_at = sh_cpu_take(&at, (size_t)p->n_blocks * 16 * sizeof(float));
+    p->norms_at = sh_cpu_take(&at, sh_cpu_conv_norm_bytes(&p->conv));
+    p->records_at = sh_cpu_take(&at, records * sizeof(sh_cpu_moments));
+    p->dw_at = sh_cpu_take(&at, p->conv.wants_dw ? (size_t)p->n_images * taps : 0);
+    p->threads_at = sh_cpu_take(&at, (size_t)p->n_threads * p->thread_bytes);
     *scratch_bytes = at;
     *state = p;
 out:

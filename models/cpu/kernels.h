@@ -72,6 +72,15 @@ static inline size_t sh_cpu_align(size_t n_bytes)
     return (n_bytes + 63) / 64 * 64;
 }
 
+/** Where n_bytes of scratch begin that is laid out piece by piece; *at goes on behind them. */
+static inline size_t sh_cpu_take(size_t *at, size_t n_bytes)
+{
+    size_t here = *at;
+
+    *at += sh_cpu_align(n_bytes);
+    return here;
+}
+
 /** Is this an activation in 16-channel blocks, f32 or bf16? */
 bool sh_cpu_is_blocked(const sh_tensor_desc *d);
 

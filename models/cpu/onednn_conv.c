@@ -285,14 +285,6 @@ typedef struct plan {
     bool pads_weights;
 } plan;
 
-static size_t take(size_t *at, size_t n_bytes)
-{
-    size_t here = *at;
-
-    *at += sh_cpu_align(n_bytes);
-    return here;
-}
-
 static sh_status make_reorder(const dnnl_memory_desc_t *from, const dnnl_memory_desc_t *to,
                               reorder *out)
 {
@@ -392,17 +384,17 @@ static sh_status prepare(const sh_node_desc *d, variant how, void **state, size_
     for (int i = 0; i < s->w_rank; i++) plain *= (size_t)s->w_dims[i];
     p->pads_weights =
         stored_channels(s->x) != s->x->dims[1] || stored_channels(s->y) != s->y->dims[1];
-    p->w_plain_at = p->pads_weights ? take(&at, plain) : SIZE_MAX;
+    p->w_plain_at = p->pads_weights ? sh_cpu_take(&at, plain) : SIZE_MAX;
     bool reads_w = s->pass != BACKWARD_W;
     p->packed_bytes = reads_w ? dnnl_memory_desc_get_size(&found.w) : 0;
-    p->w_at = reads_w ? SIZE_MAX : take(&at, dnnl_memory_desc_get_size(&found.w));
-    p->bias_at = take(&at, (size_t)s->y_dims[1] * sizeof(float));
+    p->w_at = reads_w ? SIZE_MAX : sh_cpu_take(&at, dnnl_memory_desc_get_size(&found.w));
+    p->bias_at = sh_cpu_take(&at, (size_t)s->y_dims[1] * sizeof(float));
     bool is_out[3] = {p->shapes.pass == BACKWARD_X, false, p->shapes.pass == FORWARD};
     bool x_moves = p->x_in.primitive || (is_out[0] && p->out.primitive);
     bool y_moves = p->y_in.primitive || (is_out[2] && p->out.primitive);
-    p->x_at = x_moves ? take(&at, dnnl_memory_desc_get_size(&found.x)) : SIZE_MAX;
-    p->y_at = y_moves ? take(&at, dnnl_memory_desc_get_size(&found.y)) : SIZE_MAX;
-    p->scratchpad_at = take(&at, scratch_bytes_of(found.pd));
+    p->x_at = x_moves ? sh_cpu_take(&at, dnnl_memory_desc_get_size(&found.x)) : SIZE_MAX;
+    p->y_at = y_moves ? sh_cpu_take(&at, dnnl_memory_desc_get_size(&found.y)) : SIZE_MAX;
+    p->scratchpad_at = sh_cpu_take(&at, scratch_bytes_of(found.pd));
     *scratch_bytes = at;
     *state = p;
     p = NULL;

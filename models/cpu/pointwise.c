@@ -59,14 +59,6 @@ static void lay_out_work(plan *p)
     p->max_pixels = p->group > 1 ? p->group * p->hw : (p->hw + p->tiles - 1) / p->tiles + 1;
 }
 
-static size_t take(size_t *at, size_t n_bytes)
-{
-    size_t here = *at;
-
-    *at += sh_cpu_align(n_bytes);
-    return here;
-}
-
 static void lay_out_scratch(plan *p, size_t *scratch_bytes)
 {
     const sh_cpu_conv *c = &p->conv;
@@ -88,10 +80,10 @@ static void lay_out_scratch(plan *p, size_t *scratch_bytes)
     p->dw_at = p->ahead_at + sh_cpu_align(pieces * sizeof(*((sh_cpu_ahead *)0)->pieces));
     p->thread_bytes = p->dw_at + (c->wants_dw ? weights * sizeof(float) : 0);
 
-    p->bias_at = take(&at, (size_t)p->out_blocks * 16 * sizeof(float));
-    p->norms_at = take(&at, sh_cpu_conv_norm_bytes(c));
-    p->records_at = take(&at, (size_t)(p->n_items * record_blocks) * record);
-    p->threads_at = take(&at, (size_t)p->n_threads * p->thread_bytes);
+    p->bias_at = sh_cpu_take(&at, (size_t)p->out_blocks * 16 * sizeof(float));
+    p->norms_at = sh_cpu_take(&at, sh_cpu_conv_norm_bytes(c));
+    p->records_at = sh_cpu_take(&at, (size_t)(p->n_items * record_blocks) * record);
+    p->threads_at = sh_cpu_take(&at, (size_t)p->n_threads * p->thread_bytes);
     *scratch_bytes = at;
 }
 

@@ -52,14 +52,6 @@ static const char *why_not(const sh_node_desc *d)
 
 /* ---- preparation ---- */
 
-static size_t take(size_t *at, size_t n_bytes)
-{
-    size_t here = *at;
-
-    *at += sh_cpu_align(n_bytes);
-    return here;
-}
-
 static int64_t parts_of(int64_t n, int64_t part)
 {
     return (n + part - 1) / part;
@@ -127,8 +119,8 @@ static sh_status prepare(const sh_node_desc *d, void **state, size_t *scratch_by
         deal_channels(p);
     else
         deal_tiles(p);
-    p->bias_at = take(&at, (size_t)p->out_blocks * 16 * sizeof(float));
-    p->threads_at = take(&at, (size_t)p->n_threads * p->thread_bytes);
+    p->bias_at = sh_cpu_take(&at, (size_t)p->out_blocks * 16 * sizeof(float));
+    p->threads_at = sh_cpu_take(&at, (size_t)p->n_threads * p->thread_bytes);
     *scratch_bytes = at;
     *state = p;
 out:
