@@ -111,8 +111,7 @@ static const conv_shape conv_shapes[] = {
     {2, 33, 12, 17, 40, 3, 1, 1, 1, {0}, false},
     {3, 40, 9, 6, 33, 3, 1, 1, 1, {0, 2, 1, 0}, false},
     {4, 32, 13, 11, 33, 3, 1, 1, 1, {1, 1, 1, 1}, false}, /* more tiles than at a time */
-    {1, 144, 6, 5, 32, 3, 1, 1, 1, {1, 1, 1, 1}, false},  /* more channels than are summed in one go
-                                                           */
+    {1, 144, 6, 5, 32, 3, 1, 1, 1, {1, 1, 1, 1}, false},  /* more channels, too */
 };
 
 static int64_t conv_side(const conv_shape *s, int64_t side, int before, int after)
