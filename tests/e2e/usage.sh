@@ -14,6 +14,9 @@ expect() { # CODE TEXT COMMAND...
     grep -qF -- "$text" out.log || { cat out.log >&2; fail "no \"$text\" in the message of: $*"; }
 }
 
+for script in "$SHOAL_SOURCE"/scripts/*; do
+    if [ -f "$script" ] && [ -x "$script" ]; then expect 0 "" "$script" --help; fi
+done
 expect 0 "usage: shoal" "$SHOAL" --help
 expect 2 "did you mean train" "$SHOAL" trian
 expect 0 "split.by" "$SHOAL" train --help
