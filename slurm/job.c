@@ -143,7 +143,7 @@ static sh_status ask_for_another_start(const char *job, bool *wanted)
 /* ---- the parts of a job ---- */
 
 /* Refuse to start a run that has got no further in several starts. */
-static sh_status check_progress(const sh_job_config *c, int64_t step)
+static sh_status check_progress(const sh_job_config *c, int64_t step, int *n_starts)
 {
     sh_status st = SH_OK;
     json_t *events = NULL;
@@ -152,7 +152,8 @@ static sh_status check_progress(const sh_job_config *c, int64_t step)
     const json_t *end = sh_journal_last(events, "end");
     const char *why = json_string_value(json_object_get(end, "why"));
 
-    SH_CHECK(sh_journal_starts_at(events, step) < SH_JOB_STARTS, SH_ERR_MISMATCH,
+    *n_starts = sh_journal_starts_at(events, step);
+    SH_CHECK(*n_starts < SH_JOB_STARTS, SH_ERR_MISMATCH,
              "%s was restarted %d times without a newer checkpoint (step %lld) and is not started "
              "again; the last end: %s. Remove the cause, or checkpoint more often, and submit it "
              "again",
@@ -193,28 +194,27 @@ out:
 
 /* Let what is left of a start that got nowhere end: Slurm was seen to requeue a job in seconds
  * while on a node that had answered all along a step still waited, for half a minute, for another
- * one; each launch there failed at once, and all restarts were spent. A signal ends the wait. */
-static sh_status wait_for_leftovers(const sh_job_config *c, int64_t step, const char *job)
+ * one; each launch there failed at once, and all restarts were spent. A signal ends the wait.
+ *
+ * n_starts  how often the run was started at `step`, this time included */
+static sh_status wait_for_leftovers(const sh_job_config *c, int64_t step, int n_starts,
+                                    const char *job)
 {
     sh_status st = SH_OK;
-    json_t *events = NULL;
     int64_t newest = 0;
     bool done = false;
     double seconds = SH_JOB_WAIT_SECONDS;
 
     SH_TRY(c->progress(c->run, &newest, &done));
     if (newest > step) goto out;
-    SH_TRY(sh_journal_read(c->run, &events));
-    int n = sh_journal_starts_at(events, step);
-    if (n >= SH_JOB_STARTS) goto out; /* the next one only says why it does not start */
-    for (int i = 1; i < n; i++) seconds *= 3;
+    if (n_starts >= SH_JOB_STARTS) goto out; /* the next one only says why it does not start */
+    for (int i = 1; i < n_starts; i++) seconds *= 3;
     sh_log_info("job %s: no newer checkpoint since it was started: waiting %.0f s before it is "
                 "started again",
                 job, seconds);
     double end = sh_clock_seconds() + seconds;
     while (!signalled && sh_clock_seconds() < end) sh_clock_sleep(0.2);
 out:
-    json_decref(events);
     return st;
 }
 
@@ -256,19 +256,20 @@ sh_status sh_job_run(const sh_job_config *c)
     const char *task = NULL;
     outcome o = {0};
     int64_t step = 0;
+    int n_starts = 0; /* at that step, before this one */
     bool done = false;
 
     sh_process_catch_stops(pass_on);
     SH_TRY(identify(job, &task));
     SH_TRY(c->progress(c->run, &step, &done));
-    SH_TRY(check_progress(c, step));
+    SH_TRY(check_progress(c, step, &n_starts));
     SH_TRY(note_start(c, step, job));
     if (c->chain != NULL && sh_queue_submit(c->chain, job, task, successor) != SH_OK) {
         sh_log_warning("job %s has no successor yet: %s", job, sh_error_message());
         sh_error_clear();
     }
     SH_TRY(run_ranks(c, &o, why));
-    if (o.again && wait_for_leftovers(c, step, job) != SH_OK) sh_error_clear();
+    if (o.again && wait_for_leftovers(c, step, n_starts + 1, job) != SH_OK) sh_error_clear();
     if (o.again) arrange_next(c, job, task, successor, &o, why);
     if (!o.again) cancel_successor(successor);
     SH_TRY(note_end(c, job, &o, why));
