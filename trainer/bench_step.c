@@ -17,6 +17,7 @@
 #include "trainer/bench_comm.h"
 #include "trainer/bench_nodes.h"
 #include "trainer/commands.h"
+#include "trainer/config.h"
 
 /* On a device the first step runs its kernels, the second one records them. */
 enum { N_WARM_UP = 3, N_RUNS = 7, N_COLD = 3, DEVICE_BYTES = 512 };
@@ -73,7 +74,7 @@ static sh_status create_step(bench *b)
     sh_status st = SH_OK;
 
     SH_TRY(sh_bench_step_config(&b->options, &b->config));
-    if (b->shards == 0) b->shards = (b->options.batch + 31) / 32;
+    if (b->shards == 0) b->shards = sh_default_shards(b->options.batch);
     SH_CHECK(b->shards >= 1 && b->shards <= b->options.batch, SH_ERR_USAGE,
              "--shards: 1 .. --batch");
     b->config.n_shards = (int)b->shards;

@@ -292,10 +292,14 @@ int64_t sh_config_batch(const sh_config *c)
                                               : c->sampling.batch;
 }
 
+int sh_default_shards(int64_t batch)
+{
+    return (int)((batch + IMAGES_PER_SHARD - 1) / IMAGES_PER_SHARD);
+}
+
 int sh_config_shards(const sh_config *c)
 {
-    if (c->shards > 0) return (int)c->shards;
-    return (int)((sh_config_batch(c) + IMAGES_PER_SHARD - 1) / IMAGES_PER_SHARD);
+    return c->shards > 0 ? (int)c->shards : sh_default_shards(sh_config_batch(c));
 }
 
 sh_status sh_config_data_paths(const sh_config *config, char ***paths, int *n_paths)

@@ -165,6 +165,9 @@ int64_t sh_config_batch(const sh_config *config);
 /** S: shards per batch, from the configuration alone. */
 int sh_config_shards(const sh_config *config);
 
+/** Shards of so many images where `shards` says nothing. */
+int sh_default_shards(int64_t batch);
+
 /** Paths of the packs: `*paths` points to malloc'd strings; free with sh_config_free_paths. */
 SH_MUST_CHECK sh_status sh_config_data_paths(const sh_config *config, char ***paths, int *n_paths);
 void sh_config_free_paths(char ***paths, int n_paths);
